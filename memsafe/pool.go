@@ -1,0 +1,185 @@
+package memsafe
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLimit means that memory could not be locked, or that a pool has no room
+// left. The error that wraps it names the limit and the remedy. It has no GSS
+// status of its own; packages above report GSS_S_FAILURE.
+var ErrLimit = errors.New("memsafe: no locked memory left")
+
+// ErrClosed is returned by Alloc on a pool that was closed.
+var ErrClosed = errors.New("memsafe: pool is closed")
+
+const (
+	// granule is the unit of allocation in bytes: one cache line, so that two
+	// secrets never share one.
+	granule = 64
+
+	// defaultPool is the largest region that NewPool(0) takes, in bytes: room
+	// for 16,384 secrets of a granule, an eighth of the usual 8 MiB limit.
+	defaultPool = 1 << 20
+
+	// maxPool bounds what a caller can ask for in one region.
+	maxPool = 1 << 30
+)
+
+// A Pool is one region of locked memory. It is locked whole when it is made
+// and never grows, so that running out is an error of Alloc and never a
+// surprise at a moment when secrets are already alive. Safe for concurrent use.
+type Pool struct {
+	_ [0]func() // not comparable
+
+	region region
+	mem    []byte // the region's bytes, for as long as closed is false
+	closed atomic.Bool
+
+	mu   sync.Mutex
+	used []uint64 // one bit a granule
+	next int      // where the next search starts, a granule's index
+	live int      // granules in use
+}
+
+// NewPool locks a region of at least size bytes, rounded up to whole pages.
+// Zero means half of what RLIMIT_MEMLOCK still allows, at most 1 MiB and at
+// least one page. It returns an error that wraps ErrLimit, at once and with
+// nothing locked, where the limit does not allow the region.
+func NewPool(size int) (*Pool, error) {
+	page := os.Getpagesize()
+	switch {
+	case size < 0 || size > maxPool:
+		return nil, fmt.Errorf("memsafe: pool of %d bytes: the size must be between 0 and %d", size, maxPool)
+	case size == 0:
+		size = defaultPool
+		if free, limited := lockable(); limited {
+			size = min(size, max(free/2, 1))
+		}
+	}
+	size = (size + page - 1) / page * page
+	r, err := newRegion(size)
+	if err != nil {
+		return nil, err
+	}
+	return newPool(r), nil
+}
+
+func newPool(r region) *Pool {
+	mem := r.bytes()
+	n := len(mem) / granule
+	p := &Pool{region: r, mem: mem, used: make([]uint64, (n+63)/64)}
+	for i := n; i < len(p.used)*64; i++ { // granules past the end are taken for ever
+		p.used[i/64] |= 1 << (i % 64)
+	}
+	return p
+}
+
+// Alloc cuts a secret of n bytes from the pool, zeroed. The caller owns it and
+// must call [Secret.Wipe]. It returns an error that wraps ErrLimit when no run
+// of free bytes is long enough.
+func (p *Pool) Alloc(n int) (*Secret, error) {
+	if n <= 0 {
+		return nil, fmt.Errorf("memsafe: secret of %d bytes: the size must be positive", n)
+	}
+	need := (n + granule - 1) / granule
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		return nil, ErrClosed
+	}
+	at := p.find(p.next, need)
+	if at < 0 {
+		at = p.find(0, need)
+	}
+	if at < 0 {
+		return nil, fmt.Errorf("%w: %d bytes wanted, %d of the pool's %d in use; make the pool larger, and raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in a unit) where that is what bounds it",
+			ErrLimit, n, p.live*granule, len(p.mem))
+	}
+	p.mark(at, need, true)
+	p.next = at + need
+	return &Secret{pool: p, off: at * granule, n: n, room: need * granule}, nil
+}
+
+// find returns the first run of need free granules at or after from, or -1.
+func (p *Pool) find(from, need int) int {
+	total := len(p.used) * 64
+	run := 0
+	for i := from; i < total; {
+		if w := p.used[i/64] >> (i % 64); w&1 == 1 {
+			run = 0
+			i += min(bits.TrailingZeros64(^w), 64-i%64)
+			continue
+		}
+		run++
+		i++
+		if run == need {
+			return i - need
+		}
+	}
+	return -1
+}
+
+func (p *Pool) mark(at, n int, used bool) {
+	for i := at; i < at+n; i++ {
+		p.used[i/64] ^= 1 << (i % 64)
+	}
+	if used {
+		p.live += n
+	} else {
+		p.live -= n
+	}
+}
+
+// InUse returns how many bytes of the pool are taken, in whole cache lines.
+func (p *Pool) InUse() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.live * granule
+}
+
+// Size returns how many bytes the pool has.
+func (p *Pool) Size() int { return len(p.mem) }
+
+// Backing says what holds the pool: "memfd_secret" or "memguard".
+func (p *Pool) Backing() string { return p.region.backing() }
+
+// Close wipes the whole region and gives it back. Every secret of the pool is
+// gone with it: Bytes returns nil from now on, and a slice taken earlier
+// faults. A second Close does nothing.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Swap(true) {
+		return nil
+	}
+	p.live = 0
+	Wipe(p.mem)
+	return p.region.free()
+}
+
+// lockable returns how many bytes this process may still lock, and whether
+// there is a limit at all. Root and CAP_IPC_LOCK have none.
+func lockable() (free int, limited bool) {
+	var rl unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &rl); err != nil || rl.Cur == unix.RLIM_INFINITY {
+		return 0, false
+	}
+	if mayLockAll() {
+		return 0, false
+	}
+	st, err := procStatus()
+	if err != nil {
+		return 0, true
+	}
+	if uint64(st.locked) >= rl.Cur {
+		return 0, true
+	}
+	return int(min(rl.Cur-uint64(st.locked), maxPool)), true
+}
