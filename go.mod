@@ -3,11 +3,24 @@ module github.com/sealctx/sealctx
 go 1.26.0
 
 require (
-	github.com/awnumar/memcall v0.4.0
 	github.com/awnumar/memguard v0.23.0
 	github.com/golang-auth/go-gssapi/v3 v3.0.2-beta7
 	github.com/jcmturner/gokrb5/v8 v8.4.4
+	github.com/rogpeppe/go-internal v1.16.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/crypto v0.58.0
 	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/awnumar/memcall v0.4.0 // indirect
+	github.com/hashicorp/go-uuid v1.0.3 // indirect
+	github.com/jcmturner/aescts/v2 v2.0.0 // indirect
+	github.com/jcmturner/dnsutils/v2 v2.0.0 // indirect
+	github.com/jcmturner/gofork v1.7.6 // indirect
+	github.com/jcmturner/goidentity/v6 v6.0.1 // indirect
+	github.com/jcmturner/rpc/v2 v2.0.3 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/tools v0.26.0 // indirect
 )

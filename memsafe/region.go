@@ -47,6 +47,19 @@ func limitText(cur uint64) string {
 	return fmt.Sprintf("%d KiB", cur/1024)
 }
 
+// Lock locks the pages of b, which the caller mapped, and keeps them out of core
+// dumps and of forked children. They stay locked until they are unmapped. It
+// returns an error that wraps ErrLimit where RLIMIT_MEMLOCK does not allow it.
+func Lock(b []byte) error {
+	if err := unix.Mlock(b); err != nil {
+		return limitError(len(b), err)
+	}
+	if err := errors.Join(unix.Madvise(b, unix.MADV_DONTDUMP), unix.Madvise(b, unix.MADV_DONTFORK)); err != nil {
+		return fmt.Errorf("memsafe: keeping locked memory out of dumps and children: %w", err)
+	}
+	return nil
+}
+
 // secretRegion is memory of memfd_secret(2), which the kernel removes from its
 // own direct map: ptrace, /proc/PID/mem, core dumps and swap never see it.
 type secretRegion struct {

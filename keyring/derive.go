@@ -1,0 +1,113 @@
+package keyring
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// An Output is one key to derive: its label and where it goes.
+type Output struct {
+	Label string // domain separation; part of the HKDF info, before the caller's
+	Key   []byte // 32 bytes, filled in; the caller owns and wipes it
+}
+
+const (
+	hashSize  = sha256.Size
+	hashBlock = sha256.BlockSize
+
+	// maxInfo bounds label and info together, in bytes; it is what the largest
+	// token header needs, with room.
+	maxInfo = 448
+
+	// scratchSize is the locked memory that one expansion works in: the padded
+	// key, the info and the counter.
+	scratchSize = hashBlock + maxInfo + 1
+)
+
+// expand fills each output with HKDF-Expand-SHA256(key, label | info, 32) of
+// RFC 5869 2.3, whose first and only block is HMAC(key, label | info | 0x01).
+// The HMAC of RFC 2104 is spelt out over Sum256, whose state lives on the
+// stack: hmac.New would leave pads and midstates, each as good as the key, in
+// the heap. scratch is scratchSize bytes of locked memory; it is left dirty.
+func expand(key, scratch, info []byte, out []Output) {
+	for _, o := range out {
+		pad(scratch[:hashBlock], key, &ipad)
+		n := hashBlock
+		n += copy(scratch[n:], o.Label)
+		n += copy(scratch[n:], info)
+		scratch[n] = 1
+		inner := sha256.Sum256(scratch[:n+1])
+		pad(scratch[:hashBlock], key, &opad)
+		copy(scratch[hashBlock:], inner[:])
+		outer := sha256.Sum256(scratch[:hashBlock+hashSize])
+		copy(o.Key, outer[:])
+		clear(inner[:])
+		clear(outer[:])
+	}
+}
+
+// pad writes the HMAC key block: the key, zero-filled to a block, XOR the pad.
+func pad(block, key []byte, with *[hashBlock]byte) {
+	copy(block, with[:])
+	subtle.XORBytes(block, key, with[:])
+}
+
+// The pads of RFC 2104.
+var (
+	ipad = [hashBlock]byte(bytes.Repeat([]byte{0x36}, hashBlock))
+	opad = [hashBlock]byte(bytes.Repeat([]byte{0x5c}, hashBlock))
+)
+
+// checkOutputs refuses what expand cannot serve.
+func checkOutputs(info []byte, out []Output) error {
+	for _, o := range out {
+		if len(o.Key) != hashSize || len(o.Label)+len(info) > maxInfo {
+			return fmt.Errorf("keyring: cannot derive %d bytes from %d bytes of info", len(o.Key), len(o.Label)+len(info))
+		}
+	}
+	return nil
+}
+
+// A scratchpad is the locked memory that expansions of a ring work in: a few
+// buffers, each used by one at a time. Those who find none free wait for the
+// microsecond that an expansion takes.
+type scratchpad struct {
+	pool *memsafe.Pool
+	free chan []byte
+}
+
+// newScratchpad takes one page, and more only for more processors than its
+// buffers serve.
+func newScratchpad() (*scratchpad, error) {
+	perPage := os.Getpagesize() / scratchSize
+	pages := (runtime.GOMAXPROCS(0) + perPage - 1) / perPage
+	pool, err := memsafe.NewPool(pages * os.Getpagesize())
+	if err != nil {
+		return nil, err
+	}
+	s := &scratchpad{pool: pool, free: make(chan []byte, pages*perPage)}
+	for range cap(s.free) {
+		buf, err := pool.Alloc(scratchSize)
+		if err != nil {
+			break // rounding took a buffer; those there are suffice
+		}
+		s.free <- buf.Bytes()
+	}
+	return s, nil
+}
+
+// expand runs expand inside memsafe.Do and wipes what it worked in.
+func (s *scratchpad) expand(key, info []byte, out []Output) {
+	buf := <-s.free
+	defer func() {
+		memsafe.Wipe(buf)
+		s.free <- buf
+	}()
+	memsafe.Do(func() { expand(key, buf, info, out) })
+}

@@ -1,0 +1,270 @@
+package keyring
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// An Epoch is a host key and the register of the tokens sealed under it. It is
+// counted by reference: whoever got it from a Ring must Release it. Safe for
+// concurrent use. It prints no secret, and its value cannot be compared.
+type Epoch struct {
+	_ [0]func() // not comparable
+
+	fixed
+	vars
+	reg    register
+	record []byte // recordSize bytes of locked memory
+	ring   *Ring
+	back   backing
+	refs   atomic.Int64
+	looked atomic.Int64 // when the file was last seen there, nanoseconds since boot
+}
+
+// backing is what holds an epoch: a mapped file, or memory of this process.
+type backing interface {
+	linked() error // ErrRetired when the file is gone
+	unlink() error // takes the file's name away
+	free() error   // unmaps
+}
+
+// ID returns the epoch's random id, which tokens carry in clear.
+func (e *Epoch) ID() [16]byte { return e.id }
+
+// Suite returns the suite that the epoch was born with.
+func (e *Epoch) Suite() Suite { return e.suite }
+
+// MaxLifetime returns the longest lifetime that Reserve gives.
+func (e *Epoch) MaxLifetime() time.Duration { return e.maxLifetime }
+
+// Release gives the reference back. The epoch must not be used after it.
+func (e *Epoch) Release() {
+	if e.refs.Add(-1) == 0 {
+		_ = e.back.free() // nothing to be done about a failing munmap
+	}
+}
+
+// acquire takes a reference unless the last one is already gone.
+func (e *Epoch) acquire() bool {
+	for {
+		n := e.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if e.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// alive returns ErrRetired for an epoch that is dead, and ErrDamaged for one
+// whose state is none. The caller runs it inside guard.
+func (e *Epoch) alive() error {
+	switch s := e.state.Load(); s {
+	case stateOpen, stateClosed:
+		return nil
+	case stateDead:
+		return ErrRetired
+	default:
+		return fmt.Errorf("%w: its state is %d", ErrDamaged, s)
+	}
+}
+
+// open reports whether the epoch seals.
+func (e *Epoch) open() (open bool) {
+	_ = guard(func() error { // a damaged epoch is not open; present says why
+		open = e.state.Load() == stateOpen
+		return nil
+	})
+	return open
+}
+
+// present is alive, and ErrRetired also for an epoch whose file is gone: in a
+// wiped runtime directory nothing is worth anything.
+func (e *Epoch) present() error {
+	if err := guard(e.alive); err != nil {
+		return err
+	}
+	return e.back.linked()
+}
+
+// lately is present with the file looked at no longer than linkCheck ago. It is
+// for sealing, where a token sealed in vain is the same as one whose directory
+// was wiped just after; the claim always looks.
+func (e *Epoch) lately(now time.Duration) error {
+	if now-time.Duration(e.looked.Load()) < linkCheck {
+		return guard(e.alive)
+	}
+	err := e.present()
+	if err == nil {
+		e.looked.Store(int64(now))
+	}
+	return err
+}
+
+// Derive fills each output with HKDF-Expand-SHA256 over the host key; info and
+// label together are at most 448 bytes. It returns ErrRetired, and wipes the
+// outputs, if the epoch was retired before or meanwhile.
+func (e *Epoch) Derive(info []byte, out ...Output) error {
+	if err := checkOutputs(info, out); err != nil {
+		return err
+	}
+	err := guard(func() error {
+		// Retirement sets the state before it clears the key: alive afterwards
+		// means that the key was whole.
+		e.ring.scratch.expand(e.record[offKey:offKey+keySize], info, out)
+		return e.alive()
+	})
+	if err != nil {
+		for _, o := range out {
+			memsafe.Wipe(o.Key)
+		}
+	}
+	return err
+}
+
+// A Lease is a slot reserved for one token and the token's time, as instants
+// since the host booted (CLOCK_BOOTTIME, time namespaces taken out).
+type Lease struct {
+	Slot
+	Issued, Expires time.Duration
+}
+
+// Reserve takes a slot for a token that lives for lifetime from now; it must be
+// positive and at most MaxLifetime. It returns ErrNotOpen when the epoch was
+// closed, ErrFull when too many tokens are outstanding, ErrRetired or
+// ErrDamaged. On an error nothing is reserved.
+func (e *Epoch) Reserve(lifetime time.Duration) (l Lease, err error) {
+	if lifetime <= 0 || lifetime > e.maxLifetime {
+		return Lease{}, fmt.Errorf("keyring: lifetime of %v is not between 0 and %v", lifetime, e.maxLifetime)
+	}
+	now, err := e.ring.clock.Now()
+	if err != nil {
+		return Lease{}, err
+	}
+	err = guard(func() error {
+		if e.state.Load() == stateClosed {
+			return ErrNotOpen
+		}
+		expires := now + lifetime
+		s, err := e.reg.reserve(e.second(now), e.second(expires)+1, now)
+		if err != nil {
+			return err
+		}
+		// Either this sees the retirement, or the retirement's sweep sees the
+		// slot; and nothing is sealed in an epoch closed by now, whose keepers
+		// count its last token's life from the closing.
+		if err = e.alive(); err == nil && e.state.Load() == stateClosed {
+			err = ErrNotOpen
+		}
+		if err != nil {
+			_ = e.reg.claim(s) // swept already, or free again
+			return err
+		}
+		l = Lease{Slot: s, Issued: now, Expires: expires}
+		return nil
+	})
+	return l, err
+}
+
+// second returns the whole seconds from the epoch's birth to t.
+func (e *Epoch) second(t time.Duration) uint64 {
+	return uint64(max(t-e.birth, 0) / time.Second)
+}
+
+// Claim is the one compare-and-swap that decides who owns a context: claim,
+// cancel and take-back are all this. It returns nil to exactly one caller on
+// the host for each reservation, ErrSpent to all others, and ErrRetired or
+// ErrDamaged when the register is not to be trusted.
+func (e *Epoch) Claim(s Slot) error {
+	if err := e.present(); err != nil {
+		return err
+	}
+	return guard(func() error { return e.reg.claim(s) })
+}
+
+// Holds reports whether the slot is still outstanding, without claiming it.
+func (e *Epoch) Holds(s Slot) (held bool, err error) {
+	err = guard(func() error {
+		held = e.reg.holds(s)
+		return e.alive()
+	})
+	return held && err == nil, err
+}
+
+// Valid checks that the epoch is alive and the clock before expires. It is to be
+// asked once more before a token or a plain context leaves the process.
+// It returns ErrSpent when the time is up.
+func (e *Epoch) Valid(expires time.Duration) error {
+	now, err := e.ring.clock.Now()
+	if err != nil {
+		return err
+	}
+	if now >= expires {
+		return fmt.Errorf("%w: expired", ErrSpent)
+	}
+	return guard(e.alive)
+}
+
+// Outstanding counts the tokens that can still be claimed. It reads the whole
+// register.
+func (e *Epoch) Outstanding() (n int, err error) {
+	now, err := e.ring.clock.Now()
+	if err != nil {
+		return 0, err
+	}
+	err = guard(func() error {
+		n = e.reg.outstanding(e.second(now))
+		return nil
+	})
+	return n, err
+}
+
+// close ends sealing; what is outstanding can still be opened. The clock is read
+// after the swap: no token of the epoch was issued later than that.
+func (e *Epoch) close() error {
+	if err := guard(func() error {
+		e.state.CompareAndSwap(stateOpen, stateClosed)
+		return nil
+	}); err != nil {
+		return err
+	}
+	now, err := e.ring.clock.Now()
+	if err != nil {
+		return err
+	}
+	return guard(func() error {
+		e.closedAt.CompareAndSwap(0, max(int64(now), 1))
+		return nil
+	})
+}
+
+// over reports whether the epoch was closed so long ago that no token of it can
+// be alive.
+func (e *Epoch) over(now time.Duration) bool {
+	var over bool
+	_ = guard(func() error { // a damaged epoch is found by alive
+		closed := e.closedAt.Load()
+		over = e.state.Load() == stateClosed && closed != 0 && now > time.Duration(closed)+e.maxLifetime
+		return nil
+	})
+	return over
+}
+
+// retire ends the epoch: key and register in one act, which can be repeated
+// after a crash in the middle.
+func (e *Epoch) retire() error {
+	err := guard(func() error {
+		e.state.Store(stateDead)
+		e.reg.sweep()
+		memsafe.Wipe(e.record[offKey : offKey+keySize])
+		return nil
+	})
+	if unlinkErr := e.back.unlink(); err == nil {
+		err = unlinkErr
+	}
+	return err
+}

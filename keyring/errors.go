@@ -1,0 +1,43 @@
+package keyring
+
+import "errors"
+
+// Errors of this package. What wraps them says which object is meant and what
+// to do. The GSS status is what packages above report for each.
+var (
+	// ErrUnsafeDir: the runtime directory or an epoch's file has the wrong
+	// owner, mode, type or filesystem (GSS_S_FAILURE).
+	ErrUnsafeDir = errors.New("keyring: unsafe runtime directory")
+
+	// ErrNoDir: no place for epochs was found (GSS_S_FAILURE).
+	ErrNoDir = errors.New("keyring: no runtime directory")
+
+	// ErrNoSpace: the filesystem of the runtime directory is full
+	// (GSS_S_FAILURE).
+	ErrNoSpace = errors.New("keyring: no space in the runtime directory")
+
+	// ErrDamaged: an epoch's file was truncated, overwritten or copied
+	// (GSS_S_FAILURE).
+	ErrDamaged = errors.New("keyring: epoch is damaged")
+
+	// ErrFull: as many tokens are outstanding as the epoch allows, or as many
+	// epochs alive (GSS_S_FAILURE).
+	ErrFull = errors.New("keyring: full")
+
+	// ErrSpent: the slot does not hold the word: the token was claimed,
+	// cancelled or taken back before, or was taken over after it had expired
+	// (GSS_S_NO_CONTEXT).
+	ErrSpent = errors.New("keyring: already claimed")
+
+	// ErrNotOpen: the epoch no longer seals; take the current one.
+	ErrNotOpen = errors.New("keyring: epoch is closed")
+
+	// ErrRetired: the epoch is retired, or its file is gone.
+	ErrRetired = errors.New("keyring: epoch is retired")
+
+	// ErrUnknown: no epoch has this id.
+	ErrUnknown = errors.New("keyring: unknown epoch")
+
+	// ErrClosed: the ring was closed.
+	ErrClosed = errors.New("keyring: ring is closed")
+)

@@ -1,0 +1,49 @@
+package keyring
+
+import "time"
+
+// Limits and defaults of this package, and why.
+const (
+	// DefaultOutstanding is how many tokens may be outstanding in an epoch
+	// unless Options says otherwise. A register has two slots for each, so the
+	// default one takes 256 KiB of the runtime directory.
+	DefaultOutstanding = 16 << 10
+
+	// MaxOutstanding bounds Options.Outstanding: 10,000,000 and some.
+	MaxOutstanding = 1 << 24
+
+	// DefaultAge is how long an epoch seals before the next takes over. What a
+	// thief of the key can decrypt of recorded tokens ends with the epoch.
+	DefaultAge = time.Hour
+
+	// MaxAge leaves room in the 22 bits of a word's expiry (48 days).
+	MaxAge = 30 * 24 * time.Hour
+
+	// DefaultMaxLifetime is the longest lifetime of a token unless Options says
+	// otherwise, and so how long a closed epoch still opens.
+	DefaultMaxLifetime = time.Hour
+
+	// MaxLifetime bounds Options.MaxLifetime.
+	MaxLifetime = 7 * 24 * time.Hour
+
+	// MaxEpochs is how many epochs may be alive at once. With the default ages
+	// there are two; only rotating by hand comes near it.
+	MaxEpochs = 16
+
+	// probes is how many random slots Reserve tries. The register is at most
+	// half full, so all of them are taken once in 2^32 times.
+	probes = 32
+
+	// recountEvery bounds how often a full register is counted anew.
+	recountEvery = 100 * time.Millisecond
+
+	// linkCheck bounds how often sealing looks whether an epoch's file is still
+	// there, which costs a system call.
+	linkCheck = 50 * time.Millisecond
+
+	// pageSize is the size of an epoch's first page: header, state and key.
+	pageSize = 4096
+
+	// keySize is the size of a host key in bytes.
+	keySize = 32
+)

@@ -1,0 +1,92 @@
+package keyring
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/cpu"
+)
+
+// A Suite names the AEAD of an epoch. Its number is the version byte of the
+// tokens that are sealed under it.
+type Suite uint8
+
+// The suites. Zero is not one.
+const (
+	AES256GCM        Suite = 1 // for processors with AES instructions; runs under GODEBUG=fips140=only
+	ChaCha20Poly1305 Suite = 2 // for those without, where Go's AES is not constant-time
+)
+
+func (s Suite) String() string {
+	switch s {
+	case AES256GCM:
+		return "AES-256-GCM"
+	case ChaCha20Poly1305:
+		return "ChaCha20-Poly1305"
+	}
+	return fmt.Sprintf("suite %d", uint8(s))
+}
+
+// DefaultSuite is the suite for this processor.
+func DefaultSuite() Suite {
+	if cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL || cpu.S390X.HasAESGCM {
+		return AES256GCM
+	}
+	return ChaCha20Poly1305
+}
+
+// Options say how epochs are made. They bind the epochs that this ring makes;
+// those that it finds keep what they were born with. The zero value is the
+// recommendation.
+type Options struct {
+	// Suite of new epochs. Zero: DefaultSuite.
+	Suite Suite
+
+	// Outstanding is how many tokens may be outstanding in one epoch. Zero:
+	// DefaultOutstanding. The register takes 16 bytes for each.
+	Outstanding int
+
+	// Age is how long an epoch seals before the next takes over. Zero:
+	// DefaultAge. At most MaxAge.
+	Age time.Duration
+
+	// MaxLifetime is the longest lifetime of a token, and how long a closed
+	// epoch still opens before it is retired. Zero: DefaultMaxLifetime. At most
+	// MaxLifetime.
+	MaxLifetime time.Duration
+
+	// AnyFilesystem allows a runtime directory that is not on tmpfs. The host
+	// key then reaches the disk. False: refuse.
+	AnyFilesystem bool
+}
+
+// withDefaults returns the options in full, or what is wrong with them.
+func (o *Options) withDefaults() (Options, error) {
+	var full Options
+	if o != nil {
+		full = *o
+	}
+	if full.Suite == 0 {
+		full.Suite = DefaultSuite()
+	}
+	if full.Outstanding == 0 {
+		full.Outstanding = DefaultOutstanding
+	}
+	if full.Age == 0 {
+		full.Age = DefaultAge
+	}
+	if full.MaxLifetime == 0 {
+		full.MaxLifetime = DefaultMaxLifetime
+	}
+	switch {
+	case full.Suite != AES256GCM && full.Suite != ChaCha20Poly1305:
+		return full, fmt.Errorf("keyring: unknown %v", full.Suite)
+	case full.Outstanding < 1 || full.Outstanding > MaxOutstanding:
+		return full, fmt.Errorf("keyring: Outstanding is %d, not between 1 and %d", full.Outstanding, MaxOutstanding)
+	case full.Age < time.Second || full.Age > MaxAge:
+		return full, fmt.Errorf("keyring: Age is %v, not between 1s and %v", full.Age, MaxAge)
+	case full.MaxLifetime < time.Second || full.MaxLifetime > MaxLifetime:
+		return full, fmt.Errorf("keyring: MaxLifetime is %v, not between 1s and %v", full.MaxLifetime, MaxLifetime)
+	}
+	return full, nil
+}

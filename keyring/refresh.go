@@ -1,0 +1,213 @@
+package keyring
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The functions of this file run with the ring's lock held for writing.
+
+// stamp is when a directory last changed, and whether the clock behind that is
+// fine enough to trust: a change within one tick of the last leaves no trace.
+type stamp struct {
+	sec, nsec int64
+	settled   bool
+}
+
+// settleTime is longer than a tick of the kernel's coarse clock at 100 Hz.
+const settleTime = 20 * time.Millisecond
+
+// refresh brings the ring up to date with the directory: adopts new epochs,
+// drops retired ones and retires those whose time is over.
+func (r *Ring) refresh(now time.Duration) error {
+	if err := r.readDir(); err != nil {
+		return err
+	}
+	r.latest = nil
+	for _, e := range r.sorted() {
+		err := e.present()
+		switch {
+		case errors.Is(err, ErrRetired) || e.over(now):
+			err := e.retire() // again, should another process have died in it
+			r.drop(e)
+			if err != nil {
+				return err
+			}
+		case err != nil:
+			r.drop(e) // damaged: nothing of it is to be trusted
+		case e.open():
+			r.latest = e
+		}
+	}
+	return r.closeOlder()
+}
+
+// closeOlder closes every epoch but the latest: for a process that died in the
+// middle of a rotation, before it closed the one before or wrote down when.
+func (r *Ring) closeOlder() error {
+	if r.latest == nil {
+		return nil
+	}
+	for _, e := range r.epochs {
+		if e.seq < r.latest.seq {
+			if err := e.close(); err != nil && !errors.Is(err, ErrDamaged) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sorted returns the ring's epochs, oldest first.
+func (r *Ring) sorted() []*Epoch {
+	all := make([]*Epoch, 0, len(r.epochs))
+	for _, e := range r.epochs {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *Epoch) int { return cmp.Compare(a.seq, b.seq) })
+	return all
+}
+
+// add puts an epoch into the ring, which takes over its first reference.
+func (r *Ring) add(e *Epoch) {
+	r.lastSeq = max(r.lastSeq, e.seq)
+	r.epochs[e.id] = e
+	r.seqs[e.seq] = e
+}
+
+// drop takes an epoch out. Its memory goes with the last reference.
+func (r *Ring) drop(e *Epoch) {
+	if r.epochs[e.id] != e {
+		return
+	}
+	delete(r.epochs, e.id)
+	delete(r.seqs, e.seq)
+	if r.latest == e {
+		r.latest = nil
+	}
+	e.Release()
+}
+
+// readDir adopts the epochs of the directory that the ring does not have yet.
+// Files that are no epochs of this boot are removed or passed over: a damaged
+// one must not keep the host from sealing.
+func (r *Ring) readDir() error {
+	if r.dir == nil {
+		return nil
+	}
+	changed, err := r.dirChanged()
+	if err != nil || !changed {
+		return err
+	}
+	if _, err := r.dir.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
+	}
+	names, err := r.dir.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
+	}
+	for _, name := range names {
+		seq, ok := parseFileName(name)
+		if !ok || r.seqs[seq] != nil {
+			continue
+		}
+		r.lastSeq = max(r.lastSeq, seq)
+		e, err := loadFile(r, name)
+		switch {
+		case err == nil:
+			r.add(e)
+		case errors.Is(err, errOtherBoot):
+			_ = unix.Unlinkat(int(r.dir.Fd()), name, 0)
+		case errors.Is(err, ErrDamaged), errors.Is(err, ErrRetired):
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// dirChanged reports whether the directory may have changed since it was last
+// read. A directory that was removed is looked for anew.
+func (r *Ring) dirChanged() (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(r.dir.Fd()), &st); err != nil {
+		return false, fmt.Errorf("keyring: %s: %w", r.dir.Name(), err)
+	}
+	if st.Nlink == 0 {
+		if err := r.reopen(); err != nil {
+			return false, err
+		}
+		return true, nil
+	}
+	modified := time.Unix(st.Mtim.Unix())
+	s := stamp{modified.Unix(), int64(modified.Nanosecond()), time.Since(modified).Abs() > settleTime}
+	if s == r.stamp && s.settled {
+		return false, nil
+	}
+	r.stamp = s
+	return true, nil
+}
+
+// reopen opens the directory that the ring was made for, or makes it again.
+func (r *Ring) reopen() error {
+	dir, err := findDir(&r.opts)
+	if r.place != "" {
+		dir, err = openDir(r.place, &r.opts)
+	}
+	if err != nil {
+		return err
+	}
+	if r.dir != nil {
+		_ = r.dir.Close()
+	}
+	r.dir = dir
+	r.stamp = stamp{}
+	return nil
+}
+
+// rotate makes the next epoch, or adopts the one that another process was
+// quicker to make, and closes those before it.
+func (r *Ring) rotate(now time.Duration) error {
+	if len(r.epochs) >= MaxEpochs {
+		return fmt.Errorf("%w: %d epochs still have tokens outstanding; wait, or retire one", ErrFull, len(r.epochs))
+	}
+	f := fixed{
+		suite: r.opts.Suite, boot: r.boot, birth: now, seq: r.lastSeq + 1,
+		outstanding: r.opts.Outstanding, age: r.opts.Age, maxLifetime: r.opts.MaxLifetime,
+	}
+	if _, err := io.ReadFull(r.random, f.id[:]); err != nil {
+		return fmt.Errorf("keyring: random source: %w", err)
+	}
+	create := createFile
+	if r.dir == nil {
+		create = createHeld
+	}
+	e, err := create(r, f)
+	switch {
+	case err == nil:
+		r.add(e)
+	case !errors.Is(err, unix.EEXIST):
+		return err
+	}
+	r.stamp = stamp{} // read the directory again, whoever won
+	if err := r.refresh(now); err != nil {
+		return err
+	}
+	if r.latest == nil {
+		return fmt.Errorf("%w: the epoch made for %s was retired at once, or an unusable file has its name", ErrRetired, r.dirName())
+	}
+	return nil
+}
+
+func (r *Ring) dirName() string {
+	if r.dir == nil {
+		return "memory"
+	}
+	return r.dir.Name()
+}

@@ -1,0 +1,259 @@
+package keyring
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sealctx/sealctx/internal/boottime"
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// A Ring holds the epochs of this host: one that seals, and those that it has
+// taken over from until their last token has expired. Safe for concurrent use,
+// by any number of processes of one user. It has no goroutine of its own:
+// rotation and retirement by age happen in Current.
+type Ring struct {
+	_ [0]func() // not comparable
+
+	opts    Options
+	clock   *boottime.Clock
+	boot    [16]byte
+	random  io.Reader
+	scratch *scratchpad
+	pool    *memsafe.Pool // epochs of New; nil for those of Open
+
+	mu      sync.RWMutex
+	place   string   // the directory as the caller named it; empty: find it
+	dir     *os.File // nil for New
+	epochs  map[[16]byte]*Epoch
+	seqs    map[uint64]*Epoch
+	latest  *Epoch // the one that seals, or nil
+	lastSeq uint64 // the highest sequence number seen, of unusable files too
+	stamp   stamp  // of the directory when it was last read
+	closed  bool
+}
+
+// Open opens the ring of this host's user in a runtime directory. Where dir is
+// empty it is the first of these that is on tmpfs:
+//
+//	$SEALCTX_DIR (must be on tmpfs)
+//	$RUNTIME_DIRECTORY/sealctx (systemd)
+//	$XDG_RUNTIME_DIR/sealctx
+//	/run/sealctx (root)
+//	/dev/shm/sealctx-UID
+//
+// The directory is made with mode 0700 if need be. It must belong to the
+// effective user, with no rights for others, and must not be a symbolic link:
+// else ErrUnsafeDir. No epoch is made before one is asked for. One page of
+// memory is locked, and one more for each epoch.
+func Open(dir string, o *Options) (*Ring, error) {
+	r, err := newRing(o)
+	if err != nil {
+		return nil, err
+	}
+	r.place = dir
+	if err := r.reopen(); err != nil {
+		return nil, errors.Join(err, r.scratch.pool.Close())
+	}
+	return r, nil
+}
+
+// New returns a ring in the memory of this process, which ends with it.
+func New(o *Options) (*Ring, error) {
+	r, err := newRing(o)
+	if err != nil {
+		return nil, err
+	}
+	r.pool, err = memsafe.NewPool(MaxEpochs * recordSize)
+	if err != nil {
+		return nil, errors.Join(err, r.scratch.pool.Close())
+	}
+	return r, nil
+}
+
+func newRing(o *Options) (*Ring, error) {
+	opts, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Ring{opts: opts, random: rand.Reader, epochs: map[[16]byte]*Epoch{}, seqs: map[uint64]*Epoch{}}
+	if r.clock, err = boottime.New(); err != nil {
+		return nil, err
+	}
+	if r.boot, err = boottime.BootID(); err != nil {
+		return nil, err
+	}
+	if r.scratch, err = newScratchpad(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Dir returns the path of the runtime directory; empty for a ring of New.
+func (r *Ring) Dir() string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.dir == nil {
+		return ""
+	}
+	return r.dir.Name()
+}
+
+// Now returns the time since this host booted, on the clock of leases.
+func (r *Ring) Now() (time.Duration, error) { return r.clock.Now() }
+
+// Current returns the epoch that seals, made or rotated if need be, and retires
+// those whose time is over. The caller must Release it. Besides the errors of
+// making an epoch (ErrNoSpace, ErrUnsafeDir, memsafe.ErrLimit, ...) it returns
+// ErrClosed.
+func (r *Ring) Current() (*Epoch, error) {
+	now, err := r.clock.Now()
+	if err != nil {
+		return nil, err
+	}
+	r.mu.RLock()
+	e := r.latest
+	ok := e != nil && r.young(e, now) && !r.anyOver(now) && e.acquire()
+	r.mu.RUnlock()
+	if ok {
+		return e, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	if err := r.refresh(now); err != nil {
+		return nil, err
+	}
+	if r.latest == nil || !r.young(r.latest, now) {
+		if err := r.rotate(now); err != nil && (r.latest == nil || !errors.Is(err, ErrFull)) {
+			return nil, err
+		}
+	}
+	r.latest.acquire() // the ring holds a reference, so this cannot fail
+	return r.latest, nil
+}
+
+// young reports whether e still seals.
+func (r *Ring) young(e *Epoch, now time.Duration) bool {
+	return now-e.birth < e.age && e.lately(now) == nil && e.open()
+}
+
+func (r *Ring) anyOver(now time.Duration) bool {
+	for _, e := range r.epochs {
+		if e != r.latest && e.over(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Epoch returns the epoch with an id: ErrUnknown where there is none and never
+// was one in this ring, ErrRetired, ErrDamaged. The caller must Release it.
+func (r *Ring) Epoch(id [16]byte) (*Epoch, error) {
+	r.mu.RLock()
+	e, closed := r.epochs[id], r.closed
+	ok := e != nil && e.acquire()
+	r.mu.RUnlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	if !ok {
+		var err error
+		if e, err = r.discover(id); err != nil {
+			return nil, err
+		}
+	}
+	if err := guard(e.alive); err != nil {
+		e.Release()
+		return nil, err
+	}
+	return e, nil
+}
+
+// discover looks for an epoch that another process made.
+func (r *Ring) discover(id [16]byte) (*Epoch, error) {
+	now, err := r.clock.Now()
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	if err := r.refresh(now); err != nil {
+		return nil, err
+	}
+	e := r.epochs[id]
+	if e == nil {
+		return nil, ErrUnknown
+	}
+	e.acquire()
+	return e, nil
+}
+
+// Rotate makes the next epoch and closes the one before it, which still opens
+// its outstanding tokens. It returns ErrFull when MaxEpochs are alive.
+func (r *Ring) Rotate() error {
+	now, err := r.clock.Now()
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
+	if err := r.refresh(now); err != nil {
+		return err
+	}
+	return r.rotate(now)
+}
+
+// Retire ends an epoch now: every outstanding token of it becomes worthless and
+// the key is gone. It returns ErrUnknown where no epoch has the id.
+func (r *Ring) Retire(id [16]byte) error {
+	e, err := r.Epoch(id)
+	if err != nil {
+		return err
+	}
+	defer e.Release()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(e)
+	return e.retire()
+}
+
+// Close gives the ring's memory back; its epochs stay for other processes, and
+// those of New end. An epoch that somebody still holds is freed by its Release.
+// A second Close does nothing. Close must not run beside other calls.
+func (r *Ring) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	var errs []error
+	for _, e := range slices.Collect(maps.Values(r.epochs)) {
+		if r.pool != nil {
+			errs = append(errs, e.retire())
+		}
+		r.drop(e)
+	}
+	if r.dir != nil {
+		errs = append(errs, r.dir.Close())
+	}
+	if r.pool != nil {
+		errs = append(errs, r.pool.Close())
+	}
+	return errors.Join(append(errs, r.scratch.pool.Close())...)
+}
