@@ -1,0 +1,156 @@
+package etype
+
+import (
+	"crypto/aes"
+	"crypto/fips140"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"errors"
+	"hash"
+	"strconv"
+)
+
+// Errors of this package. None says anything about the bytes it is about.
+var (
+	// ErrUnsupported is an encryption type other than the four, or one that
+	// this process may not use (FIPS 140). GSS_S_FAILURE, or BAD_MECH in
+	// negotiation.
+	ErrUnsupported = errors.New("etype: encryption type not supported")
+	// ErrKeySize is a key whose length is not that of its type. GSS_S_FAILURE.
+	ErrKeySize = errors.New("etype: wrong key size")
+	// ErrIntegrity is a ciphertext or checksum that is not genuine under the
+	// key: altered, cut short, made for another usage. GSS_S_DEFECTIVE_TOKEN
+	// in the exchange, GSS_S_BAD_SIG for a message.
+	ErrIntegrity = errors.New("etype: integrity check failed")
+	// ErrParams is a string-to-key parameter out of range. GSS_S_FAILURE.
+	ErrParams = errors.New("etype: string-to-key parameters out of range")
+)
+
+// An ID is the number of an encryption type in the Kerberos registry.
+type ID int32
+
+// The encryption types of RFC 3962 and RFC 8009.
+const (
+	AES128SHA1   ID = 17
+	AES256SHA1   ID = 18
+	AES128SHA256 ID = 19
+	AES256SHA384 ID = 20
+)
+
+// BlockSize is the size of an AES block in bytes, and of a confounder.
+const BlockSize = aes.BlockSize
+
+// Largest sizes in bytes over all four types, for buffers of fixed size.
+const (
+	MaxKeySize = 32
+	MaxMACSize = 24
+	maxPadSize = sha512.BlockSize
+)
+
+// suite is what sets the four types apart.
+type suite struct {
+	name      string
+	keySize   int // of protocol keys and of Ke
+	macKey    int // of Ki and Kc
+	macSize   int // of the truncated HMAC
+	sumType   int32
+	etm       bool // RFC 8009: derivation by HMAC, MAC over the ciphertext
+	newHash   func() hash.Hash
+	iterCount int // default of PBKDF2
+}
+
+func (id ID) suite() *suite {
+	switch id {
+	case AES128SHA1:
+		return &aes128SHA1
+	case AES256SHA1:
+		return &aes256SHA1
+	case AES128SHA256:
+		return &aes128SHA256
+	case AES256SHA384:
+		return &aes256SHA384
+	}
+	return nil
+}
+
+// Read, never written.
+var (
+	aes128SHA1 = suite{name: "aes128-cts-hmac-sha1-96", keySize: 16, macKey: 16, macSize: 12,
+		sumType: 15, newHash: sha1.New, iterCount: 4096}
+	aes256SHA1 = suite{name: "aes256-cts-hmac-sha1-96", keySize: 32, macKey: 32, macSize: 12,
+		sumType: 16, newHash: sha1.New, iterCount: 4096}
+	aes128SHA256 = suite{name: "aes128-cts-hmac-sha256-128", keySize: 16, macKey: 16, macSize: 16,
+		sumType: 19, etm: true, newHash: sha256.New, iterCount: 32768}
+	aes256SHA384 = suite{name: "aes256-cts-hmac-sha384-192", keySize: 32, macKey: 24, macSize: 24,
+		sumType: 20, etm: true, newHash: sha512.New384, iterCount: 32768}
+)
+
+// usable returns the suite of id, or ErrUnsupported.
+func (id ID) usable() (*suite, error) {
+	s := id.suite()
+	if s == nil || !s.etm && fips140.Enforced() {
+		return nil, ErrUnsupported
+	}
+	return s, nil
+}
+
+// Valid reports whether id is one of the four types and may be used in this
+// process.
+func (id ID) Valid() bool {
+	_, err := id.usable()
+	return err == nil
+}
+
+// KeySize returns the size in bytes of a protocol key and of a derived
+// encryption key Ke, or 0 for another type.
+func (id ID) KeySize() int {
+	if s := id.suite(); s != nil {
+		return s.keySize
+	}
+	return 0
+}
+
+// MACKeySize returns the size in bytes of the derived keys Ki and Kc, or 0 for
+// another type.
+func (id ID) MACKeySize() int {
+	if s := id.suite(); s != nil {
+		return s.macKey
+	}
+	return 0
+}
+
+// MACSize returns the size in bytes of a checksum, which is also what follows
+// a ciphertext, or 0 for another type.
+func (id ID) MACSize() int {
+	if s := id.suite(); s != nil {
+		return s.macSize
+	}
+	return 0
+}
+
+// Overhead returns by how many bytes a ciphertext is longer than its
+// plaintext, or 0 for another type.
+func (id ID) Overhead() int {
+	if s := id.suite(); s != nil {
+		return BlockSize + s.macSize
+	}
+	return 0
+}
+
+// ChecksumType returns the number of the type's mandatory checksum in the
+// registry (RFC 3961 section 3), or 0 for another type.
+func (id ID) ChecksumType() int32 {
+	if s := id.suite(); s != nil {
+		return s.sumType
+	}
+	return 0
+}
+
+// String returns the registered name, or the number of another type.
+func (id ID) String() string {
+	if s := id.suite(); s != nil {
+		return s.name
+	}
+	return "etype " + strconv.Itoa(int(id))
+}

@@ -1,0 +1,69 @@
+package etype
+
+import (
+	"crypto/sha512"
+	"hash"
+
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// mac computes HMAC (RFC 2104) by hand over a digest of the standard library:
+// crypto/hmac keeps the key in objects that cannot be wiped, and allocates for
+// each message. One goroutine at a time.
+//
+// The pads and the states behind them are worth the key. They exist only
+// between begin and end, in this struct and in the digest; end clears both.
+type mac struct {
+	h    hash.Hash
+	size int // bytes of one block of h
+	pad  [maxPadSize]byte
+	sum  [sha512.Size]byte
+}
+
+func (m *mac) init(s *suite) {
+	m.h = s.newHash()
+	m.size = m.h.BlockSize()
+}
+
+// begin starts a message under key, which must be at most one block long.
+func (m *mac) begin(key []byte) { m.feed(key, 0x36) }
+
+// write adds to the message. The digests of crypto/sha* return no error where
+// the suite is usable.
+func (m *mac) write(p []byte) { _, _ = m.h.Write(p) }
+
+// end returns the full HMAC, valid until the next begin, and forgets the key.
+func (m *mac) end(key []byte) []byte {
+	inner := m.h.Sum(m.sum[:0])
+	m.feed(key, 0x5c)
+	m.write(inner)
+	full := m.h.Sum(m.sum[:0])
+	m.scrub()
+	return full
+}
+
+func (m *mac) feed(key []byte, with byte) {
+	pad := m.pad[:m.size]
+	for i := range pad {
+		pad[i] = with
+	}
+	for i, k := range key {
+		pad[i] ^= k
+	}
+	m.h.Reset()
+	m.write(pad)
+}
+
+// scrub clears the pad and, in the digest, its state and its buffered block.
+func (m *mac) scrub() {
+	memsafe.Wipe(m.pad[:])
+	m.h.Reset()
+	m.write(m.pad[:m.size-1]) // of zeros, one byte short so that it is buffered
+	m.h.Reset()
+}
+
+func (m *mac) wipe() {
+	m.scrub()
+	wipeObject(m.h)
+	memsafe.Wipe(m.sum[:])
+}

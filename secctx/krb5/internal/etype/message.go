@@ -1,0 +1,126 @@
+package etype
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"slices"
+
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// Encrypt appends to dst the encryption of plain under a protocol key and a
+// key usage (RFC 3961 section 3): a random confounder and plain, encrypted,
+// and the MAC. dst must not overlap plain. Errors: ErrUnsupported, ErrKeySize.
+// Safe for concurrent use.
+func Encrypt(dst []byte, id ID, key []byte, usage uint32, plain []byte) ([]byte, error) {
+	dst, b := extend(dst, len(plain)+id.Overhead())
+	if id.Valid() {
+		rand.Read(b[:BlockSize]) // never fails
+		copy(b[BlockSize:], plain)
+	}
+	var err error
+	memsafe.Do(func() { err = crypt(b, id, key, usage, Sealing) })
+	if err != nil {
+		memsafe.Wipe(b)
+		return nil, err
+	}
+	return dst, nil
+}
+
+// Decrypt appends to dst the plaintext of what Encrypt made, once it has been
+// found genuine. dst must not overlap cipher; on an error nothing is left in
+// it. It needs as much room in dst as cipher is long; what it puts behind the
+// plaintext is wiped. Errors: ErrUnsupported, ErrKeySize, and ErrIntegrity for
+// whatever is wrong with cipher, its length included. Safe for concurrent use.
+func Decrypt(dst []byte, id ID, key []byte, usage uint32, cipher []byte) ([]byte, error) {
+	if len(cipher) < id.Overhead() {
+		return nil, ErrIntegrity
+	}
+	dst, b := extend(dst, len(cipher))
+	copy(b, cipher)
+	var err error
+	memsafe.Do(func() { err = crypt(b, id, key, usage, Opening) })
+	if err != nil {
+		memsafe.Wipe(b)
+		return nil, err
+	}
+	n := copy(b, b[BlockSize:len(b)-id.MACSize()])
+	memsafe.Wipe(b[n:])
+	return dst[:len(dst)-len(b)+n], nil
+}
+
+// extend returns dst made longer by n bytes, and those bytes.
+func extend(dst []byte, n int) (whole, b []byte) {
+	whole = slices.Grow(dst, n)[:len(dst)+n]
+	return whole, whole[len(dst):]
+}
+
+// crypt derives the keys of usage, works on b and forgets them.
+func crypt(b []byte, id ID, key []byte, usage uint32, dir Direction) error {
+	var mem [2 * MaxKeySize]byte
+	defer memsafe.Wipe(mem[:])
+	ke, ki := mem[:id.KeySize()], mem[MaxKeySize:][:id.MACKeySize()]
+	if err := Derive(ke, id, key, usage, Ke); err != nil {
+		return err
+	}
+	if err := Derive(ki, id, key, usage, Ki); err != nil {
+		return err
+	}
+	c, err := NewCipher(id, ke, dir)
+	if err != nil {
+		return err
+	}
+	defer c.Wipe()
+	if dir == Sealing {
+		return c.Seal(ki, b, nil)
+	}
+	return c.Open(ki, b, nil)
+}
+
+// Checksum appends to dst the type's mandatory checksum (RFC 3961 section 4)
+// of msg under a protocol key and a key usage. Errors: ErrUnsupported,
+// ErrKeySize. Safe for concurrent use.
+func Checksum(dst []byte, id ID, key []byte, usage uint32, msg []byte) ([]byte, error) {
+	var sum [MaxMACSize]byte
+	var err error
+	memsafe.Do(func() { err = checksum(sum[:id.MACSize()], id, key, usage, msg) })
+	if err != nil {
+		return nil, err
+	}
+	return append(dst, sum[:id.MACSize()]...), nil
+}
+
+// VerifyChecksum compares, in constant time, sum with the checksum of msg.
+// Errors: ErrUnsupported, ErrKeySize, and ErrIntegrity where they differ or
+// sum has the wrong length. Safe for concurrent use.
+func VerifyChecksum(id ID, key []byte, usage uint32, msg, sum []byte) error {
+	var want [MaxMACSize]byte
+	var err error
+	memsafe.Do(func() {
+		if err = checksum(want[:id.MACSize()], id, key, usage, msg); err == nil &&
+			subtle.ConstantTimeCompare(want[:id.MACSize()], sum) != 1 {
+			err = ErrIntegrity
+		}
+	})
+	return err
+}
+
+func checksum(dst []byte, id ID, key []byte, usage uint32, msg []byte) error {
+	s, err := id.usable()
+	if err != nil {
+		return err
+	}
+	var mem [MaxKeySize]byte
+	defer memsafe.Wipe(mem[:])
+	kc := mem[:s.macKey]
+	if err := Derive(kc, id, key, usage, Kc); err != nil {
+		return err
+	}
+	m := new(mac)
+	m.init(s)
+	defer m.wipe()
+	m.begin(kc)
+	m.write(msg)
+	copy(dst, m.end(kc))
+	return nil
+}
