@@ -1,0 +1,13 @@
+// Package interop has no code of its own: its tests hand live contexts of real
+// Kerberos libraries, MIT's and Heimdal's, from one process to another while a
+// peer of another maker keeps talking to them.
+//
+// run.sh installs or names the Debian packages that the tests need, and runs
+// them. The programs that take part:
+//
+//	kdc       a private realm, any user, one directory
+//	cpeer     a peer in C, over either library
+//	node      a process that uses GSS-API through Go and hands contexts on
+//	mitbench  MIT's library in a loop, for comparison
+//	withkdc   runs a command inside a private realm
+package interop

@@ -1,0 +1,6 @@
+//go:build !heimdal
+
+package main
+
+// defaultFormat names what MIT's library exports on this architecture.
+const defaultFormat = "mit/1/amd64"

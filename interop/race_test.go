@@ -1,0 +1,6 @@
+//go:build race
+
+package interop
+
+// raceFlags are handed on to the programs that the tests build.
+var raceFlags = []string{"-race"}
