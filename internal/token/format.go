@@ -1,0 +1,190 @@
+// Package token is the sealed token's bytes: what doc/SPEC.md says, and nothing
+// about whose it is or whether it still opens. It sees hostile bytes and keeps
+// to cryptobyte for them.
+//
+//	token   = header | context | commitment(32) | length(4) | nonce(12) | body | tag(16)
+//	header  = "SLCX" | version(1) | epoch(16) | slot(4) | word(8) | salt(32) | issued(8) | expires(8)
+//	context = len8 mechanism | len8 format | exporter(4) | kind(1) | len8 audience
+//
+// Integers are big-endian; len8 is a length of one byte before the bytes it
+// counts. The version is the suite. Times are nanoseconds since the host
+// booted. length counts the body. The additional data of the AEAD is
+// everything before the nonce.
+//
+//	K_enc      = HKDF-Expand-SHA256(host key, "sealctx token enc\x00" | header | context, 32)
+//	commitment = HKDF-Expand-SHA256(host key, "sealctx token com\x00" | header | context, 32)
+//
+// There is one way to write a token: what parses marshals to the same bytes.
+package token
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// Sizes in bytes, and limits; doc/SPEC.md gives the reasons.
+const (
+	magic = "SLCX"
+
+	headerSize     = len(magic) + 1 + 16 + 4 + 8 + SaltSize + 8 + 8
+	SaltSize       = 32
+	CommitmentSize = 32
+	KeySize        = 32
+	NonceSize      = 12
+	TagSize        = 16
+
+	MaxMechanism = 64 // the longest object identifier, DER without tag and length
+	MaxFormat    = 64 // the longest name of a plain format
+	MaxAudience  = 64 // the longest value of an audience
+
+	// MaxBound is the most that header and context take.
+	MaxBound = headerSize + 1 + MaxMechanism + 1 + MaxFormat + 4 + 1 + 1 + MaxAudience
+
+	// MaxToken is the longest token: with its frame under the agent's 64 KiB.
+	MaxToken = MaxBound + CommitmentSize + 4 + NonceSize + maxBody + TagSize
+)
+
+// The labels of the two derived keys.
+const (
+	EncLabel = "sealctx token enc\x00"
+	ComLabel = "sealctx token com\x00"
+)
+
+// ErrMalformed is the one error for bytes that are no token.
+var ErrMalformed = errors.New("token: malformed")
+
+// A Header is the part of a token that is in clear: the RFCs' interprocess
+// token does not hide who it is for.
+type Header struct {
+	Suite   Suite
+	Epoch   [16]byte
+	Slot    uint32
+	Word    uint64
+	Salt    [SaltSize]byte
+	Issued  time.Duration // since the host booted
+	Expires time.Duration
+
+	Mechanism []byte // object identifier, DER without tag and length; may be empty
+	Format    string // plain format, printable ASCII
+	Exporter  uint32 // user id
+	Audience  Audience
+}
+
+// An Audience is who may open a token, as it stands there; package seal gives
+// the kinds their meaning.
+type Audience struct {
+	Kind  uint8
+	Value []byte
+}
+
+// Append appends header and context to dst. It returns ErrMalformed for a value
+// that Parse would refuse.
+func (h *Header) Append(dst []byte) ([]byte, error) {
+	if !h.valid() {
+		return nil, ErrMalformed
+	}
+	b := cryptobyte.NewBuilder(dst)
+	b.AddBytes([]byte(magic))
+	b.AddUint8(uint8(h.Suite))
+	b.AddBytes(h.Epoch[:])
+	b.AddUint32(h.Slot)
+	b.AddUint64(h.Word)
+	b.AddBytes(h.Salt[:])
+	b.AddUint64(uint64(h.Issued))
+	b.AddUint64(uint64(h.Expires))
+	addLen8(b, h.Mechanism)
+	addLen8(b, []byte(h.Format))
+	b.AddUint32(h.Exporter)
+	b.AddUint8(h.Audience.Kind)
+	addLen8(b, h.Audience.Value)
+	return b.Bytes()
+}
+
+func addLen8(b *cryptobyte.Builder, v []byte) {
+	b.AddUint8(uint8(len(v)))
+	b.AddBytes(v)
+}
+
+// valid reports whether a header can stand in a token.
+func (h *Header) valid() bool {
+	return h.Suite.valid() &&
+		h.Issued >= 0 && h.Expires > h.Issued &&
+		len(h.Mechanism) <= MaxMechanism &&
+		ValidFormat(h.Format) &&
+		len(h.Audience.Value) <= MaxAudience
+}
+
+// ValidFormat reports whether s can name a plain format: 1 to MaxFormat
+// characters of ASCII from '!' to '~'.
+func ValidFormat(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= MaxFormat
+}
+
+// A Token is a token taken apart. Its slices point into what was parsed.
+type Token struct {
+	Header
+	Bound      []byte // header | context: what the keys are bound to
+	Commitment []byte
+	Prefix     []byte // everything before the nonce: the additional data
+	Sealed     []byte // nonce | body | tag
+}
+
+// Parse takes a token apart, or returns ErrMalformed. Nothing of it is authentic
+// yet. It copies nothing but the format's name.
+func Parse(b []byte) (t Token, err error) {
+	if len(b) > MaxToken {
+		return Token{}, ErrMalformed
+	}
+	s := cryptobyte.String(b)
+	if !t.Header.read(&s) {
+		return Token{}, ErrMalformed
+	}
+	t.Bound = b[:len(b)-len(s)]
+	var length uint32
+	if !s.ReadBytes(&t.Commitment, CommitmentSize) || !s.ReadUint32(&length) ||
+		int64(len(s)) != NonceSize+int64(length)+TagSize || !isPadded(int(length)) {
+		return Token{}, ErrMalformed
+	}
+	t.Prefix, t.Sealed = b[:len(b)-len(s)], s
+	return t, nil
+}
+
+// ParseHeader reads header and context at the front of b.
+func ParseHeader(b []byte) (h Header, rest []byte, err error) {
+	s := cryptobyte.String(b)
+	if !h.read(&s) {
+		return Header{}, nil, ErrMalformed
+	}
+	return h, s, nil
+}
+
+func (h *Header) read(s *cryptobyte.String) bool {
+	var m, mechanism, format, audience []byte
+	var version uint8
+	var issued, expires uint64
+	if !s.ReadBytes(&m, len(magic)) || string(m) != magic ||
+		!s.ReadUint8(&version) || !s.CopyBytes(h.Epoch[:]) ||
+		!s.ReadUint32(&h.Slot) || !s.ReadUint64(&h.Word) || !s.CopyBytes(h.Salt[:]) ||
+		!s.ReadUint64(&issued) || !s.ReadUint64(&expires) || expires > math.MaxInt64 ||
+		!readLen8(s, &mechanism) || !readLen8(s, &format) ||
+		!s.ReadUint32(&h.Exporter) || !s.ReadUint8(&h.Audience.Kind) || !readLen8(s, &audience) {
+		return false
+	}
+	h.Suite = Suite(version)
+	h.Issued, h.Expires = time.Duration(issued), time.Duration(expires)
+	h.Mechanism, h.Format, h.Audience.Value = mechanism, string(format), audience
+	return h.valid()
+}
+
+func readLen8(s *cryptobyte.String, out *[]byte) bool {
+	var n uint8
+	return s.ReadUint8(&n) && s.ReadBytes(out, int(n))
+}

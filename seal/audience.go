@@ -1,0 +1,136 @@
+package seal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/sealctx/sealctx/internal/token"
+)
+
+// The kinds of audience, as they stand in a token.
+const (
+	kindUser    = 1 // user id(4)
+	kindGroup   = 2 // group id(4)
+	kindService = 3 // name, 1 to 64 bytes
+	kindProcess = 4 // process id(4), start time in clock ticks since boot(8)
+)
+
+// An Audience names who may open a token. The zero value is the user that
+// reserves it. A sealer that cannot hold a token to its audience refuses to
+// make one: [Host] knows its own user and its processes; groups and services
+// need the agent.
+type Audience struct {
+	kind  uint8
+	value string // as in the token; a string, so that audiences compare with ==
+}
+
+// User is the audience of every process that runs as a user id.
+func User(uid uint32) Audience {
+	return Audience{kindUser, string(binary.BigEndian.AppendUint32(nil, uid))}
+}
+
+// Group is the audience of every process that is in a group.
+func Group(gid uint32) Audience {
+	return Audience{kindGroup, string(binary.BigEndian.AppendUint32(nil, gid))}
+}
+
+// Service is the audience of whoever the agent's policy names so; the name has
+// 1 to 64 bytes of letters, digits, '.', '_' and '-'.
+func Service(name string) (Audience, error) {
+	a := Audience{kindService, name}
+	if !a.valid() {
+		return Audience{}, fmt.Errorf("%w: %q is not the name of a service", ErrAudience, name)
+	}
+	return a, nil
+}
+
+// Process is the audience of one process, which must be alive. A process is its
+// id and the moment it started, so one that gets the same id later is another.
+func Process(pid int) (Audience, error) {
+	start, err := startTime(pid)
+	if err != nil {
+		return Audience{}, err
+	}
+	return process(uint32(pid), start), nil
+}
+
+func process(pid uint32, start uint64) Audience {
+	v := binary.BigEndian.AppendUint32(nil, pid)
+	return Audience{kindProcess, string(binary.BigEndian.AppendUint64(v, start))}
+}
+
+// startTime reads when a process started, in clock ticks since boot: field 22
+// of /proc/PID/stat, counted behind the name, which may hold anything.
+func startTime(pid int) (uint64, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, fmt.Errorf("%w: no process %d", ErrAudience, pid)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("%w: /proc/%d/stat has %d fields", ErrUnavailable, pid, len(fields))
+	}
+	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: /proc/%d/stat: %w", ErrUnavailable, pid, err)
+	}
+	return start, nil
+}
+
+// String says who is meant, for logs and errors.
+func (a Audience) String() string {
+	if a == (Audience{}) {
+		return "the reserving user"
+	}
+	if !a.valid() {
+		return "nobody known to this version"
+	}
+	v := []byte(a.value)
+	switch a.kind {
+	case kindUser:
+		return fmt.Sprintf("user %d", binary.BigEndian.Uint32(v))
+	case kindGroup:
+		return fmt.Sprintf("group %d", binary.BigEndian.Uint32(v))
+	case kindService:
+		return fmt.Sprintf("service %s", a.value)
+	}
+	return fmt.Sprintf("process %d", binary.BigEndian.Uint32(v))
+}
+
+// valid reports whether kind and value go together.
+func (a Audience) valid() bool {
+	switch a.kind {
+	case kindUser, kindGroup:
+		return len(a.value) == 4
+	case kindProcess:
+		return len(a.value) == 12
+	case kindService:
+		return serviceName(a.value)
+	}
+	return false
+}
+
+func serviceName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c|0x20 < 'a' || c|0x20 > 'z' {
+			if (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+				return false
+			}
+		}
+	}
+	return len(s) >= 1 && len(s) <= token.MaxAudience
+}
+
+func (a Audience) wire() token.Audience {
+	return token.Audience{Kind: a.kind, Value: []byte(a.value)}
+}
+
+func fromWire(w token.Audience) Audience { return Audience{w.Kind, string(w.Value)} }

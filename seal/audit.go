@@ -1,0 +1,60 @@
+package seal
+
+import (
+	"context"
+	"encoding/hex"
+	"log/slog"
+
+	"github.com/sealctx/sealctx/internal/token"
+)
+
+// The audit events. Each is built only if somebody listens, and none has a
+// field that is secret: a token's clear header and the reason.
+const (
+	eventReserved    = "token reserved"
+	eventNotReserved = "reservation refused"
+	eventOpened      = "token opened"
+	eventRefused     = "token refused"
+)
+
+func (h *Host) reserved(head *token.Header, s *hostSlot) {
+	if h.logs(slog.LevelInfo) {
+		id := s.epoch.ID()
+		h.log.Info(eventReserved, "epoch", hex.EncodeToString(id[:]), "slot", s.lease.Index,
+			"exporter", head.Exporter, "audience", fromWire(head.Audience).String())
+	}
+}
+
+func (h *Host) notReserved(head *token.Header, reason error) {
+	if h.logs(slog.LevelWarn) {
+		h.log.Warn(eventNotReserved, "exporter", head.Exporter, "audience", fromWire(head.Audience).String(), "reason", reason)
+	}
+}
+
+func (h *Host) opened(t *token.Token) {
+	if h.logs(slog.LevelInfo) {
+		h.log.Info(eventOpened, headerAttrs(t)...)
+	}
+}
+
+// refused logs the reason that the caller of Open is not told before the token
+// is known to be authentic. A header that is not is logged all the same.
+func (h *Host) refused(t *token.Token, reason string) {
+	if !h.logs(slog.LevelWarn) {
+		return
+	}
+	attrs := []any{"reason", reason}
+	if t != nil {
+		attrs = append(attrs, headerAttrs(t)...)
+	}
+	h.log.Warn(eventRefused, attrs...)
+}
+
+func headerAttrs(t *token.Token) []any {
+	return []any{"epoch", hex.EncodeToString(t.Epoch[:]), "slot", t.Slot,
+		"exporter", t.Exporter, "audience", fromWire(t.Audience).String()}
+}
+
+func (h *Host) logs(level slog.Level) bool {
+	return h.log.Enabled(context.Background(), level)
+}

@@ -1,0 +1,45 @@
+package seal
+
+import "errors"
+
+// Errors of this package, each with the GSS status that a mechanism would
+// report. Package secctx adds the status, so that errors.Is matches both.
+var (
+	// ErrDefective: the bytes are no authentic token of this host's living
+	// epochs. Whatever is wrong with them, the error is this very value
+	// (GSS_S_DEFECTIVE_TOKEN). Nothing is spent.
+	ErrDefective = errors.New("seal: defective token")
+
+	// ErrFormat: an authentic token whose plain form is another
+	// implementation's (GSS_S_DEFECTIVE_TOKEN). Nothing is spent.
+	ErrFormat = errors.New("seal: token of another plain format")
+
+	// ErrExpired: an authentic token whose lifetime is over (GSS_S_NO_CONTEXT).
+	ErrExpired = errors.New("seal: token expired")
+
+	// ErrUnauthorized: an authentic token for somebody else
+	// (GSS_S_UNAUTHORIZED). Nothing is spent.
+	ErrUnauthorized = errors.New("seal: token for another audience")
+
+	// ErrSpent: the token was opened, cancelled or taken back before
+	// (GSS_S_NO_CONTEXT).
+	ErrSpent = errors.New("seal: token already imported")
+
+	// ErrAudience: this sealer cannot hold a token to that audience, and so
+	// does not make one (GSS_S_FAILURE).
+	ErrAudience = errors.New("seal: audience cannot be enforced here")
+
+	// ErrTooLarge: the plain token is longer than MaxPlain (GSS_S_FAILURE).
+	ErrTooLarge = errors.New("seal: plain token too large")
+
+	// ErrRequest: a field of a Request is out of range (GSS_S_FAILURE).
+	ErrRequest = errors.New("seal: bad request")
+
+	// ErrUnavailable: the surroundings fail: no runtime directory, no memory to
+	// lock, register full. What it wraps says which and what to do
+	// (GSS_S_FAILURE). Nothing is spent.
+	ErrUnavailable = errors.New("seal: sealer unavailable")
+
+	// ErrUsed: a Reservation was sealed or cancelled before.
+	ErrUsed = errors.New("seal: reservation used already")
+)

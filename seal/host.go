@@ -1,0 +1,219 @@
+package seal
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// A Host seals and opens in this process, under the keys of this host's ring.
+// It is a Sealer; safe for concurrent use. All processes of the ring's user
+// hold the same keys, so an audience within that user guards against mistakes
+// and not against malice; doc/THREATS.md says more.
+type Host struct {
+	_ [0]func() // not comparable
+
+	ring   *keyring.Ring
+	pool   *memsafe.Pool
+	random io.Reader
+	log    *slog.Logger
+	self   peer
+}
+
+// peer is who asks: what an audience is compared with.
+type peer struct {
+	uid     uint32
+	process func() (Audience, error)
+}
+
+// Options for NewHost. The zero value is the recommendation.
+type Options struct {
+	// Pool is the locked memory for keys and opened tokens. Nil: one of
+	// memsafe.NewPool(0), which the Host's Close closes.
+	Pool *memsafe.Pool
+
+	// Log gets the audit events: what was reserved, opened and refused, and the
+	// reason that the caller of Open is not told. Never a secret. Nil: none.
+	Log *slog.Logger
+}
+
+// OpenHost opens this user's keyring in the runtime directory, see
+// [keyring.Open], with locked memory of its own. It returns an error that wraps
+// ErrUnavailable and says what is missing.
+func OpenHost() (*Host, error) {
+	ring, err := keyring.Open("", nil)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	h, err := NewHost(ring, nil)
+	if err != nil {
+		return nil, errors.Join(err, ring.Close())
+	}
+	return h, nil
+}
+
+// NewHost returns a Host over a ring, which it owns from now on.
+func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	h := &Host{ring: ring, pool: o.Pool, random: rand.Reader, log: o.Log}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	h.self = peer{
+		uid:     uint32(os.Geteuid()),
+		process: sync.OnceValues(func() (Audience, error) { return Process(os.Getpid()) }),
+	}
+	if h.pool == nil {
+		pool, err := memsafe.NewPool(0)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		h.pool = pool
+	}
+	return h, nil
+}
+
+// Ring returns the host's keyring, to rotate and retire.
+func (h *Host) Ring() *keyring.Ring { return h.ring }
+
+// Close wipes and gives back the memory; outstanding tokens stay good for other
+// processes. It must not run beside other calls, and secrets that Open returned
+// are gone with it.
+func (h *Host) Close() error { return errors.Join(h.ring.Close(), h.pool.Close()) }
+
+func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
+
+func suiteName(s token.Suite) string { return keyring.Suite(s).String() }
+
+// attempts is how often Reserve takes another epoch when the one it had was
+// rotated away or retired under its hands.
+const attempts = 4
+
+// Reserve is described at Sealer.
+func (h *Host) Reserve(req Request) (*Reservation, error) {
+	head, err := h.header(req)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		r, err := h.reserve(head, req.Lifetime)
+		if err == nil {
+			return r, nil
+		}
+		rotated := errors.Is(err, keyring.ErrNotOpen) || errors.Is(err, keyring.ErrRetired)
+		if !rotated || try == attempts {
+			h.notReserved(&head, err)
+			return nil, unavailable(err)
+		}
+	}
+}
+
+// header is what the request says of a token's header.
+func (h *Host) header(req Request) (token.Header, error) {
+	audience := req.Audience
+	if audience == (Audience{}) {
+		audience = User(h.self.uid)
+	}
+	switch {
+	case !audience.valid():
+		return token.Header{}, fmt.Errorf("%w: no such audience", ErrAudience)
+	case audience.kind != kindProcess && audience != User(h.self.uid):
+		return token.Header{}, fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent",
+			ErrAudience, h.self.uid, audience)
+	case req.Lifetime < 0:
+		return token.Header{}, fmt.Errorf("%w: lifetime of %v", ErrRequest, req.Lifetime)
+	case len(req.Mechanism) > token.MaxMechanism:
+		return token.Header{}, fmt.Errorf("%w: mechanism of %d bytes, at most %d", ErrRequest, len(req.Mechanism), token.MaxMechanism)
+	case !token.ValidFormat(req.Format):
+		return token.Header{}, fmt.Errorf("%w: plain format %q is not 1 to %d printable ASCII characters", ErrRequest, req.Format, token.MaxFormat)
+	}
+	return token.Header{Mechanism: req.Mechanism, Format: req.Format, Exporter: h.self.uid, Audience: audience.wire()}, nil
+}
+
+// reserve tries the current epoch once.
+func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Reservation, error) {
+	e, err := h.ring.Current()
+	if err != nil {
+		return nil, err
+	}
+	if lifetime == 0 {
+		lifetime = DefaultLifetime
+	}
+	lease, err := e.Reserve(min(lifetime, e.MaxLifetime()))
+	if err != nil {
+		e.Release()
+		return nil, err
+	}
+	s := &hostSlot{e, lease}
+	r, err := h.prepare(head, s)
+	if err != nil {
+		_ = s.cancel() // a slot that cannot be given back expires
+		s.release()
+		return nil, err
+	}
+	h.reserved(&head, s)
+	return r, nil
+}
+
+// prepare writes the header and derives the keys of a reserved slot.
+func (h *Host) prepare(head token.Header, s *hostSlot) (*Reservation, error) {
+	head.Suite = token.Suite(s.epoch.Suite())
+	head.Epoch = s.epoch.ID()
+	head.Slot, head.Word = s.lease.Index, s.lease.Word
+	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires
+	if _, err := io.ReadFull(h.random, head.Salt[:]); err != nil {
+		return nil, fmt.Errorf("random source: %w", err)
+	}
+	bound, err := head.Append(make([]byte, 0, startRoom))
+	if err != nil {
+		return nil, err
+	}
+	key, err := h.pool.Alloc(token.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	start := bound[:len(bound)+token.CommitmentSize]
+	err = s.epoch.Derive(bound,
+		keyring.Output{Label: token.EncLabel, Key: key.Bytes()},
+		keyring.Output{Label: token.ComLabel, Key: start[len(bound):]})
+	if err == nil {
+		err = s.valid()
+	}
+	if err != nil {
+		key.Wipe()
+		return nil, err
+	}
+	return newReservation(head.Suite, start, key, h.random, s), nil
+}
+
+// startRoom has room for header, context and commitment, and behind them for
+// the sealed form of a usual Kerberos context, so that Seal need not allocate.
+const startRoom = token.MaxBound + token.CommitmentSize + 2<<10 + 64
+
+// hostSlot is a slot in a register that this process has mapped.
+type hostSlot struct {
+	epoch *keyring.Epoch
+	lease keyring.Lease
+}
+
+func (s *hostSlot) valid() error {
+	err := s.epoch.Valid(s.lease.Expires)
+	if errors.Is(err, keyring.ErrSpent) {
+		return fmt.Errorf("%w: before it was sealed", ErrExpired)
+	}
+	return err
+}
+
+func (s *hostSlot) cancel() error { return s.epoch.Claim(s.lease.Slot) }
+func (s *hostSlot) release()      { s.epoch.Release() }
