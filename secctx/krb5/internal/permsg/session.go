@@ -1,0 +1,145 @@
+package permsg
+
+import (
+	"sync"
+
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+)
+
+// Params says what a context is made of once the exchange is over.
+type Params struct {
+	// Initiator is true on the side that started the context.
+	Initiator bool
+	// AcceptorSubkey is true where Key was asserted by the acceptor in its
+	// AP-REP.
+	AcceptorSubkey bool
+	// Etype is the type of Key.
+	Etype etype.ID
+	// Key is the acceptor's subkey, else the initiator's, else the ticket's
+	// session key. New does not keep it; the caller wipes it.
+	Key []byte
+	// SendSeq is the number of the first message to send, RecvSeq of the first
+	// to come: those of the Authenticator and the AP-REP.
+	SendSeq, RecvSeq uint64
+	// Replay and Sequence turn on the services of GSS_C_REPLAY_FLAG and
+	// GSS_C_SEQUENCE_FLAG for incoming messages.
+	Replay, Sequence bool
+}
+
+// A Session protects the messages of one established context. It is safe for
+// concurrent use; messages are worked on side by side. It holds its keys
+// in locked memory and, from the first message on, expanded keys on the heap,
+// until Wipe or Export.
+type Session struct {
+	_ [0]func() // not comparable
+
+	// life is held for reading by every message under way, and for writing by
+	// whatever ends the session, which therefore waits for them.
+	life sync.RWMutex
+	mem  *memsafe.Secret // nil when the session has ended
+
+	id             etype.ID
+	initiator      bool
+	acceptorSubkey bool
+	out, in        direction
+}
+
+// New derives the keys of a context into memory of pool. The caller owns the
+// Session and must Wipe or Export it. Errors: ErrParams, and those of
+// pool.Alloc (memsafe.ErrLimit).
+func New(pool *memsafe.Pool, p Params) (*Session, error) {
+	if !p.Etype.Valid() || len(p.Key) != p.Etype.KeySize() {
+		return nil, ErrParams
+	}
+	mem, err := pool.Alloc(2 * keysSize(p.Etype))
+	if err != nil {
+		return nil, err
+	}
+	if err := deriveAll(mem.Bytes(), p.Etype, p.Key, p.Initiator); err != nil {
+		mem.Wipe()
+		return nil, ErrParams
+	}
+	return build(mem, p), nil
+}
+
+// build makes a session around its keys; p.Key is not looked at.
+func build(mem *memsafe.Secret, p Params) *Session {
+	b := mem.Bytes()
+	return &Session{
+		mem:            mem,
+		id:             p.Etype,
+		initiator:      p.Initiator,
+		acceptorSubkey: p.AcceptorSubkey,
+		out:            direction{dir: etype.Sealing, keys: cut(b, p.Etype), next: p.SendSeq},
+		in: direction{dir: etype.Opening, keys: cut(b[keysSize(p.Etype):], p.Etype),
+			win: window{next: p.RecvSeq, replay: p.Replay, sequence: p.Sequence}},
+	}
+}
+
+// Wipe ends the session and leaves nothing of its keys: it waits for the
+// messages under way, and every call after it answers gssapi.ErrNoContext. A
+// second Wipe does nothing.
+func (s *Session) Wipe() {
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.end()
+}
+
+// end wipes. The caller holds life for writing.
+func (s *Session) end() {
+	if s.mem == nil {
+		return
+	}
+	s.out.wipe()
+	s.in.wipe()
+	s.mem.Wipe()
+	s.mem = nil
+}
+
+// begin keeps the session alive until the caller unlocks s.life for reading, or
+// says why it is not.
+func (s *Session) begin() error {
+	s.life.RLock()
+	if s.mem.Bytes() == nil { // wiped or exported, or its pool was closed
+		s.life.RUnlock()
+		return fatal(codeNoContext, errGone)
+	}
+	if !s.id.Valid() { // made inside fips140.WithoutEnforcement, used outside
+		s.life.RUnlock()
+		return fatal(codeFailure, etype.ErrUnsupported)
+	}
+	return nil
+}
+
+// Etype returns the type of the context's keys.
+func (s *Session) Etype() etype.ID { return s.id }
+
+// Initiator reports whether this side started the context.
+func (s *Session) Initiator() bool { return s.initiator }
+
+// flags returns the flags of tokens sent by the initiator or the acceptor.
+func (s *Session) flags(byInitiator bool) byte {
+	var f byte
+	if !byInitiator {
+		f |= flagSentByAcceptor
+	}
+	if s.acceptorSubkey {
+		f |= flagAcceptorSubkey
+	}
+	return f
+}
+
+// checkFlags says whether a token with these flags can be the peer's. The
+// flags decide which key a token is under, so a wrong one is a token that
+// cannot be genuine and not a malformed one; C libraries answer BAD_SIG too.
+func (s *Session) checkFlags(f byte) error {
+	diff := f ^ s.flags(!s.initiator)
+	switch {
+	case diff&flagSentByAcceptor != 0:
+		return fatal(codeBadMIC, errDirection)
+	case diff&flagAcceptorSubkey != 0:
+		return fatal(codeBadMIC, errWrongKey)
+	}
+	return nil
+}
