@@ -141,23 +141,29 @@ func (n *node) listen([]string) (string, error) {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-func (n *node) accept([]string) (string, error) {
+// acceptConn takes the one connection of the listener and makes a context for it.
+func (n *node) acceptConn() error {
 	if n.listener == nil {
-		return "", errCommand
+		return errCommand
 	}
 	defer n.listener.Close()
 	if err := n.listener.SetDeadline(time.Now().Add(patience)); err != nil {
-		return "", err
+		return err
 	}
 	c, err := n.listener.Accept()
 	if err != nil {
-		return "", err
+		return err
 	}
 	n.use(c)
-	if n.sc, err = n.provider.AcceptSecContext(); err != nil {
+	n.out, n.in = wire.FromAcceptor, wire.FromInitiator
+	n.sc, err = n.provider.AcceptSecContext()
+	return err
+}
+
+func (n *node) accept([]string) (string, error) {
+	if err := n.acceptConn(); err != nil {
 		return "", err
 	}
-	n.out, n.in = wire.FromAcceptor, wire.FromInitiator
 	token, err := n.readToken()
 	if err != nil {
 		return "", err

@@ -20,6 +20,8 @@
 //	                               node at this socket; hex of the token, and the
 //	                               number of bytes already received by then
 //	receive                        be that node
+//	sampleaccept                   accept a gss-client of MIT's
+//	sampleanswer                   answer one of its messages; the message
 //	info                           initiator, established, open, seconds left
 //	imports                        how often the mechanism's import was called
 //	collect                        run the garbage collector
@@ -81,22 +83,24 @@ var commands = map[string]struct {
 	args int
 	run  func(*node, []string) (string, error)
 }{
-	"connect": {3, (*node).connect},
-	"listen":  {0, (*node).listen},
-	"accept":  {0, (*node).accept},
-	"make":    {2, (*node).make},
-	"put":     {2, (*node).put},
-	"take":    {0, (*node).take},
-	"serve":   {2, (*node).serve},
-	"travel":  {0, (*node).travel},
-	"export":  {0, (*node).export},
-	"import":  {1, (*node).importToken},
-	"give":    {1, (*node).give},
-	"receive": {0, (*node).receive},
-	"info":    {0, (*node).info},
-	"imports": {0, (*node).imports},
-	"collect": {0, (*node).collect},
-	"close":   {0, (*node).close},
+	"connect":      {3, (*node).connect},
+	"listen":       {0, (*node).listen},
+	"accept":       {0, (*node).accept},
+	"make":         {2, (*node).make},
+	"put":          {2, (*node).put},
+	"take":         {0, (*node).take},
+	"serve":        {2, (*node).serve},
+	"travel":       {0, (*node).travel},
+	"export":       {0, (*node).export},
+	"import":       {1, (*node).importToken},
+	"give":         {1, (*node).give},
+	"receive":      {0, (*node).receive},
+	"sampleaccept": {0, (*node).sampleAccept},
+	"sampleanswer": {0, (*node).sampleAnswer},
+	"info":         {0, (*node).info},
+	"imports":      {0, (*node).imports},
+	"collect":      {0, (*node).collect},
+	"close":        {0, (*node).close},
 }
 
 func (n *node) obey(words []string) (string, error) {
