@@ -1,0 +1,287 @@
+package krb5
+
+import (
+	"errors"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+)
+
+// keyType is short for an encryption type.
+type keyType = etype.ID
+
+// peerFlags are the context flags that an initiator's checksum can set here.
+// Delegation is not among them: a credential that comes along is dropped.
+const peerFlags = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence |
+	gssapi.ContextFlagConf | gssapi.ContextFlagInteg | gssapi.ContextFlagIdentify
+
+// accept takes the initiator's token, establishes the context and returns the
+// AP-REP, where mutual authentication was asked for. With an error comes a
+// KRB-ERROR for the peer, if the token was an AP-REQ. The gate is held.
+func (c *secContext) accept(tok []byte) ([]byte, error) {
+	req, err := parseInitial(tok)
+	if err != nil {
+		return nil, err
+	}
+	a := &acceptance{p: c.p, setup: c.setup, req: req, now: c.p.now()}
+	defer a.wipe()
+	out, err := a.run(c)
+	if err != nil {
+		return a.errorToken(err), err
+	}
+	return out, nil
+}
+
+func parseInitial(tok []byte) (*kmsg.APReq, error) {
+	id, msg, err := kmsg.ParseToken(tok)
+	if err != nil {
+		return nil, tokenError(err)
+	}
+	if id != kmsg.TokenAPReq {
+		return nil, failf(gssapi.ErrDefectiveToken, "%w: context token %04x", KRB_AP_ERR_MSG_TYPE, uint16(id))
+	}
+	req, err := kmsg.ParseAPReq(msg)
+	if err != nil {
+		return nil, tokenError(err)
+	}
+	if req.Options&kmsg.OptUseSessionKey != 0 {
+		return nil, fail(gssapi.ErrUnavailable, KRB_AP_ERR_USER_TO_USER_RQ)
+	}
+	return req, nil
+}
+
+// acceptance is one AP-REQ on its way. What it decrypts lies in locked memory
+// and is wiped at the end.
+type acceptance struct {
+	p     *Provider
+	setup *setup
+	req   *kmsg.APReq
+	now   time.Time
+
+	ticketMem, authMem *memsafe.Secret
+	ticket             *kmsg.TicketPart
+	auth               *kmsg.Authenticator
+	sum                kmsg.GSSChecksum
+	service            kmsg.Principal // of the key that opened the ticket
+}
+
+func (a *acceptance) wipe() {
+	a.ticketMem.Wipe()
+	a.authMem.Wipe()
+}
+
+// run checks in the order of RFC 4120 section 3.2.3. The replay cache comes
+// last, so that only what would be accepted is recorded.
+func (a *acceptance) run(c *secContext) ([]byte, error) {
+	own, err := a.p.acceptorCredential(a.setup.cred)
+	if err != nil {
+		return nil, err
+	}
+	if a.setup.cred == nil {
+		defer own.Release()
+	}
+	cred, _, err := own.parts()
+	if err != nil {
+		return nil, err
+	}
+	if cred == nil {
+		return nil, failf(gssapi.ErrNoCred, "the credential is an initiator's")
+	}
+	for _, step := range []func() error{
+		func() error { return a.openTicket(cred) },
+		a.checkTicket, a.openAuthenticator, a.checkAuthenticator, a.checkChecksum,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.record(cred); err != nil {
+		return nil, err
+	}
+	return a.answer(c)
+}
+
+// acceptorCredential returns cred, or without one that of the configured keytab.
+func (p *Provider) acceptorCredential(cred gssapi.Credential) (*credential, error) {
+	if cred != nil {
+		return cred.(*credential), nil // checked by ownCredential
+	}
+	return p.acquire(nil, nil, gssapi.CredUsageAcceptOnly, nil)
+}
+
+// openTicket decrypts the ticket with the keytab's key for exactly the service,
+// key version and encryption type that it names.
+func (a *acceptance) openTicket(cred *acceptorCred) error {
+	t := &a.req.Ticket
+	if !a.p.permits(t.Enc.EType) {
+		return failf(gssapi.ErrFailure, "%w: ticket of enctype %d", KDC_ERR_ETYPE_NOSUPP, t.Enc.EType)
+	}
+	if len(t.Enc.Cipher) == 0 {
+		return fail(gssapi.ErrBadMic, KRB_AP_ERR_BAD_INTEGRITY)
+	}
+	mem, err := a.p.arena.alloc(len(t.Enc.Cipher))
+	if err != nil {
+		return err
+	}
+	a.ticketMem = mem
+	var plain []byte
+	err = cred.keys.use(func(entries []keytab.Entry) error {
+		plain, err = a.tryKeys(cred, entries)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if a.ticket, err = kmsg.ParseTicketPart(plain); err != nil {
+		return tokenError(err)
+	}
+	return nil
+}
+
+// tryKeys tries the keys that could be the ticket's. There is more than one
+// only where the ticket names no key version, or old entries were left.
+func (a *acceptance) tryKeys(cred *acceptorCred, entries []keytab.Entry) ([]byte, error) {
+	t := &a.req.Ticket
+	miss := KRB_AP_ERR_NOKEY
+	for i := range entries {
+		e := &entries[i]
+		if !e.Principal.Equal(t.Service) || !a.p.usableKey(e, cred.want) || e.Key.EType != t.Enc.EType {
+			continue
+		}
+		if t.Enc.HasKVNO && !e.Matches(t.Enc.KVNO) {
+			miss = KRB_AP_ERR_BADKEYVER
+			continue
+		}
+		plain, err := etype.Decrypt(a.ticketMem.Bytes()[:0], keyType(t.Enc.EType), e.Key.Value, kmsg.UsageTicket, t.Enc.Cipher)
+		if err == nil {
+			a.service = e.Principal
+			return plain, nil
+		}
+		if !errors.Is(err, etype.ErrIntegrity) && !errors.Is(err, etype.ErrKeySize) {
+			return nil, fail(gssapi.ErrFailure, err)
+		}
+		miss = KRB_AP_ERR_BAD_INTEGRITY
+	}
+	if miss == KRB_AP_ERR_BAD_INTEGRITY {
+		return nil, failf(gssapi.ErrBadMic, "%w: ticket", miss)
+	}
+	return nil, failf(gssapi.ErrNoCred, "%w: %s, key version %d, enctype %d", miss, t.Service, t.Enc.KVNO, t.Enc.EType)
+}
+
+// checkTicket looks at what the KDC said.
+func (a *acceptance) checkTicket() error {
+	t, skew := a.ticket, a.p.config.ClockSkew
+	start := t.StartTime
+	if start.IsZero() {
+		start = t.AuthTime
+	}
+	switch {
+	case t.Flags&kmsg.FlagInvalid != 0, a.now.Before(start.Add(-skew)):
+		return fail(gssapi.ErrFailure, KRB_AP_ERR_TKT_NYV)
+	case a.now.After(t.EndTime.Add(skew)):
+		return fail(gssapi.ErrCredentialsExpired, KRB_AP_ERR_TKT_EXPIRED)
+	case !a.p.usableTicket(t.Key):
+		return failf(gssapi.ErrFailure, "%w: session key of enctype %d", KDC_ERR_ETYPE_NOSUPP, t.Key.EType)
+	case t.Client.Realm != a.service.Realm && len(t.Transited) > 0 && t.Flags&kmsg.FlagTransitPolicyChecked == 0:
+		// Nobody has looked at the realms in between, and we have no policy.
+		return fail(gssapi.ErrUnauthorized, KRB_AP_PATH_NOT_ACCEPTED)
+	}
+	return nil
+}
+
+func (a *acceptance) openAuthenticator() error {
+	e := &a.req.Authenticator
+	if e.EType != a.ticket.Key.EType || len(e.Cipher) == 0 {
+		return failf(gssapi.ErrBadMic, "%w: authenticator", KRB_AP_ERR_BAD_INTEGRITY)
+	}
+	mem, err := a.p.arena.alloc(len(e.Cipher))
+	if err != nil {
+		return err
+	}
+	a.authMem = mem
+	plain, err := etype.Decrypt(mem.Bytes()[:0], keyType(e.EType), a.ticket.Key.Value, kmsg.UsageAuthenticator, e.Cipher)
+	if err != nil {
+		return failf(gssapi.ErrBadMic, "%w: authenticator", KRB_AP_ERR_BAD_INTEGRITY)
+	}
+	if a.auth, err = kmsg.ParseAuthenticator(plain); err != nil {
+		return tokenError(err)
+	}
+	return nil
+}
+
+// checkAuthenticator compares what the client says with what the KDC said:
+// name and realm both.
+func (a *acceptance) checkAuthenticator() error {
+	if !a.auth.Client.Equal(a.ticket.Client) {
+		return fail(gssapi.ErrDefectiveToken, KRB_AP_ERR_BADMATCH)
+	}
+	if d := a.now.Sub(a.ctime()); d > a.p.config.ClockSkew || d < -a.p.config.ClockSkew {
+		return failf(gssapi.ErrFailure, "%w: %v", KRB_AP_ERR_SKEW, d.Round(time.Second))
+	}
+	if k := a.auth.Subkey; k.Value != nil && !a.p.usableTicket(k) {
+		return failf(gssapi.ErrFailure, "%w: subkey of enctype %d", KDC_ERR_ETYPE_NOSUPP, k.EType)
+	}
+	return nil
+}
+
+func (a *acceptance) ctime() time.Time {
+	return a.auth.CTime.Add(time.Duration(a.auth.CUSec) * time.Microsecond)
+}
+
+// checkChecksum reads flags and channel bindings. An acceptor that was given
+// channel bindings takes nobody who did not send the same.
+func (a *acceptance) checkChecksum() (err error) {
+	if a.auth.Checksum == nil || a.auth.ChecksumType != kmsg.ChecksumGSS {
+		return fail(gssapi.ErrDefectiveToken, KRB_AP_ERR_INAPP_CKSUM)
+	}
+	if a.sum, err = kmsg.ParseGSSChecksum(a.auth.Checksum); err != nil {
+		return tokenError(err)
+	}
+	if a.setup.bound && a.sum.Bindings != a.setup.bindings {
+		return fail(gssapi.ErrBadBindings, nil)
+	}
+	if a.flags()&gssapi.ContextFlagDceStyle != 0 {
+		return failf(gssapi.ErrUnavailable, "DCE style is not supported")
+	}
+	return nil
+}
+
+func (a *acceptance) flags() gssapi.ContextFlag { return gssapi.ContextFlag(a.sum.Flags) }
+
+// record puts the authenticator into the replay cache, for as long as its time
+// would be good.
+func (a *acceptance) record(cred *acceptorCred) error {
+	if err := a.p.alive(); err != nil {
+		return err
+	}
+	cache, err := a.p.replay.open(cred.replay, a.p.config.ReplayCapacity)
+	if err != nil {
+		return replayError(err)
+	}
+	if err := cache.Insert(a.req.Authenticator.Cipher, a.now, a.ctime().Add(a.p.config.ClockSkew)); err != nil {
+		return replayError(err)
+	}
+	return nil
+}
+
+// errorToken makes the KRB-ERROR for an error that has a code of the protocol
+// (RFC 4121 section 4.1). Nothing about it is secret or authentic.
+func (a *acceptance) errorToken(err error) []byte {
+	code := KRB_ERR_GENERIC
+	errors.As(err, &code)
+	e := kmsg.Error{Code: int32(code), STime: a.now, SUSec: a.now.Nanosecond() / 1000, Service: a.req.Ticket.Service}
+	msg, err := e.Marshal()
+	if err != nil {
+		return nil
+	}
+	tok, err := kmsg.MarshalToken(kmsg.TokenError, msg)
+	if err != nil {
+		return nil
+	}
+	return tok
+}

@@ -1,0 +1,130 @@
+package krb5
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
+)
+
+// answer establishes the context of an AP-REQ that passed every check, and
+// makes the AP-REP if there is to be one.
+func (a *acceptance) answer(c *secContext) ([]byte, error) {
+	key := a.auth.Subkey
+	if key.Value == nil {
+		key = a.ticket.Key
+	}
+	p := permsg.Params{RecvSeq: uint64(a.auth.Seq), SendSeq: uint64(a.auth.Seq)}
+	var out []byte
+	if a.flags()&gssapi.ContextFlagMutual != 0 {
+		own, err := a.newSubkey(&key)
+		if err != nil {
+			return nil, err
+		}
+		defer own.Wipe()
+		p.AcceptorSubkey = own != nil
+		seq := initialSeq()
+		p.SendSeq = uint64(seq)
+		rep := kmsg.APRepPart{CTime: a.auth.CTime, CUSec: a.auth.CUSec, Seq: seq, HasSeq: true}
+		if own != nil {
+			rep.Subkey = key
+		}
+		if out, err = a.reply(&rep); err != nil {
+			return nil, err
+		}
+	}
+	f := facts{
+		initiator: &name{principal: a.ticket.Client, mn: true},
+		acceptor:  &name{principal: a.service, mn: true},
+		flags:     a.flags() & peerFlags,
+		expires:   a.ticket.EndTime.Add(a.p.config.ClockSkew).Truncate(time.Second),
+	}
+	if a.setup.bound {
+		f.flags |= gssapi.ContextFlagChannelBound
+	}
+	s, err := a.p.newSession(p, key, f.flags)
+	if err != nil {
+		return nil, err
+	}
+	c.establish(f, s)
+	return out, nil
+}
+
+// newSubkey makes the acceptor's subkey, of the type of the key that the
+// initiator offered, and puts it into key; nil where it is not wanted.
+func (a *acceptance) newSubkey(key *kmsg.Key) (*memsafe.Secret, error) {
+	if a.p.config.NoAcceptorSubkey {
+		return nil, nil
+	}
+	s, err := a.p.randomKey(keyType(key.EType))
+	if err == nil {
+		key.Value = s.Bytes()
+	}
+	return s, err
+}
+
+func (p *Provider) randomKey(id keyType) (*memsafe.Secret, error) {
+	s, err := p.arena.alloc(id.KeySize())
+	if err != nil {
+		return nil, err
+	}
+	if err := etype.RandomKey(s.Bytes(), id); err != nil {
+		s.Wipe()
+		return nil, fail(gssapi.ErrFailure, err)
+	}
+	return s, nil
+}
+
+// smallMessage is room in bytes for an EncAPRepPart.
+const smallMessage = 128
+
+func (a *acceptance) reply(rep *kmsg.APRepPart) ([]byte, error) {
+	mem, err := a.p.arena.alloc(smallMessage)
+	if err != nil {
+		return nil, err
+	}
+	defer mem.Wipe()
+	plain, err := rep.MarshalTo(mem.Bytes())
+	if err != nil {
+		return nil, fail(gssapi.ErrFailure, err)
+	}
+	e := kmsg.Encrypted{EType: a.ticket.Key.EType}
+	if e.Cipher, err = etype.Encrypt(nil, keyType(e.EType), a.ticket.Key.Value, kmsg.UsageAPRepPart, plain); err != nil {
+		return nil, fail(gssapi.ErrFailure, err)
+	}
+	msg, err := kmsg.MarshalAPRep(e)
+	if err != nil {
+		return nil, fail(gssapi.ErrFailure, err)
+	}
+	return kmsg.MarshalToken(kmsg.TokenAPRep, msg)
+}
+
+// initialSeq is a random first sequence number. It leaves the upper bits
+// clear: old peers read it as signed and count in 32 bits.
+func initialSeq() uint32 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint32(b[:]) & (math.MaxUint32 >> 2)
+}
+
+// newSession derives a context's keys from key, which stays the caller's.
+func (p *Provider) newSession(params permsg.Params, key kmsg.Key, flags gssapi.ContextFlag) (s *permsg.Session, err error) {
+	params.Etype, params.Key = keyType(key.EType), key.Value
+	params.Replay = flags&gssapi.ContextFlagReplay != 0
+	params.Sequence = flags&gssapi.ContextFlagSequence != 0
+	err = p.arena.try(0, func(pool *memsafe.Pool) error {
+		s, err = permsg.New(pool, params)
+		return err
+	})
+	if err != nil {
+		return nil, fail(gssapi.ErrFailure, err)
+	}
+	return s, nil
+}

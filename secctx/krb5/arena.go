@@ -1,0 +1,106 @@
+package krb5
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// An arena is a provider's locked memory: pools that are added as contexts
+// need them, each locked whole before the first secret is in it.
+type arena struct {
+	mu    sync.Mutex
+	pools *poolList
+}
+
+// poolList is apart from the arena, so that a cleanup of the arena can hold it.
+type poolList struct{ all []*memsafe.Pool }
+
+func (l *poolList) close() {
+	for _, p := range l.all {
+		_ = p.Close()
+	}
+}
+
+// newArena locks the first pool, so that a process without locked memory
+// learns it here. The pools go when the arena is collected: contexts and
+// credentials keep it alive.
+func newArena() (*arena, error) {
+	p, err := memsafe.NewPool(0)
+	if err != nil {
+		return nil, err
+	}
+	a := &arena{pools: &poolList{all: []*memsafe.Pool{p}}}
+	runtime.AddCleanup(a, (*poolList).close, a.pools)
+	return a, nil
+}
+
+// try calls f with one pool after the other, the newest first, until one has
+// room, and then with a new pool of at least size bytes.
+func (a *arena) try(size int, f func(*memsafe.Pool) error) error {
+	seen := 0
+	for {
+		all := a.list()
+		for i := len(all) - 1; i >= seen; i-- {
+			if err := f(all[i]); !errors.Is(err, memsafe.ErrLimit) {
+				return err
+			}
+		}
+		seen = len(all)
+		if err := a.grow(seen, size); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *arena) list() []*memsafe.Pool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pools.all
+}
+
+// grow adds a pool unless somebody else did so since the list had n.
+func (a *arena) grow(n, size int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.pools.all) > n {
+		return nil
+	}
+	p, err := memsafe.NewPool(0)
+	if err == nil && p.Size() < size {
+		_ = p.Close()
+		p, err = memsafe.NewPool(size)
+	}
+	if err != nil {
+		return err
+	}
+	a.pools.all = append(a.pools.all[:n:n], p)
+	return nil
+}
+
+// alloc returns n bytes of locked memory. Its error is GSS_S_FAILURE.
+func (a *arena) alloc(n int) (s *memsafe.Secret, err error) {
+	err = a.try(n, func(p *memsafe.Pool) error {
+		s, err = p.Alloc(n)
+		return err
+	})
+	if err != nil {
+		return nil, fail(gssapi.ErrFailure, fmt.Errorf("no room for a secret: %w", err))
+	}
+	return s, nil
+}
+
+// copy returns b in locked memory.
+func (a *arena) copy(b []byte) (*memsafe.Secret, error) {
+	s, err := a.alloc(len(b))
+	if err != nil {
+		return nil, err
+	}
+	copy(s.Bytes(), b)
+	return s, nil
+}

@@ -1,0 +1,170 @@
+package krb5
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+)
+
+// A Config says where keys and tickets are and what is accepted. The zero
+// value takes the places that MIT's and Heimdal's libraries take, as far as
+// they are files; krb5.conf is not read.
+type Config struct {
+	// Keytab is the acceptor's key table, a path with or without "FILE:". Empty:
+	// $KRB5_KTNAME, else /etc/krb5.keytab.
+	Keytab string
+
+	// CCache is the initiator's credential cache, a path with or without
+	// "FILE:". Empty: $KRB5CCNAME, else /tmp/krb5cc_UID.
+	CCache string
+
+	// ClientKeytab holds an initiator's own keys, for a Granter to get tickets
+	// with where the cache has none. Empty: $KRB5_CLIENT_KTNAME, else none.
+	ClientKeytab string
+
+	// ReplayCache is the directory in which this user's processes share the
+	// replay cache. It is made if it does not exist, and must be this user's
+	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-UID.
+	ReplayCache string
+
+	// ReplayCapacity is how many authenticators a new replay cache holds, 32
+	// bytes each; beyond, contexts are refused. Zero: 1,048,576, which is 1,700
+	// a second. An existing cache keeps its size.
+	ReplayCapacity int
+
+	// Realm is given to user and principal names that have none. Empty: they
+	// stay without and match any realm.
+	Realm string
+
+	// ClockSkew is how far the clocks of peers and KDC may differ from this
+	// host's. Zero: five minutes.
+	ClockSkew time.Duration
+
+	// Enctypes are the encryption types of tickets and session keys that are
+	// taken, of 17, 18, 19 and 20. Empty: all four.
+	Enctypes []int32
+
+	// Granter gets tickets from a KDC where the cache has none. Nil: contexts
+	// are initiated with the tickets that the cache holds. Package kdc has one.
+	Granter Granter
+
+	// NoAcceptorSubkey makes acceptors use the initiator's subkey instead of
+	// asserting one of their own (RFC 4121 section 2). It is there for peers
+	// that cannot do otherwise, and for testing against them.
+	NoAcceptorSubkey bool
+}
+
+// A Granter asks a KDC for tickets. It is called without locks held and may
+// take its time; implementations are safe for concurrent use.
+type Granter interface {
+	// Grant returns a ticket for the service, or an error. The mechanism wipes
+	// the Key of what it returns.
+	Grant(ctx context.Context, r Request) (*Ticket, error)
+}
+
+// A Request is what a Granter needs to know. Principals are in text form.
+type Request struct {
+	Service      string // without a realm where that is not known
+	Client       string // empty: the cache's, or the keytab's first
+	CCache       string // path; its ticket-granting ticket is the first choice
+	ClientKeytab string // path; the second choice. Empty: none
+}
+
+// A Ticket is a service ticket with its session key. Principals are in text
+// form.
+type Ticket struct {
+	Client, Service string
+	EType           int32
+	Key             []byte // the session key
+	Flags           uint32 // ticket flags as RFC 4120 numbers the bits, bit 0 the highest
+	AuthTime        time.Time
+	StartTime       time.Time // zero: AuthTime
+	EndTime         time.Time
+	Encoded         []byte // the DER of the Ticket of RFC 4120
+}
+
+// Format keeps the session key out of every log.
+func (t Ticket) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "[ticket of %s for %s]", t.Client, t.Service)
+}
+
+const (
+	defaultSkew   = 5 * time.Minute
+	defaultKeytab = "/etc/krb5.keytab"
+)
+
+// check fills in what can be filled in without looking at the environment.
+func (c *Config) check() error {
+	if c.ClockSkew < 0 {
+		return failf(gssapi.ErrFailure, "clock skew %v", c.ClockSkew)
+	}
+	if c.ClockSkew == 0 {
+		c.ClockSkew = defaultSkew
+	}
+	for _, id := range c.Enctypes {
+		if etype.ID(id).KeySize() == 0 {
+			return failf(gssapi.ErrFailure, "%w: enctype %d", KDC_ERR_ETYPE_NOSUPP, id)
+		}
+	}
+	return nil
+}
+
+// file returns the path behind the name of a keytab or cache: the first of
+// names that is not empty. Only files are known.
+func file(names ...string) (string, error) {
+	for _, n := range names {
+		if n == "" {
+			continue
+		}
+		kind, path, found := strings.Cut(n, ":")
+		switch {
+		case !found || strings.HasPrefix(n, "/"):
+			return n, nil
+		case (kind == "FILE" || kind == "WRFILE") && path != "":
+			return path, nil
+		}
+		return "", failf(gssapi.ErrUnavailable, "%w: %q", ErrStore, n)
+	}
+	return "", nil
+}
+
+func uidPath(prefix string) string { return prefix + strconv.Itoa(os.Getuid()) }
+
+func (c *Config) keytab(override string) (string, error) {
+	return file(override, c.Keytab, os.Getenv("KRB5_KTNAME"), defaultKeytab)
+}
+
+func (c *Config) ccache(override string) (string, error) {
+	return file(override, c.CCache, os.Getenv("KRB5CCNAME"), uidPath("/tmp/krb5cc_"))
+}
+
+func (c *Config) clientKeytab(override string) (string, error) {
+	return file(override, c.ClientKeytab, os.Getenv("KRB5_CLIENT_KTNAME"))
+}
+
+// replayCache takes a directory; "dfl:" and "" are the default.
+func (c *Config) replayCache(override string) (string, error) {
+	switch kind, path, found := strings.Cut(override, ":"); {
+	case override == "" || override == "dfl:":
+	case found && kind == "dir" && path != "":
+		return path, nil
+	case strings.HasPrefix(override, "/"):
+		return override, nil
+	default:
+		return "", failf(gssapi.ErrUnavailable, "%w: replay cache %q", ErrStore, override)
+	}
+	if c.ReplayCache != "" {
+		return c.ReplayCache, nil
+	}
+	if dir := os.Getenv("KRB5RCACHEDIR"); dir != "" {
+		return dir, nil
+	}
+	return uidPath("/var/tmp/sealctx-krb5-"), nil
+}

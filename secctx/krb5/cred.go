@@ -1,0 +1,254 @@
+package krb5
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
+)
+
+// credential is a gssapi.Credential: an acceptor's keytab, an initiator's
+// tickets, or both. Its files are read anew when they change, so that a new
+// key or a renewed ticket needs no new credential.
+type credential struct {
+	p    *Provider
+	want *name // as it was asked for, nil: any
+
+	mu       sync.Mutex
+	released bool
+	usage    gssapi.CredUsage
+	acceptor *acceptorCred  // nil: initiates only
+	tickets  *initiatorCred // nil: accepts only
+}
+
+// acceptorCred never changes; its vault's content does.
+type acceptorCred struct {
+	want   *name // services that may be accepted, nil: all in the keytab
+	keys   *vault[[]keytab.Entry]
+	replay string // directory
+}
+
+// AcquireCredential makes a credential (RFC 2743 section 2.1.1) from the
+// configured files: the keytab to accept, the credential cache, or with a
+// Granter the client keytab, to initiate. A name picks the services of the
+// keytab that may be accepted, or must be the cache's client. The lifetime asked
+// for is not needed: keys do not expire and tickets expire when they expire.
+// Release the credential. Errors: GSS_S_NO_CRED, GSS_S_DEFECTIVE_CREDENTIAL,
+// GSS_S_CREDENTIALS_EXPIRED, GSS_S_BAD_MECH, GSS_S_BAD_NAME.
+func (p *Provider) AcquireCredential(n gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime) (gssapi.Credential, error) {
+	return p.AcquireCredentialFrom(n, mechs, usage, lifetime)
+}
+
+// acquire is AcquireCredentialFrom with the options read.
+func (p *Provider) acquire(n gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, from credStore) (*credential, error) {
+	if err := p.alive(); err != nil {
+		return nil, err
+	}
+	if mechs != nil && !slices.ContainsFunc(mechs, isKrb5) {
+		return nil, fail(gssapi.ErrBadMech, nil)
+	}
+	c := &credential{p: p, usage: usage}
+	var err error
+	if c.want, err = ownName(n); err != nil {
+		return nil, err
+	}
+	if usage != gssapi.CredUsageInitiateOnly {
+		if c.acceptor, err = p.openAcceptor(c.want, from); err != nil {
+			return nil, err
+		}
+	}
+	if usage != gssapi.CredUsageAcceptOnly {
+		if c.tickets, err = p.openInitiator(c.want, from); err != nil {
+			_ = c.Release()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// ownName returns n as the name of this provider that it must be, nil for nil.
+func ownName(n gssapi.GssName) (*name, error) {
+	if n == nil {
+		return nil, nil
+	}
+	own, ok := n.(*name)
+	if !ok || own == nil {
+		return nil, fail(gssapi.ErrBadName, ErrForeign)
+	}
+	return own, nil
+}
+
+func (p *Provider) openAcceptor(want *name, from credStore) (*acceptorCred, error) {
+	p.mu.Lock()
+	override := p.keytab
+	p.mu.Unlock()
+	if k := from[gssapi.CredStoreServerKeytab]; k != "" {
+		override = k
+	}
+	path, err := p.config.keytab(override)
+	if err != nil {
+		return nil, err
+	}
+	replay, err := p.config.replayCache(from[gssapi.CredStoreRCache])
+	if err != nil {
+		return nil, err
+	}
+	keys, err := openVault(p.arena, path, keytab.MaxSize, keytab.Parse)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return p.checkAcceptor(&acceptorCred{want: want, keys: keys, replay: replay})
+}
+
+// checkAcceptor returns GSS_S_NO_CRED unless there is a key that may be used.
+func (p *Provider) checkAcceptor(a *acceptorCred) (*acceptorCred, error) {
+	err := a.keys.use(func(entries []keytab.Entry) error {
+		for i := range entries {
+			if p.usableKey(&entries[i], a.want) {
+				return nil
+			}
+		}
+		return failf(gssapi.ErrNoCred, "%w: no key of a permitted encryption type for the name in the keytab", KRB_AP_ERR_NOKEY)
+	})
+	if err != nil {
+		a.keys.wipe()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (p *Provider) usableKey(e *keytab.Entry, want *name) bool {
+	return p.permits(e.Key.EType) && (want == nil || want.matches(e.Principal))
+}
+
+// KeytabCredential makes an acceptor's credential from the content of a
+// keytab, for services that keep their keys in no file. data is copied and the
+// caller's to wipe. A name picks the services that may be accepted, nil all.
+// Release the credential. Errors as of AcquireCredential.
+func (p *Provider) KeytabCredential(n gssapi.GssName, data []byte) (gssapi.Credential, error) {
+	want, err := ownName(n)
+	if err != nil {
+		return nil, err
+	}
+	replay, err := p.config.replayCache("")
+	if err != nil {
+		return nil, err
+	}
+	keys, err := holdVault(p.arena, data, keytab.MaxSize, keytab.Parse)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	a, err := p.checkAcceptor(&acceptorCred{want: want, keys: keys, replay: replay})
+	if err != nil {
+		return nil, err
+	}
+	return &credential{p: p, want: want, usage: gssapi.CredUsageAcceptOnly, acceptor: a}, nil
+}
+
+// CCacheCredential makes an initiator's credential from the content of a
+// credential cache. data is copied and the caller's to wipe. Release the
+// credential. Errors as of AcquireCredential.
+func (p *Provider) CCacheCredential(data []byte) (gssapi.Credential, error) {
+	v, err := holdVault(p.arena, data, ccache.MaxSize, ccache.Parse)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return &credential{p: p, usage: gssapi.CredUsageInitiateOnly, tickets: newInitiatorCred(v)}, nil
+}
+
+// parts returns what the credential holds now.
+func (c *credential) parts() (*acceptorCred, *initiatorCred, error) {
+	if c == nil {
+		return nil, nil, fail(gssapi.ErrNoCred, nil)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.released {
+		return nil, nil, fail(gssapi.ErrNoCred, ErrReleased)
+	}
+	return c.acceptor, c.tickets, nil
+}
+
+// Release wipes the keys (RFC 2743 section 2.1.2). Contexts made with the
+// credential live on. A second Release does nothing.
+func (c *credential) Release() error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.released = true
+	if c.acceptor != nil {
+		c.acceptor.keys.wipe()
+	}
+	if c.tickets != nil {
+		c.tickets.wipe()
+	}
+	c.acceptor, c.tickets = nil, nil
+	return nil
+}
+
+// Inquire describes the credential (RFC 2743 section 2.1.3). An acceptor's
+// keys do not expire; the initiator's time is that of the ticket-granting
+// ticket, or else of the ticket that lasts longest.
+func (c *credential) Inquire() (*gssapi.CredInfo, error) {
+	acceptor, tickets, err := c.parts()
+	if err != nil {
+		return nil, err
+	}
+	info := &gssapi.CredInfo{
+		NameType: gssapi.GSS_NO_NAME,
+		Usage:    c.usage,
+		Mechs:    []gssapi.GssMech{gssapi.GSS_MECH_KRB5},
+	}
+	if acceptor != nil {
+		info.AcceptorExpiry.Status = gssapi.GssLifetimeIndefinite
+	}
+	if tickets != nil {
+		client, expiry, err := tickets.inquire()
+		if err != nil {
+			return nil, err
+		}
+		info.InitiatorExpiry = lifetime(expiry, c.p.now())
+		info.Name, info.NameType = client, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME
+	}
+	if c.want != nil {
+		info.Name, info.NameType, _ = c.want.Display()
+	}
+	return info, nil
+}
+
+// lifetime is what is left until expiry, zero meaning for ever.
+func lifetime(expiry, now time.Time) gssapi.GssLifetime {
+	switch {
+	case expiry.IsZero():
+		return gssapi.GssLifetime{Status: gssapi.GssLifetimeIndefinite}
+	case !now.Before(expiry):
+		return gssapi.GssLifetime{Status: gssapi.GssLifetimeExpired}
+	}
+	return gssapi.GssLifetime{Status: gssapi.GssLifetimeAvailable, ExpiresAt: expiry}
+}
+
+// InquireByMech is Inquire: there is one mechanism (RFC 2743 section 2.1.5).
+// GSS_S_BAD_MECH for another.
+func (c *credential) InquireByMech(mech gssapi.GssMech) (*gssapi.CredInfo, error) {
+	if !isKrb5(mech) {
+		return nil, fail(gssapi.ErrBadMech, nil)
+	}
+	return c.Inquire()
+}
+
+// Add makes a credential with an acceptor's or initiator's part more (RFC 2743
+// section 2.1.4), from the configured files; AddFrom names others.
+func (c *credential) Add(n gssapi.GssName, mech gssapi.GssMech, usage gssapi.CredUsage, initiatorLifetime, acceptorLifetime *gssapi.GssLifetime, mutate bool) (gssapi.Credential, error) {
+	return c.AddFrom(n, mech, usage, initiatorLifetime, acceptorLifetime, mutate)
+}
+
+// noFile reports whether a file is not there, which the next place may cure.
+func noFile(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,54 @@
+// Package krb5 is the Kerberos 5 mechanism of GSS-API (RFC 4121) in Go alone,
+// as a go-gssapi/v3 Provider: it needs no C library, it leaves no key behind
+// when a context is exported, deleted or dropped, and its contexts can be
+// handed to another process through package secctx.
+//
+//	p, err := krb5.New(nil)               // or gssapi.NewProvider(krb5.ProviderName)
+//	sc, err := p.AcceptSecContext()       // with the keytab of $KRB5_KTNAME
+//	out, info, err := sc.Continue(token)
+//
+// Importing the package registers the provider.
+//
+// # What it does
+//
+// Encryption types 17 and 18 (RFC 3962), 19 and 20 (RFC 8009); mutual
+// authentication, acceptor subkeys, channel bindings, replay detection and
+// sequencing; keytabs and credential caches that are files. It reads no
+// krb5.conf and asks no name service. Talking to a KDC is package kdc's, which
+// a [Config] brings along where it is wanted.
+//
+// It does not do DES, triple DES and RC4, user-to-user, DCE style, and
+// delegation: a credential that a client delegates is dropped and the flag not
+// shown. PACs and other authorization data are left alone, neither checked nor
+// refused.
+//
+// # What an acceptor believes
+//
+// Who the client is, the KDC says, in a ticket that the service's key opens;
+// that it is there now, the authenticator says, whose client name and realm
+// must be the ticket's. The ticket's service name is in clear, and a client can
+// rewrite it: where two principals of one keytab share a key, as the service
+// names of a machine in Active Directory do, a ticket for the one is as good for
+// the other. Give them keys of their own where that matters.
+//
+// Authenticators are remembered in a file that the processes of one user on one
+// host share, see [Config.ReplayCache]. A full or unusable replay cache refuses
+// contexts.
+//
+// # Status
+//
+// Errors are [*Error]: errors.Is finds go-gssapi's error for the GSS status, and
+// the reason, a [Code] of the Kerberos protocol or one of this package's errors.
+// An error that Continue returns may come with a token, a KRB-ERROR, to be sent
+// to the peer.
+//
+// # Memory
+//
+// Keys lie in locked memory (package memsafe) from the moment when they are
+// read, decrypted or made; a context takes 256 bytes of it or less, and for as
+// long as it lives expanded keys on the heap from its first message on. Wipe
+// follows use. A Granter's keys are its own affair. What Export
+// returns holds keys and is the caller's to wipe.
+//
+// Contexts, credentials and the provider are safe for concurrent use.
+package krb5

@@ -1,0 +1,114 @@
+package krb5_test
+
+import (
+	"testing"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/secctx/krb5"
+	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
+)
+
+const service = "http/www.example.test"
+
+// bench is a realm, a provider, and a credential for each side.
+type bench struct {
+	realm     *krb5test.Realm
+	p         *krb5.Provider
+	acceptor  gssapi.Credential
+	initiator gssapi.Credential
+}
+
+func newBench(t testing.TB, config krb5.Config, tickets ...krb5test.Ticket) *bench {
+	t.Helper()
+	if config.ReplayCache == "" {
+		config.ReplayCache = t.TempDir()
+	}
+	b := new(bench)
+	var err error
+	b.realm, err = krb5test.NewRealm("EXAMPLE.TEST", service)
+	require.NoError(t, err)
+	b.p, err = krb5.New(&config)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = b.p.Release() })
+	b.acceptor, err = b.realm.Acceptor(b.p)
+	require.NoError(t, err)
+	b.initiator, err = b.realm.Initiator(b.p, "alice", tickets...)
+	require.NoError(t, err)
+	return b
+}
+
+// start makes the two contexts, nothing sent yet.
+func (b *bench) start(t testing.TB, flags gssapi.ContextFlag) (init, acc gssapi.SecContext) {
+	t.Helper()
+	target, err := b.p.ImportName("http@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE)
+	require.NoError(t, err)
+	init, err = b.p.InitSecContext(target, gssapi.WithInitiatorCredential(b.initiator), gssapi.WithInitiatorFlags(flags))
+	require.NoError(t, err)
+	acc, err = b.p.AcceptSecContext(gssapi.WithAcceptorCredential(b.acceptor))
+	require.NoError(t, err)
+	return init, acc
+}
+
+// establish makes an established pair.
+func (b *bench) establish(t testing.TB, flags gssapi.ContextFlag) (init, acc gssapi.SecContext) {
+	t.Helper()
+	init, acc = b.start(t, flags)
+	handshake(t, init, acc)
+	return init, acc
+}
+
+func handshake(t testing.TB, init, acc gssapi.SecContext) {
+	t.Helper()
+	tok, _, err := init.Continue(nil)
+	require.NoError(t, err)
+	tok, _, err = acc.Continue(tok)
+	require.NoError(t, err)
+	if init.ContinueNeeded() {
+		tok, _, err = init.Continue(tok)
+		require.NoError(t, err)
+	}
+	require.Empty(t, tok)
+	require.False(t, init.ContinueNeeded())
+	require.False(t, acc.ContinueNeeded())
+}
+
+const allFlags = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence
+
+// converse sends sealed and signed messages and MICs both ways.
+func converse(t testing.TB, a, b gssapi.SecContext) {
+	t.Helper()
+	for _, dir := range [][2]gssapi.SecContext{{a, b}, {b, a}} {
+		from, to := dir[0], dir[1]
+		for _, conf := range []bool{true, false} {
+			msg := []byte("a message of some length")
+			tok, sealed, err := from.Wrap(msg, conf, 0)
+			require.NoError(t, err)
+			require.Equal(t, conf, sealed)
+			got, sealed, _, err := to.Unwrap(tok)
+			require.NoError(t, err)
+			require.Equal(t, conf, sealed)
+			require.Equal(t, msg, got)
+		}
+		msg := []byte("signed")
+		mic, err := from.GetMIC(msg, 0)
+		require.NoError(t, err)
+		_, err = to.VerifyMIC(msg, mic)
+		require.NoError(t, err)
+	}
+}
+
+func TestEstablish(t *testing.T) {
+	for _, id := range krb5test.Enctypes() {
+		for _, key := range krb5test.Enctypes() {
+			for _, flags := range []gssapi.ContextFlag{0, allFlags, gssapi.ContextFlagMutual} {
+				for _, noSub := range []bool{false, true} {
+					b := newBench(t, krb5.Config{NoAcceptorSubkey: noSub}, krb5test.Ticket{Etype: id, KeyEtype: key})
+					init, acc := b.establish(t, flags)
+					converse(t, init, acc)
+				}
+			}
+		}
+	}
+}

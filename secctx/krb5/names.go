@@ -1,0 +1,192 @@
+package krb5
+
+import (
+	"encoding/binary"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+)
+
+// name is a GssName. It never changes, so it may be shared, used after its
+// context is gone and after Release, and by many goroutines.
+type name struct {
+	principal kmsg.Principal
+	// hostbased is set for a name that was imported as service or
+	// service@host and not canonicalized yet. principal is its Kerberos form.
+	hostbased string
+	// mn is set for a mechanism name: canonicalized, or from a context.
+	mn bool
+}
+
+var nameTypes = []gssapi.GssNameType{
+	gssapi.GSS_NT_HOSTBASED_SERVICE, gssapi.GSS_NT_USER_NAME, gssapi.GSS_NT_EXPORT_NAME,
+	gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, gssapi.GSS_KRB5_NT_ENTERPRISE_NAME,
+}
+
+// ImportName makes a name (RFC 2743 section 2.4.5). User names and the default
+// type are principals in text form, primary/instance@REALM; without a realm
+// they get the provider's. A host-based service "http@www.example.com" stands
+// for the principal http/www.example.com of whatever realm has it; without a
+// host it is this host's. No name service is asked. Names need no Release.
+// Errors: GSS_S_BAD_NAME, GSS_S_BAD_NAMETYPE.
+func (p *Provider) ImportName(text string, nameType gssapi.GssNameType) (gssapi.GssName, error) {
+	switch nameType {
+	case gssapi.GSS_NT_HOSTBASED_SERVICE:
+		return importHostbased(text)
+	case gssapi.GSS_NT_EXPORT_NAME:
+		return importExported([]byte(text))
+	case gssapi.GSS_KRB5_NT_ENTERPRISE_NAME:
+		return p.importPrincipal(kmsg.ParseEnterprise(text))
+	case gssapi.GSS_NT_USER_NAME, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, gssapi.GSS_NO_OID, nil:
+		return p.importPrincipal(kmsg.ParsePrincipal(text))
+	}
+	return nil, failf(gssapi.ErrBadNameType, "name type %s", nameType)
+}
+
+func (p *Provider) importPrincipal(pr kmsg.Principal, err error) (gssapi.GssName, error) {
+	if err != nil {
+		return nil, fail(gssapi.ErrBadName, err)
+	}
+	if pr.Realm == "" {
+		pr.Realm = p.config.Realm
+	}
+	return &name{principal: pr}, nil
+}
+
+func importHostbased(text string) (gssapi.GssName, error) {
+	service, host, _ := strings.Cut(text, "@")
+	pr := kmsg.Principal{Type: kmsg.NTSrvHst, Parts: []string{service, strings.ToLower(host)}}
+	if service == "" || strings.ContainsAny(service, "/@") {
+		return nil, failf(gssapi.ErrBadName, "%w: host-based service without a service", kmsg.ErrName)
+	}
+	if err := pr.Check(); err != nil {
+		return nil, fail(gssapi.ErrBadName, err)
+	}
+	if host == "" {
+		local, err := os.Hostname()
+		if err != nil {
+			return nil, failf(gssapi.ErrBadName, "this host's name: %w", err)
+		}
+		pr.Parts[1] = strings.ToLower(local)
+	}
+	return &name{principal: pr, hostbased: text}, nil
+}
+
+// anyHost reports whether n names a service without saying on which host.
+func (n *name) anyHost() bool {
+	return n.hostbased != "" && (!strings.Contains(n.hostbased, "@") || strings.HasSuffix(n.hostbased, "@"))
+}
+
+// matches reports whether a service principal is one that n names: as an
+// acceptor's name a service without a host is every host's.
+func (n *name) matches(p kmsg.Principal) bool {
+	switch {
+	case n.anyHost():
+		return len(p.Parts) == 2 && p.Parts[0] == n.principal.Parts[0]
+	case n.principal.Realm == "":
+		return n.principal.SameName(p)
+	}
+	return n.principal.Equal(p)
+}
+
+// exportTag is the token id of RFC 2743 section 3.2.
+const exportTag = 0x0401
+
+// importExported reads RFC 2743 section 3.2: 04 01, the OID's DER with its
+// length u16, and the name in text form with its length u32.
+func importExported(b []byte) (gssapi.GssName, error) {
+	bad := func() (gssapi.GssName, error) {
+		return nil, failf(gssapi.ErrBadName, "%w: exported name", kmsg.ErrName)
+	}
+	head := exportHead()
+	if len(b) < len(head)+4 || !slices.Equal(b[:len(head)], head) {
+		return bad()
+	}
+	b = b[len(head):]
+	if int64(binary.BigEndian.Uint32(b)) != int64(len(b)-4) {
+		return bad()
+	}
+	pr, err := kmsg.ParsePrincipal(string(b[4:]))
+	if err != nil || pr.Realm == "" {
+		return bad()
+	}
+	return &name{principal: pr, mn: true}, nil
+}
+
+func exportHead() []byte {
+	oid := gssapi.GSS_MECH_KRB5.Oid()
+	b := binary.BigEndian.AppendUint16(nil, exportTag)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(oid)+2))
+	return append(append(b, 0x06, byte(len(oid))), oid...)
+}
+
+// Export returns the mechanism name in the form of RFC 2743 section 3.2, which
+// can be compared byte for byte. GSS_S_NAME_NOT_MN for a name that is none.
+func (n *name) Export() ([]byte, error) {
+	if !n.mn || n.principal.Realm == "" {
+		return nil, fail(gssapi.ErrNameNotMn, nil)
+	}
+	text := n.principal.String()
+	b := binary.BigEndian.AppendUint32(exportHead(), uint32(len(text)))
+	return append(b, text...), nil
+}
+
+// Compare reports whether both are the same principal. A host-based name
+// without a realm equals the service in any realm. GSS_S_BAD_NAME for a name
+// of another provider.
+func (n *name) Compare(other gssapi.GssName) (bool, error) {
+	o, ok := other.(*name)
+	if !ok || o == nil {
+		return false, fail(gssapi.ErrBadName, ErrForeign)
+	}
+	if n.principal.Realm == "" || o.principal.Realm == "" {
+		return n.principal.SameName(o.principal), nil
+	}
+	return n.principal.Equal(o.principal), nil
+}
+
+// Display returns the name as text and its type: a host-based name as it was
+// imported, everything else as a principal.
+func (n *name) Display() (string, gssapi.GssNameType, error) {
+	if n.hostbased != "" && !n.mn {
+		return n.hostbased, gssapi.GSS_NT_HOSTBASED_SERVICE, nil
+	}
+	return n.principal.String(), gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, nil
+}
+
+// Release does nothing: a name owns nothing.
+func (n *name) Release() error { return nil }
+
+// InquireMechs returns the one mechanism.
+func (n *name) InquireMechs() ([]gssapi.GssMech, error) {
+	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, nil
+}
+
+// Canonicalize returns the mechanism name. GSS_S_BAD_MECH for another
+// mechanism.
+func (n *name) Canonicalize(mech gssapi.GssMech) (gssapi.GssName, error) {
+	if !isKrb5(mech) {
+		return nil, fail(gssapi.ErrBadMech, nil)
+	}
+	return &name{principal: n.principal, hostbased: n.hostbased, mn: true}, nil
+}
+
+// Duplicate returns a copy.
+func (n *name) Duplicate() (gssapi.GssName, error) {
+	d := *n
+	return &d, nil
+}
+
+// isKrb5 reports whether mech is this mechanism, under its own OID or one of
+// those that other makers gave it; nil is the default mechanism.
+func isKrb5(mech gssapi.GssMech) bool {
+	if mech == nil {
+		return true
+	}
+	m, err := gssapi.MechFromOid(mech.Oid())
+	return err == nil && m == gssapi.GSS_MECH_KRB5
+}

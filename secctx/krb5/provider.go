@@ -1,0 +1,159 @@
+package krb5
+
+import (
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/rcache"
+)
+
+// ProviderName is the name under which this provider is registered:
+// gssapi.NewProvider(krb5.ProviderName).
+const ProviderName = "github.com/sealctx/sealctx/secctx/krb5"
+
+// plainFormat names the interprocess tokens' format and version.
+const plainFormat = "sealctx-krb5/1"
+
+func init() {
+	gssapi.RegisterProvider(ProviderName, func() (gssapi.Provider, error) { return New(nil) })
+}
+
+// A Provider is the mechanism. Make one with [New]. Safe for concurrent use.
+type Provider struct {
+	config  Config
+	arena   *arena
+	now     func() time.Time
+	stamped atomic.Int64 // the last authenticator's time, Unix microseconds
+
+	mu       sync.Mutex
+	released bool
+	keytab   string // RegisterAcceptorIdentity
+	ccache   string // SetCCacheName
+	replay   *replayCaches
+}
+
+// replayCaches is apart from the provider, so that a cleanup can close them.
+type replayCaches struct {
+	mu    sync.Mutex
+	byDir map[string]*rcache.Cache
+}
+
+func (r *replayCaches) open(dir string, capacity int) (*rcache.Cache, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.byDir[dir]; c != nil {
+		return c, nil
+	}
+	c, err := rcache.Open(dir, capacity)
+	if err == nil {
+		r.byDir[dir] = c
+	}
+	return c, err
+}
+
+func (r *replayCaches) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.byDir {
+		_ = c.Close()
+	}
+	clear(r.byDir)
+}
+
+// New makes a provider. A nil config is the zero one. It locks the first
+// memory for keys, and fails with memsafe.ErrLimit where the process may lock
+// none; more is locked as contexts need it, about half a kilobyte each.
+func New(config *Config) (*Provider, error) {
+	p := &Provider{now: time.Now, replay: &replayCaches{byDir: make(map[string]*rcache.Cache)}}
+	if config != nil {
+		p.config = *config
+		p.config.Enctypes = slices.Clone(config.Enctypes)
+	}
+	if err := p.config.check(); err != nil {
+		return nil, err
+	}
+	a, err := newArena()
+	if err != nil {
+		return nil, fail(gssapi.ErrFailure, err)
+	}
+	p.arena = a
+	runtime.AddCleanup(p, (*replayCaches).close, p.replay)
+	return p, nil
+}
+
+// Name returns [ProviderName].
+func (p *Provider) Name() string { return ProviderName }
+
+// PlainFormat names the format of the interprocess tokens, so that whoever
+// seals one can bind it to the parser that may read it.
+func (p *Provider) PlainFormat() string { return plainFormat }
+
+// Release closes the replay cache; nothing new can be started. Contexts and
+// credentials live on, until they are deleted, released or dropped.
+func (p *Provider) Release() error {
+	p.mu.Lock()
+	p.released = true
+	p.mu.Unlock()
+	p.replay.close()
+	return nil
+}
+
+// alive returns GSS_S_FAILURE once the provider was released.
+func (p *Provider) alive() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released {
+		return fail(gssapi.ErrFailure, ErrReleased)
+	}
+	return nil
+}
+
+// HasExtension reports the extensions: credential stores, Kerberos identities,
+// the AEAD calls, and the flag that says channel bindings were checked.
+func (p *Provider) HasExtension(e gssapi.GssapiExtension) bool {
+	switch e {
+	case gssapi.HasExtCredStore, gssapi.HasExtKrb5Identity, gssapi.HasExtRFC4121,
+		gssapi.HasExtChannelBindingSignalling:
+		return true
+	}
+	return false
+}
+
+// IndicateMechs returns the one mechanism (RFC 2743 section 2.4.2).
+func (p *Provider) IndicateMechs() ([]gssapi.GssMech, error) {
+	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, nil
+}
+
+// InquireNamesForMech returns the types that ImportName takes (RFC 2743
+// section 2.4.12). GSS_S_BAD_MECH for another mechanism.
+func (p *Provider) InquireNamesForMech(m gssapi.GssMech) ([]gssapi.GssNameType, error) {
+	if !isKrb5(m) {
+		return nil, fail(gssapi.ErrBadMech, nil)
+	}
+	return slices.Clone(nameTypes), nil
+}
+
+// permits reports whether an encryption type is taken.
+func (p *Provider) permits(id int32) bool {
+	return etype.ID(id).Valid() && (len(p.config.Enctypes) == 0 || slices.Contains(p.config.Enctypes, id))
+}
+
+// stamp returns the time for an authenticator, to the microsecond and never
+// the same twice: acceptors that know authenticators by their time would take
+// the second for a replay.
+func (p *Provider) stamp() time.Time {
+	now := p.now().UnixMicro()
+	for {
+		last := p.stamped.Load()
+		t := max(now, last+1)
+		if p.stamped.CompareAndSwap(last, t) {
+			return time.UnixMicro(t)
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package krb5
+
+import (
+	"bytes"
+	"context"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+)
+
+// initiatorCred is an initiator's tickets: a cache, what a KDC granted since,
+// and what to ask it with.
+type initiatorCred struct {
+	cache  *vault[*ccache.Cache] // nil: there is none, only a client keytab
+	ccache string                // path, empty for one in memory
+	keytab string                // client keytab, empty for none
+	client string                // asked for by name, empty for any
+	got    *grantedTickets
+}
+
+// grantedTickets is apart, so that a cleanup can hold it.
+type grantedTickets struct {
+	mu     sync.Mutex
+	all    []*serviceTicket
+	closed bool
+}
+
+// maxGranted bounds the tickets that one credential keeps.
+const maxGranted = 256
+
+func (g *grantedTickets) wipe() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.all {
+		t.key.Wipe()
+	}
+	g.all, g.closed = nil, true
+}
+
+// add keeps t; the oldest makes room.
+func (g *grantedTickets) add(t *serviceTicket) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		t.key.Wipe()
+		return
+	}
+	if len(g.all) == maxGranted {
+		g.all[0].key.Wipe()
+		g.all = g.all[1:]
+	}
+	g.all = append(g.all, t)
+}
+
+// A serviceTicket is a ticket to make an AP-REQ of, with its session key.
+type serviceTicket struct {
+	client  kmsg.Principal
+	service kmsg.Principal
+	etype   etype.ID
+	key     *memsafe.Secret
+	end     time.Time
+	encoded []byte
+}
+
+func (t *serviceTicket) copyTo(a *arena) (*serviceTicket, error) {
+	d := *t
+	var err error
+	d.key, err = a.copy(t.key.Bytes())
+	return &d, err
+}
+
+func newInitiatorCred(v *vault[*ccache.Cache]) *initiatorCred {
+	i := &initiatorCred{cache: v, got: new(grantedTickets)}
+	runtime.AddCleanup(i, (*grantedTickets).wipe, i.got)
+	return i
+}
+
+func (i *initiatorCred) wipe() {
+	if i.cache != nil {
+		i.cache.wipe()
+	}
+	i.got.wipe()
+}
+
+func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, error) {
+	p.mu.Lock()
+	override := p.ccache
+	p.mu.Unlock()
+	if c := from[gssapi.CredStoreCCache]; c != "" {
+		override = c
+	}
+	path, err := p.config.ccache(override)
+	if err != nil {
+		return nil, err
+	}
+	keys := ""
+	if p.config.Granter != nil {
+		if keys, err = p.config.clientKeytab(from[gssapi.CredStoreClientKeytab]); err != nil {
+			return nil, err
+		}
+	}
+	v, err := openVault(p.arena, path, ccache.MaxSize, ccache.Parse)
+	if err != nil {
+		if keys == "" || !noFile(err) {
+			return nil, storeError(err)
+		}
+		v = nil
+	}
+	i := newInitiatorCred(v)
+	i.ccache, i.keytab = path, keys
+	if want != nil {
+		i.client = want.principal.String()
+	}
+	if err := p.checkInitiator(i, want); err != nil {
+		i.wipe()
+		return nil, err
+	}
+	return i, nil
+}
+
+// checkInitiator returns an error unless the cache is want's and alive.
+func (p *Provider) checkInitiator(i *initiatorCred, want *name) error {
+	if i.cache == nil {
+		return nil
+	}
+	return i.cache.use(func(c *ccache.Cache) error {
+		if want != nil && !want.matches(c.Client) {
+			return failf(gssapi.ErrNoCred, "the credential cache is %s's", c.Client)
+		}
+		if end := cacheEnd(c); i.keytab == "" && !p.now().Before(end) {
+			return failf(gssapi.ErrCredentialsExpired, "%w: the cache's last on %s", KRB_AP_ERR_TKT_EXPIRED, end.UTC().Format(time.RFC3339))
+		}
+		return nil
+	})
+}
+
+// cacheEnd is when the ticket-granting ticket of the client's realm expires,
+// or the last ticket where there is none.
+func cacheEnd(c *ccache.Cache) time.Time {
+	var end time.Time
+	for i := range c.Credentials {
+		cr := &c.Credentials[i]
+		if cr.Server.IsTGS() && cr.Server.Parts[1] == c.Client.Realm {
+			return cr.EndTime
+		}
+		if cr.EndTime.After(end) {
+			end = cr.EndTime
+		}
+	}
+	return end
+}
+
+func (i *initiatorCred) inquire() (client string, expiry time.Time, err error) {
+	if i.cache == nil {
+		return i.client, time.Time{}, nil
+	}
+	err = i.cache.use(func(c *ccache.Cache) error {
+		client, expiry = c.Client.String(), cacheEnd(c)
+		return nil
+	})
+	return client, expiry, err
+}
+
+// ticket returns a ticket for the service, with a copy of its key that the
+// caller wipes: from the cache, from what was granted before, from the KDC.
+func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error) {
+	t, expired, err := p.cached(i, target)
+	if t != nil || err != nil {
+		return t, err
+	}
+	if t, err := p.granted(i, target); t != nil || err != nil {
+		return t, err
+	}
+	if p.config.Granter == nil || i.ccache == "" && i.keytab == "" {
+		if expired {
+			return nil, failf(gssapi.ErrCredentialsExpired, "%w: %s", KRB_AP_ERR_TKT_EXPIRED, target.principal)
+		}
+		return nil, failf(gssapi.ErrNoCred, "%w: %s: the credential cache holds none and no Granter is configured", ErrNoTicket, target.principal)
+	}
+	return p.grant(i, target)
+}
+
+// cached looks for the ticket that lasts longest.
+func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, expired bool, err error) {
+	if i.cache == nil {
+		return nil, false, nil
+	}
+	err = i.cache.use(func(c *ccache.Cache) error {
+		var best *ccache.Credential
+		for n := range c.Credentials {
+			cr := &c.Credentials[n]
+			switch {
+			case !cr.Client.Equal(c.Client) || !target.names(cr.Server) || cr.Flags&kmsg.FlagInvalid != 0 || !p.usableTicket(cr.Key):
+			case !p.now().Before(cr.EndTime):
+				expired = true
+			case best == nil || cr.EndTime.After(best.EndTime):
+				best = cr
+			}
+		}
+		if best == nil {
+			return nil
+		}
+		if _, err := kmsg.ParseTicket(best.Ticket); err != nil {
+			return fail(gssapi.ErrDefectiveCredential, err)
+		}
+		t = &serviceTicket{client: best.Client, service: best.Server, etype: etype.ID(best.Key.EType),
+			end: best.EndTime, encoded: bytes.Clone(best.Ticket)}
+		t.key, err = p.arena.copy(best.Key.Value)
+		return err
+	})
+	if err != nil {
+		return nil, expired, err
+	}
+	return t, expired, nil
+}
+
+func (p *Provider) usableTicket(k kmsg.Key) bool {
+	return p.permits(k.EType) && len(k.Value) == etype.ID(k.EType).KeySize()
+}
+
+// names reports whether a target name is this service. Unlike an acceptor's, a
+// target without a host is this host's.
+func (n *name) names(p kmsg.Principal) bool {
+	if n.principal.Realm == "" {
+		return n.principal.SameName(p)
+	}
+	return n.principal.Equal(p)
+}
+
+func (p *Provider) granted(i *initiatorCred, target *name) (*serviceTicket, error) {
+	i.got.mu.Lock()
+	defer i.got.mu.Unlock()
+	for _, t := range i.got.all {
+		if target.names(t.service) && p.now().Before(t.end) {
+			return t.copyTo(p.arena)
+		}
+	}
+	return nil, nil
+}
+
+// grant asks the KDC.
+func (p *Provider) grant(i *initiatorCred, target *name) (*serviceTicket, error) {
+	got, err := p.config.Granter.Grant(context.Background(), Request{
+		Service: target.principal.String(), Client: i.client, CCache: i.ccache, ClientKeytab: i.keytab,
+	})
+	if err != nil {
+		return nil, failf(gssapi.ErrNoCred, "%w: %w", ErrNoTicket, err)
+	}
+	defer memsafe.Wipe(got.Key)
+	t := &serviceTicket{etype: etype.ID(got.EType), end: got.EndTime, encoded: bytes.Clone(got.Encoded)}
+	if t.client, err = kmsg.ParsePrincipal(got.Client); err == nil {
+		t.service, err = kmsg.ParsePrincipal(got.Service)
+	}
+	if err == nil {
+		_, err = kmsg.ParseTicket(got.Encoded)
+	}
+	if err != nil {
+		return nil, failf(gssapi.ErrDefectiveCredential, "the ticket that was granted: %w", err)
+	}
+	if !p.usableTicket(kmsg.Key{EType: got.EType, Value: got.Key}) {
+		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted has enctype %d", KDC_ERR_ETYPE_NOSUPP, got.EType)
+	}
+	if t.key, err = p.arena.copy(got.Key); err != nil {
+		return nil, err
+	}
+	mine, err := t.copyTo(p.arena)
+	i.got.add(t)
+	return mine, err
+}
