@@ -110,30 +110,49 @@ func (p *Pool) Alloc(n int) (*Secret, error) {
 // find returns the first run of need free granules at or after from, or -1.
 func (p *Pool) find(from, need int) int {
 	total := len(p.used) * 64
-	run := 0
 	for i := from; i < total; {
-		if w := p.used[i/64] >> (i % 64); w&1 == 1 {
-			run = 0
-			i += min(bits.TrailingZeros64(^w), 64-i%64)
-			continue
+		i += p.run(i, true)
+		n := 0
+		for n < need && i+n < total {
+			free := p.run(i+n, false)
+			if free == 0 {
+				break
+			}
+			n += free
 		}
-		run++
-		i++
-		if run == need {
-			return i - need
+		if n >= need {
+			return i
 		}
+		i += n
 	}
 	return -1
 }
 
-func (p *Pool) mark(at, n int, used bool) {
-	for i := at; i < at+n; i++ {
-		p.used[i/64] ^= 1 << (i % 64)
+// run returns how many granules from i on are used, or free, within the word
+// that holds i.
+func (p *Pool) run(i int, used bool) int {
+	if i/64 >= len(p.used) {
+		return 0
 	}
+	w := p.used[i/64]
+	if used {
+		w = ^w
+	}
+	return min(bits.TrailingZeros64(w>>(i%64)), 64-i%64)
+}
+
+// mark flips the n granules from at, all used or all free, to the other.
+func (p *Pool) mark(at, n int, used bool) {
 	if used {
 		p.live += n
 	} else {
 		p.live -= n
+	}
+	for n > 0 {
+		k := min(n, 64-at%64)
+		p.used[at/64] ^= (^uint64(0) >> (64 - k)) << (at % 64)
+		at += k
+		n -= k
 	}
 }
 

@@ -32,6 +32,7 @@ type Host struct {
 // peer is who asks: what an audience is compared with.
 type peer struct {
 	uid     uint32
+	user    Audience
 	process func() (Audience, error)
 }
 
@@ -70,8 +71,10 @@ func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
+	uid := uint32(os.Geteuid())
 	h.self = peer{
-		uid:     uint32(os.Geteuid()),
+		uid:     uid,
+		user:    User(uid),
 		process: sync.OnceValues(func() (Audience, error) { return Process(os.Getpid()) }),
 	}
 	if h.pool == nil {
@@ -123,22 +126,22 @@ func (h *Host) Reserve(req Request) (*Reservation, error) {
 func (h *Host) header(req Request) (token.Header, error) {
 	audience := req.Audience
 	if audience == (Audience{}) {
-		audience = User(h.self.uid)
+		audience = h.self.user
 	}
 	switch {
 	case !audience.valid():
 		return token.Header{}, fmt.Errorf("%w: no such audience", ErrAudience)
-	case audience.kind != kindProcess && audience != User(h.self.uid):
+	case audience.kind != kindProcess && audience != h.self.user:
 		return token.Header{}, fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent",
 			ErrAudience, h.self.uid, audience)
 	case req.Lifetime < 0:
 		return token.Header{}, fmt.Errorf("%w: lifetime of %v", ErrRequest, req.Lifetime)
 	case len(req.Mechanism) > token.MaxMechanism:
 		return token.Header{}, fmt.Errorf("%w: mechanism of %d bytes, at most %d", ErrRequest, len(req.Mechanism), token.MaxMechanism)
-	case !token.ValidFormat(req.Format):
+	case !token.ValidFormat([]byte(req.Format)):
 		return token.Header{}, fmt.Errorf("%w: plain format %q is not 1 to %d printable ASCII characters", ErrRequest, req.Format, token.MaxFormat)
 	}
-	return token.Header{Mechanism: req.Mechanism, Format: req.Format, Exporter: h.self.uid, Audience: audience.wire()}, nil
+	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: h.self.uid, Audience: audience.wire()}, nil
 }
 
 // reserve tries the current epoch once.
@@ -155,46 +158,50 @@ func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Reservation,
 		e.Release()
 		return nil, err
 	}
-	s := &hostSlot{e, lease}
-	r, err := h.prepare(head, s)
-	if err != nil {
-		_ = s.cancel() // a slot that cannot be given back expires
-		s.release()
+	r := &hostReservation{slot: hostSlot{e, lease}}
+	if err := h.prepare(r, head); err != nil {
+		_ = r.slot.cancel() // a slot that cannot be given back expires
+		r.slot.release()
 		return nil, err
 	}
-	h.reserved(&head, s)
-	return r, nil
+	h.reserved(&head, &r.slot)
+	return &r.Reservation, nil
+}
+
+// A hostReservation is a reservation and its slot in one piece.
+type hostReservation struct {
+	Reservation
+	slot hostSlot
 }
 
 // prepare writes the header and derives the keys of a reserved slot.
-func (h *Host) prepare(head token.Header, s *hostSlot) (*Reservation, error) {
+func (h *Host) prepare(r *hostReservation, head token.Header) error {
+	s := &r.slot
 	head.Suite = token.Suite(s.epoch.Suite())
 	head.Epoch = s.epoch.ID()
 	head.Slot, head.Word = s.lease.Index, s.lease.Word
 	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires
 	if _, err := io.ReadFull(h.random, head.Salt[:]); err != nil {
-		return nil, fmt.Errorf("random source: %w", err)
+		return fmt.Errorf("random source: %w", err)
 	}
 	bound, err := head.Append(make([]byte, 0, startRoom))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, err := h.pool.Alloc(token.KeySize)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	start := bound[:len(bound)+token.CommitmentSize]
 	err = s.epoch.Derive(bound,
 		keyring.Output{Label: token.EncLabel, Key: key.Bytes()},
 		keyring.Output{Label: token.ComLabel, Key: start[len(bound):]})
-	if err == nil {
-		err = s.valid()
-	}
 	if err != nil {
 		key.Wipe()
-		return nil, err
+		return err
 	}
-	return newReservation(head.Suite, start, key, h.random, s), nil
+	r.Reservation.init(head.Suite, start, key, h.random, s)
+	return nil
 }
 
 // startRoom has room for header, context and commitment, and behind them for

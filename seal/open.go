@@ -12,43 +12,17 @@ import (
 
 // Open is described at Sealer.
 func (h *Host) Open(b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, h.mayOpen)
+	return h.open(b, format, false)
 }
 
 // TakeBack is described at Sealer.
 func (h *Host) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, h.mayTakeBack)
-}
-
-func (h *Host) mayOpen(t *token.Token) error {
-	audience := fromWire(t.Audience)
-	switch audience.kind {
-	case kindUser:
-		if audience == User(h.self.uid) {
-			return nil
-		}
-	case kindProcess:
-		self, err := h.self.process()
-		if err != nil {
-			return err
-		}
-		if audience == self {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: it is for %v", ErrUnauthorized, audience)
-}
-
-func (h *Host) mayTakeBack(t *token.Token) error {
-	if t.Exporter == h.self.uid {
-		return nil
-	}
-	return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, t.Exporter)
+	return h.open(b, format, true)
 }
 
 // open authenticates, authorizes, claims: in this order, so that nothing but a
 // token's own audience in its own time can spend it.
-func (h *Host) open(b []byte, format string, may func(*token.Token) error) (*memsafe.Secret, error) {
+func (h *Host) open(b []byte, format string, back bool) (*memsafe.Secret, error) {
 	t, err := token.Parse(b)
 	if err != nil {
 		return nil, h.defective(nil, "malformed")
@@ -65,7 +39,7 @@ func (h *Host) open(b []byte, format string, may func(*token.Token) error) (*mem
 	if err != nil {
 		return nil, err
 	}
-	if err := h.claim(e, &t, format, may); err != nil {
+	if err := h.claim(e, &t, format, back); err != nil {
 		plain.Wipe()
 		h.refused(&t, err.Error())
 		return nil, err
@@ -79,47 +53,77 @@ func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, 
 	if token.Suite(e.Suite()) != t.Suite {
 		return nil, h.defective(t, "suite is not the epoch's")
 	}
-	keys, err := h.pool.Alloc(token.KeySize + token.CommitmentSize)
+	// One piece of locked memory: the body, and behind it the keys, which
+	// Truncate wipes with the padding.
+	size := t.BodySize()
+	plain, err := h.pool.Alloc(size + token.KeySize + token.CommitmentSize)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	defer keys.Wipe()
-	enc, com := keys.Bytes()[:token.KeySize], keys.Bytes()[token.KeySize:]
-	err = e.Derive(t.Bound,
-		keyring.Output{Label: token.EncLabel, Key: enc},
-		keyring.Output{Label: token.ComLabel, Key: com})
-	switch {
-	case errors.Is(err, keyring.ErrRetired):
-		return nil, h.defective(t, "epoch retired")
-	case err != nil:
-		return nil, unavailable(err)
-	case subtle.ConstantTimeCompare(com, t.Commitment) != 1:
-		return nil, h.defective(t, "header not authentic")
-	}
-	plain, err := h.pool.Alloc(t.BodySize())
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	n, err := t.Open(plain.Bytes(), enc)
+	n, err := h.decrypt(e, t, plain.Bytes()[:size], plain.Bytes()[size:])
 	if err != nil {
 		plain.Wipe()
-		return nil, h.defective(t, "header genuine, body altered")
+		return nil, err
 	}
 	plain.Truncate(n)
 	return plain, nil
 }
 
+// decrypt derives the token's keys into keys, checks the commitment and then
+// decrypts into body. It returns the length of the plain token.
+func (h *Host) decrypt(e *keyring.Epoch, t *token.Token, body, keys []byte) (int, error) {
+	enc, com := keys[:token.KeySize], keys[token.KeySize:]
+	err := e.Derive(t.Bound,
+		keyring.Output{Label: token.EncLabel, Key: enc},
+		keyring.Output{Label: token.ComLabel, Key: com})
+	switch {
+	case errors.Is(err, keyring.ErrRetired):
+		return 0, h.defective(t, "epoch retired")
+	case err != nil:
+		return 0, unavailable(err)
+	case subtle.ConstantTimeCompare(com, t.Commitment) != 1:
+		return 0, h.defective(t, "header not authentic")
+	}
+	n, err := t.Open(body, enc)
+	if err != nil {
+		return 0, h.defective(t, "header genuine, body altered")
+	}
+	return n, nil
+}
+
+// authorize checks that this process is the token's audience, or, to take it
+// back, that it runs as the user who reserved it.
+func (h *Host) authorize(t *token.Token, back bool) error {
+	if back {
+		if t.Exporter == h.self.uid {
+			return nil
+		}
+		return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, t.Exporter)
+	}
+	self, err := h.self.user, error(nil)
+	if t.Audience.Kind == kindProcess {
+		self, err = h.self.process()
+	}
+	if err != nil {
+		return err
+	}
+	if self.kind != t.Audience.Kind || self.value != string(t.Audience.Value) {
+		return fmt.Errorf("%w: it is for %v", ErrUnauthorized, fromWire(t.Audience))
+	}
+	return nil
+}
+
 // claim checks what is left to check of an authentic token and spends it. The
 // clock is read again after the swap: a process that was stopped in between
 // has spent the token and gets nothing.
-func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may func(*token.Token) error) error {
+func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, back bool) error {
 	if err := h.inTime(e, t); err != nil {
 		return err
 	}
-	if err := may(t); err != nil {
+	if err := h.authorize(t, back); err != nil {
 		return err
 	}
-	if t.Format != format {
+	if string(t.Format) != format {
 		return fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, format)
 	}
 	err := e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word})

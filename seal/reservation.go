@@ -33,9 +33,9 @@ type slot interface {
 	release()      // lets go of whatever keeps the register at hand
 }
 
-// newReservation makes a reservation from its parts; key and s are its own now.
-func newReservation(suite token.Suite, start []byte, key *memsafe.Secret, random io.Reader, s slot) *Reservation {
-	return &Reservation{suite: suite, start: start, key: key, random: random, slot: s}
+// init fills a reservation with its parts; key and s are its own now.
+func (r *Reservation) init(suite token.Suite, start []byte, key *memsafe.Secret, random io.Reader, s slot) {
+	r.suite, r.start, r.key, r.random, r.slot = suite, start, key, random, s
 }
 
 // Seal returns the sealed token of a plain one. The caller wipes plain, whatever

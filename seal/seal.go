@@ -85,7 +85,7 @@ func Inspect(b []byte) (Header, error) {
 		Issued:    t.Issued,
 		Expires:   t.Expires,
 		Mechanism: append([]byte(nil), t.Mechanism...),
-		Format:    t.Format,
+		Format:    string(t.Format),
 		Exporter:  t.Exporter,
 		Audience:  fromWire(t.Audience),
 	}, nil

@@ -68,7 +68,7 @@ type Header struct {
 	Expires time.Duration
 
 	Mechanism []byte // object identifier, DER without tag and length; may be empty
-	Format    string // plain format, printable ASCII
+	Format    []byte // plain format, printable ASCII
 	Exporter  uint32 // user id
 	Audience  Audience
 }
@@ -96,7 +96,7 @@ func (h *Header) Append(dst []byte) ([]byte, error) {
 	b.AddUint64(uint64(h.Issued))
 	b.AddUint64(uint64(h.Expires))
 	addLen8(b, h.Mechanism)
-	addLen8(b, []byte(h.Format))
+	addLen8(b, h.Format)
 	b.AddUint32(h.Exporter)
 	b.AddUint8(h.Audience.Kind)
 	addLen8(b, h.Audience.Value)
@@ -119,7 +119,7 @@ func (h *Header) valid() bool {
 
 // ValidFormat reports whether s can name a plain format: 1 to MaxFormat
 // characters of ASCII from '!' to '~'.
-func ValidFormat(s string) bool {
+func ValidFormat(s []byte) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {
 			return false
@@ -138,7 +138,7 @@ type Token struct {
 }
 
 // Parse takes a token apart, or returns ErrMalformed. Nothing of it is authentic
-// yet. It copies nothing but the format's name.
+// yet. It copies nothing.
 func Parse(b []byte) (t Token, err error) {
 	if len(b) > MaxToken {
 		return Token{}, ErrMalformed
@@ -180,7 +180,7 @@ func (h *Header) read(s *cryptobyte.String) bool {
 	}
 	h.Suite = Suite(version)
 	h.Issued, h.Expires = time.Duration(issued), time.Duration(expires)
-	h.Mechanism, h.Format, h.Audience.Value = mechanism, string(format), audience
+	h.Mechanism, h.Format, h.Audience.Value = mechanism, format, audience
 	return h.valid()
 }
 

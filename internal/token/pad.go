@@ -1,6 +1,9 @@
 package token
 
-import "math/bits"
+import (
+	"bytes"
+	"math/bits"
+)
 
 // MaxPlain is the longest plain token, in bytes: a Kerberos context whose
 // authorization data is as large as a ticket can usefully carry.
@@ -38,10 +41,7 @@ func pad(body []byte, n int) {
 // unpad returns the length of the plain token in an authentic body, or false if
 // the body is not what pad makes.
 func unpad(body []byte) (int, bool) {
-	n := len(body) - 1
-	for n >= 0 && body[n] == 0 {
-		n--
-	}
+	n := len(bytes.TrimRight(body, "\x00")) - 1
 	if n < 0 || body[n] != 0x80 || paddedSize(n) != len(body) {
 		return 0, false
 	}

@@ -1,0 +1,122 @@
+package seal_test
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"path/filepath"
+	"testing"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+)
+
+// plainSize is what MIT exports of an established AES-256 acceptor context.
+const plainSize = 1165
+
+// BenchmarkCycle is the whole way of a token: reserve, seal, open and claim,
+// over a register in a file, as processes share it. internal/bench compares it
+// with MIT's plain export and import.
+func BenchmarkCycle(b *testing.B) {
+	for _, suite := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
+		b.Run(suite.String(), func(b *testing.B) {
+			h := benchHost(b, &keyring.Options{Suite: suite})
+			plain := make([]byte, plainSize)
+			_, _ = rand.Read(plain)
+			req := seal.Request{Format: "mit/2/amd64", Mechanism: make([]byte, 9)}
+			b.ReportAllocs()
+			for b.Loop() {
+				r, err := h.Reserve(req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				sealed, err := r.Seal(plain)
+				if err != nil {
+					b.Fatal(err)
+				}
+				opened, err := h.Open(sealed, req.Format)
+				if err != nil {
+					b.Fatal(err)
+				}
+				opened.Wipe()
+			}
+		})
+	}
+}
+
+// BenchmarkTicket is the peer of the same language: a TLS session ticket of a
+// state of about the same bytes, both ways.
+func BenchmarkTicket(b *testing.B) {
+	config := &tls.Config{}
+	var key [32]byte
+	_, _ = rand.Read(key[:])
+	config.SetSessionTicketKeys([][32]byte{key})
+	extra := make([]byte, plainSize)
+	_, _ = rand.Read(extra)
+	state, err := ticketState(extra)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		ticket, err := config.EncryptTicket(tls.ConnectionState{}, state)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if opened, err := config.DecryptTicket(ticket, tls.ConnectionState{}); err != nil || opened == nil {
+			b.Fatal("ticket does not open: ", err)
+		}
+	}
+}
+
+// ticketState makes a TLS 1.2 session state whose bytes are about as many as
+// extra, by the format of crypto/tls: what EncryptTicket wants to be given.
+func ticketState(extra []byte) (*tls.SessionState, error) {
+	state := []byte{
+		0x03, 0x03, // TLS 1.2
+		1,          // server
+		0xc0, 0x2f, // ECDHE-RSA-AES128-GCM-SHA256
+		0, 0, 0, 0, 0x65, 0, 0, 0, // created
+		48,
+	}
+	state = append(state, make([]byte, 48)...) // master secret
+	state = append(state,
+		0, 0, 0, // extra
+		1,       // extended master secret
+		0,       // early data
+		0, 0, 0, // peer certificates
+		0, 0, 0, // verified chains
+		0, 0, // curve
+	)
+	s, err := tls.ParseSessionState(state)
+	if err != nil {
+		return nil, err
+	}
+	s.Extra = [][]byte{extra[:len(extra)-len(state)]}
+	return s, nil
+}
+
+func benchHost(b *testing.B, o *keyring.Options) *seal.Host {
+	b.Helper()
+	o.AnyFilesystem = true // where there is no tmpfs the numbers are the same
+	ring, err := keyring.Open(filepath.Join(benchDir(b), "ring"), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := memsafe.NewPool(64 << 10)
+	if err != nil {
+		b.Fatal(err)
+	}
+	h, err := seal.NewHost(ring, &seal.Options{Pool: pool})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return h
+}
+
+func benchDir(b *testing.B) string { return b.TempDir() }
