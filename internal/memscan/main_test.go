@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 		"secretmem": secretmemVictim,
 		"truncated": truncatedVictim,
 		"signals":   signalsVictim,
+		"dump":      dumpVictim,
 		"fatal":     func(v *Victim) { v.Fatal(os.ErrInvalid) },
 		"panic":     func(*Victim) { panic("on purpose") },
 		"early":     func(*Victim) {},
@@ -200,6 +201,19 @@ func truncatedVictim(v *Victim) {
 	v.Checkpoint("whole")
 	v.Check(unix.Ftruncate(fd, int64(os.Getpagesize())))
 	v.Checkpoint("cut")
+}
+
+// dumpVictim has one key in the heap and one where no dump reaches.
+func dumpVictim(v *Victim) {
+	b := make([]byte, keySize)
+	fill(v, b)
+	r, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	v.Check(err)
+	v.Check(unix.Madvise(r, unix.MADV_DONTDUMP))
+	rand.Read(r[:keySize])
+	v.Needle("kept out", r[:keySize])
+	v.Checkpoint("planted")
+	runtime.KeepAlive(b)
 }
 
 // signalsVictim counts signals and collections while it works.

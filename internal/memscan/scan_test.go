@@ -54,7 +54,6 @@ func TestFindsPlanted(t *testing.T) {
 			if c.kind != "" {
 				require.Equal(t, c.kind, hits[0].Kind)
 			}
-			require.NoError(t, r.RegistersErr)
 			require.Positive(t, r.Threads)
 			tg.Resume()
 			tg.At("wiped")
@@ -311,6 +310,22 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// TestDump: a real core dump shows the key that it holds, and not the one that
+// was kept out of it.
+func TestDump(t *testing.T) {
+	tg := Start(t, "dump", &Options{DumpDir: t.TempDir()})
+	tg.At("planted")
+	set := keySet(t, tg)
+	set.Bytes("kept out", tg.Secret("kept out"))
+	r := tg.Scan(set)
+	require.Len(t, r.Of("key"), 1)
+	require.Len(t, r.Of("kept out"), 1)
+	hits, err := File(tg.Dump(), set)
+	require.NoError(t, err)
+	require.Len(t, hits, 1)
+	require.Equal(t, "key", hits[0].Needle)
+}
+
 func BenchmarkSearch(b *testing.B) {
 	var s Set
 	for i := range 100 {
@@ -329,4 +344,18 @@ func BenchmarkSearch(b *testing.B) {
 		m.search(mem, 0, 0, len(mem), found)
 		require.Empty(b, found)
 	}
+}
+
+// BenchmarkScan is a whole scan of a small Go process, stop and start included.
+func BenchmarkScan(b *testing.B) {
+	tg := Start(b, "freed", nil)
+	tg.At("dropped")
+	var s Set
+	s.Bytes("key", tg.Secret("key"))
+	s.AES("key", tg.Secret("key"))
+	var r *Report
+	for b.Loop() {
+		r = tg.Scan(&s)
+	}
+	b.Logf("%v", r)
 }

@@ -30,17 +30,22 @@ func stop(pid int) (func(), error) {
 		return nil, fmt.Errorf("memscan: stop process %d: %w", pid, err)
 	}
 	start := func() { _ = unix.Kill(pid, unix.SIGCONT) }
+	if err := awaitStop(pid); err != nil {
+		start()
+		return nil, err
+	}
+	return start, nil
+}
+
+// awaitStop waits until each thread of a process has stopped.
+func awaitStop(pid int) error {
 	for deadline := time.Now().Add(stopWithin); ; time.Sleep(200 * time.Microsecond) {
 		stopped, err := allStopped(pid)
-		if err == nil && stopped {
-			return start, nil
+		if err != nil || stopped {
+			return err
 		}
-		if err == nil && time.Now().After(deadline) {
-			err = fmt.Errorf("memscan: process %d does not stop", pid)
-		}
-		if err != nil {
-			start()
-			return nil, err
+		if time.Now().After(deadline) {
+			return fmt.Errorf("memscan: process %d does not stop", pid)
 		}
 	}
 }
@@ -99,6 +104,12 @@ func (r *Report) registers(pid int, m *matcher) {
 	// A thread is traced by one thread, not by a process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	// A thread that is let go takes a moment to stop anew, in the kernel.
+	defer func() {
+		if err := awaitStop(pid); err != nil {
+			r.RegistersErr = err
+		}
+	}()
 	for _, id := range ids {
 		sets, err := savedRegisters(id)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -36,6 +37,11 @@ type Options struct {
 	// preempt a goroutine; it is harmless.
 	Signal syscall.Signal
 	Rate   int
+
+	// DumpDir is the victim's working directory and where [Target.Dump] finds
+	// its core dump; it should be empty. Without it the victim works where the
+	// test does.
+	DumpDir string
 
 	// SysProcAttr, if not nil, is used for the new process, to run it as another
 	// user for instance.
@@ -87,7 +93,12 @@ func Start(t testing.TB, scenario string, o *Options) *Target {
 	tg.check(err)
 	defer self.Close()
 	tg.cmd = exec.Command("/proc/self/fd/5")
-	tg.cmd.Env = append(append(os.Environ(), tg.opts.Env...), scenarioVar+"="+scenario)
+	// Without this a victim built with -race sleeps for a second as it exits.
+	tg.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	tg.cmd.Env = append(append(tg.cmd.Env, tg.opts.Env...), scenarioVar+"="+scenario)
+	if tg.cmd.Dir = tg.opts.DumpDir; tg.cmd.Dir != "" {
+		tg.cmd.Env = append(tg.cmd.Env, dumpEnv)
+	}
 	tg.cmd.Stderr = tg.stderr
 	tg.cmd.ExtraFiles = []*os.File{childIn, childOut, self}
 	tg.cmd.SysProcAttr = tg.opts.SysProcAttr
@@ -147,7 +158,7 @@ func (tg *Target) Value(name string) uint64 {
 }
 
 // Scan scans the victim, as the function [Scan] does. It fails the test if less
-// than [MinCoverage] was read, or if nothing was.
+// than [MinCoverage] was read, if registers could not be, or if s is empty.
 func (tg *Target) Scan(s *Set) *Report {
 	tg.t.Helper()
 	r, err := Scan(tg.PID(), s)
@@ -158,6 +169,7 @@ func (tg *Target) Scan(s *Set) *Report {
 	if r.Coverage() < MinCoverage {
 		tg.t.Fatalf("memscan: scanned too little: %v", r)
 	}
+	tg.check(r.RegistersErr)
 	return r
 }
 
@@ -209,15 +221,7 @@ func (tg *Target) next() message {
 		tg.check(tg.messages.SetReadDeadline(time.Now().Add(patience)))
 		m, err := readMessage(tg.in)
 		if err != nil {
-			tg.endLoad()
-			tg.ended = true
-			if os.IsTimeout(err) {
-				_ = tg.cmd.Process.Kill()
-			}
-			if werr := tg.cmd.Wait(); werr != nil || os.IsTimeout(err) {
-				tg.t.Fatalf("memscan: victim: %v, %v\n%s", err, werr, tg.stderr)
-			}
-			return message{}
+			return tg.end(err)
 		}
 		switch m.kind {
 		case msgNeedle:
@@ -236,11 +240,25 @@ func (tg *Target) next() message {
 			_, err := tg.commands.Write([]byte{cmdGo})
 			tg.check(err)
 		case msgError:
-			tg.t.Fatalf("memscan: victim: %s\n%s", m.name, tg.stderr)
+			tg.fail("victim: " + m.name)
 		default:
 			return m
 		}
 	}
+}
+
+// end waits for the victim after its last message.
+func (tg *Target) end(err error) message {
+	tg.t.Helper()
+	if err != io.EOF {
+		tg.fail("victim: " + err.Error()) // silent for too long, or cut off
+	}
+	tg.endLoad()
+	tg.ended = true
+	if err := tg.cmd.Wait(); err != nil {
+		tg.t.Fatalf("memscan: victim: %v\n%s", err, tg.stderr)
+	}
+	return message{}
 }
 
 // beginLoad starts to send signals, if any are asked for: every millisecond its
@@ -285,15 +303,24 @@ func (tg *Target) kill() {
 	tg.endLoad()
 	tg.commands.Close()
 	tg.messages.Close()
-	if !tg.ended {
+	if !tg.ended && tg.cmd.Process != nil {
 		_ = tg.cmd.Process.Kill()
 		_ = tg.cmd.Wait()
 	}
+	tg.ended = true
 }
 
 func (tg *Target) check(err error) {
 	tg.t.Helper()
 	if err != nil {
-		tg.t.Fatalf("memscan: %v\n%s", err, tg.stderr)
+		tg.fail(err.Error())
 	}
+}
+
+// fail ends the victim and the test. The victim's standard error is complete
+// only when it has ended.
+func (tg *Target) fail(why string) {
+	tg.t.Helper()
+	tg.kill()
+	tg.t.Fatalf("memscan: %s\n%s", why, tg.stderr)
 }
