@@ -1,0 +1,238 @@
+package secctx
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/golang-auth/go-gssapi/v3"
+)
+
+// state is where a handle's context is.
+type state uint8
+
+const (
+	live     state = iota // here
+	exported              // in a token, or wherever that was imported
+	gone                  // nowhere: ErrLost
+	deleted               // ended by the caller
+)
+
+// secContext is a wrapped context without its extensions, which combine adds.
+//
+// Every call passes the gate. Per-message calls share it; what changes the
+// context as a whole, or what the mechanism keeps of its names, has it alone:
+// so Export begins when the calls under way have ended, and those that came
+// after find no context.
+type secContext struct {
+	p *provider
+
+	gate  sync.RWMutex
+	state state
+	inner gssapi.SecContext
+
+	// kept are contexts that the mechanism exported. They own names and
+	// credentials that the caller may still hold, so they live until Delete.
+	kept []gssapi.SecContext
+
+	established  bool // both sides are done, as the mechanism said last
+	transferable bool
+	mech         gssapi.Oid
+	named        bool          // the caller may hold names of inner
+	settled      bool          // inner came by import or tried to export: Continue must not reach it
+	sealed       [tagSize]byte // tail of the token that the context is in
+}
+
+// base is how Export and TakeBack find the context under its extensions.
+func (c *secContext) base() *secContext { return c }
+
+// refusal is the answer of a handle without context.
+func (c *secContext) refusal() error {
+	switch c.state {
+	case live:
+		return nil
+	case exported:
+		return errExported
+	case deleted:
+		return errDeleted
+	}
+	return errLost
+}
+
+// share admits a call beside others, alone one by itself. The caller must
+// unshare or unalone if, and only if, the error is nil.
+func (c *secContext) share() error {
+	c.gate.RLock()
+	err := c.refusal()
+	if err != nil {
+		c.gate.RUnlock()
+	}
+	return err
+}
+
+func (c *secContext) unshare() { c.gate.RUnlock() }
+
+func (c *secContext) alone() error {
+	c.gate.Lock()
+	err := c.refusal()
+	if err != nil {
+		c.gate.Unlock()
+	}
+	return err
+}
+
+func (c *secContext) unalone() { c.gate.Unlock() }
+
+// learn keeps what the mechanism says of the context, because it must not be
+// asked at export: Inquire of go-gssapi-c releases the names that it gave out.
+func (c *secContext) learn(info *gssapi.SecContextInfoPartial) {
+	c.established = info.FullyEstablished && !c.inner.ContinueNeeded()
+	c.transferable = info.Transferrable
+	if info.Mech != nil {
+		c.mech = slices.Clone(info.Mech.Oid())
+	}
+}
+
+func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartial, error) {
+	if err := c.alone(); err != nil {
+		return nil, gssapi.SecContextInfoPartial{}, err
+	}
+	defer c.unalone()
+	if c.settled {
+		return nil, gssapi.SecContextInfoPartial{}, errEstablished
+	}
+	c.named = true
+	out, info, err := c.inner.Continue(token)
+	if err == nil {
+		c.learn(&info)
+	}
+	withoutNilPointers(&info)
+	return out, info, err
+}
+
+func (c *secContext) ContinueNeeded() bool {
+	if c.share() != nil {
+		return false
+	}
+	defer c.unshare()
+	return c.inner.ContinueNeeded()
+}
+
+func (c *secContext) Inquire() (*gssapi.SecContextInfo, error) {
+	if err := c.alone(); err != nil {
+		return nil, err
+	}
+	defer c.unalone()
+	c.named = true
+	info, err := c.inner.Inquire()
+	if info == nil || err != nil {
+		return info, err
+	}
+	c.learn(&info.SecContextInfoPartial)
+	withoutNilPointers(&info.SecContextInfoPartial)
+	info.AcceptorName = withoutNilPointer(info.AcceptorName)
+	return info, nil
+}
+
+// withoutNilPointers makes names and credentials that are not there nil:
+// go-gssapi-c returns nil pointers in the interfaces, which compare as not nil.
+func withoutNilPointers(info *gssapi.SecContextInfoPartial) {
+	info.InitiatorName = withoutNilPointer(info.InitiatorName)
+	info.DelegatedCredential = withoutNilPointer(info.DelegatedCredential)
+}
+
+func withoutNilPointer[T any](v T) T {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
+		var none T
+		return none
+	}
+	return v
+}
+
+// Delete ends the context, or what the mechanism kept of one that was exported:
+// the context itself goes on wherever its token is imported. It has no token
+// for the peer then. A second Delete does nothing.
+func (c *secContext) Delete() ([]byte, error) {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	var token []byte
+	var errs []error
+	if c.state == live {
+		var err error
+		token, err = c.inner.Delete()
+		errs = append(errs, err)
+	} else if c.state != deleted {
+		errs = append(errs, deleteKept(c.inner))
+	}
+	for _, k := range c.kept {
+		errs = append(errs, deleteKept(k))
+	}
+	c.state, c.kept = deleted, nil
+	return token, errors.Join(errs...)
+}
+
+// deleteKept frees what the mechanism kept of a context that it gave up. That
+// there is no context is as it should be.
+func deleteKept(sc gssapi.SecContext) error {
+	if _, err := sc.Delete(); err != nil && !errors.Is(err, gssapi.ErrNoContext) {
+		return err
+	}
+	return nil
+}
+
+func (c *secContext) ProcessToken(token []byte) error {
+	if err := c.alone(); err != nil {
+		return err
+	}
+	defer c.unalone()
+	return c.inner.ProcessToken(token)
+}
+
+func (c *secContext) ExpiresAt() (*gssapi.GssLifetime, error) {
+	if err := c.share(); err != nil {
+		return nil, err
+	}
+	defer c.unshare()
+	return c.inner.ExpiresAt()
+}
+
+func (c *secContext) WrapSizeLimit(conf bool, max uint, qop gssapi.QoP) (uint, error) {
+	if err := c.share(); err != nil {
+		return 0, err
+	}
+	defer c.unshare()
+	return c.inner.WrapSizeLimit(conf, max, qop)
+}
+
+func (c *secContext) GetMIC(msg []byte, qop gssapi.QoP) ([]byte, error) {
+	if err := c.share(); err != nil {
+		return nil, err
+	}
+	defer c.unshare()
+	return c.inner.GetMIC(msg, qop)
+}
+
+func (c *secContext) VerifyMIC(msg, mic []byte) (gssapi.QoP, error) {
+	if err := c.share(); err != nil {
+		return 0, err
+	}
+	defer c.unshare()
+	return c.inner.VerifyMIC(msg, mic)
+}
+
+func (c *secContext) Wrap(msg []byte, conf bool, qop gssapi.QoP) ([]byte, bool, error) {
+	if err := c.share(); err != nil {
+		return nil, false, err
+	}
+	defer c.unshare()
+	return c.inner.Wrap(msg, conf, qop)
+}
+
+func (c *secContext) Unwrap(msg []byte) ([]byte, bool, gssapi.QoP, error) {
+	if err := c.share(); err != nil {
+		return nil, false, 0, err
+	}
+	defer c.unshare()
+	return c.inner.Unwrap(msg)
+}

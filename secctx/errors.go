@@ -1,0 +1,81 @@
+package secctx
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/seal"
+)
+
+// Errors of this package. They match the GSS status beside them through
+// errors.Is, and what a sealer or a mechanism said stays in their chain: the
+// errors of package seal match as themselves too.
+var (
+	// ErrLost: the context is in no process any more. The mechanism gave it up
+	// and could not take it back, or a token was claimed and the mechanism did
+	// not import it (GSS_S_NO_CONTEXT).
+	ErrLost = errors.New("secctx: context is lost")
+
+	// ErrNotWrapped: Export or TakeBack was given a context that does not come
+	// from a wrapped provider (GSS_S_FAILURE).
+	ErrNotWrapped = errors.New("secctx: not a context of a wrapped provider")
+)
+
+// The errors that never change; errDefective is the one error for bytes that
+// are no authentic token, whatever is wrong with them.
+var (
+	errDefective      = status(gssapi.ErrDefectiveToken, seal.ErrDefective)
+	errLost           = status(gssapi.ErrNoContext, ErrLost)
+	errNotWrapped     = status(gssapi.ErrFailure, ErrNotWrapped)
+	errExported       = status(gssapi.ErrNoContext, errors.New("secctx: context was exported"))
+	errDeleted        = status(gssapi.ErrNoContext, errors.New("secctx: context was deleted"))
+	errHalf           = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established"))
+	errUntransferable = status(gssapi.ErrUnavailable, errors.New("secctx: mechanism cannot transfer this context"))
+	errExpired        = status(gssapi.ErrContextExpired, errors.New("secctx: context has expired"))
+	errNoLifetime     = status(gssapi.ErrFailure, errors.New("secctx: mechanism does not tell the context's lifetime"))
+	errEstablished    = status(gssapi.ErrFailure, errors.New("secctx: context is established already"))
+	errNotExported    = status(gssapi.ErrFailure, errors.New("secctx: context is here, not exported"))
+	errNoInquiry      = status(gssapi.ErrUnavailable, errors.New("secctx: inquiry by this object identifier is not allowed, it might return keys"))
+	errNoExtension    = status(gssapi.ErrUnavailable, errors.New("secctx: context that came back lacks this extension"))
+
+	errEmptyToken = errors.New("secctx: plain token is empty")
+)
+
+// statusError is an error with its GSS status, which only errors.Is sees: the
+// text of a status says nothing that the error does not say better.
+type statusError struct{ err, status error }
+
+func status(status, err error) error   { return &statusError{err, status} }
+func (e *statusError) Error() string   { return e.err.Error() }
+func (e *statusError) Unwrap() []error { return []error{e.err, e.status} }
+
+// lost is ErrLost and how it came to that.
+func lost(why error) error {
+	return status(gssapi.ErrNoContext, fmt.Errorf("%w: %w", ErrLost, why))
+}
+
+// refused gives a sealer's refusal to seal its status. It is never
+// GSS_S_NO_CONTEXT: the context is still here.
+func refused(err error) error {
+	if errors.Is(err, seal.ErrUnauthorized) {
+		return status(gssapi.ErrUnauthorized, err)
+	}
+	return status(gssapi.ErrFailure, err)
+}
+
+// unopened gives a sealer's refusal to open a token its status.
+func unopened(err error) error {
+	switch {
+	case errors.Is(err, seal.ErrDefective):
+		return errDefective
+	case errors.Is(err, seal.ErrFormat):
+		return status(gssapi.ErrDefectiveToken, err)
+	case errors.Is(err, seal.ErrUnauthorized):
+		return status(gssapi.ErrUnauthorized, err)
+	case errors.Is(err, seal.ErrExpired), errors.Is(err, seal.ErrSpent):
+		return status(gssapi.ErrNoContext, err)
+	}
+	return status(gssapi.ErrFailure, err)
+}

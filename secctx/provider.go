@@ -1,0 +1,107 @@
+package secctx
+
+import (
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+)
+
+// provider is a wrapped provider without its extensions, which combine adds.
+// Each method is written out rather than promoted from an embedded interface:
+// a method that go-gssapi adds to its Provider must not reach the inner one by
+// itself, since it might make contexts.
+type provider struct {
+	inner    gssapi.Provider
+	sealer   seal.Sealer
+	audience seal.Audience
+	lifetime time.Duration
+	format   string
+	inquire  []gssapi.Oid
+}
+
+func (p *provider) Name() string { return p.inner.Name() }
+
+func (p *provider) ImportName(name string, nt gssapi.GssNameType) (gssapi.GssName, error) {
+	return p.inner.ImportName(name, nt)
+}
+
+func (p *provider) AcquireCredential(name gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime) (gssapi.Credential, error) {
+	return p.inner.AcquireCredential(name, mechs, usage, lifetime)
+}
+
+func (p *provider) InquireNamesForMech(m gssapi.GssMech) ([]gssapi.GssNameType, error) {
+	return p.inner.InquireNamesForMech(m)
+}
+
+func (p *provider) IndicateMechs() ([]gssapi.GssMech, error) { return p.inner.IndicateMechs() }
+
+func (p *provider) HasExtension(e gssapi.GssapiExtension) bool { return p.inner.HasExtension(e) }
+
+func (p *provider) Release() error { return p.inner.Release() }
+
+func (p *provider) InitSecContext(name gssapi.GssName, opts ...gssapi.InitSecContextOption) (gssapi.SecContext, error) {
+	inner, err := p.inner.InitSecContext(name, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return (&secContext{p: p, inner: inner}).combine(), nil
+}
+
+func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
+	inner, err := p.inner.AcceptSecContext(opts...)
+	if err != nil {
+		return nil, err
+	}
+	return (&secContext{p: p, inner: inner}).combine(), nil
+}
+
+// ImportSecContext opens a sealed token and imports the context, once (RFC 2743
+// 2.2.9). Its order is: authenticate, lifetime, audience, format, claim; only
+// then does the mechanism see a byte. Errors:
+//
+//   - seal.ErrDefective, seal.ErrFormat: GSS_S_DEFECTIVE_TOKEN, a plain token too
+//   - seal.ErrUnauthorized: GSS_S_UNAUTHORIZED
+//   - seal.ErrExpired, seal.ErrSpent: GSS_S_NO_CONTEXT
+//   - seal.ErrUnavailable: GSS_S_FAILURE
+//   - ErrLost: GSS_S_NO_CONTEXT; the token is spent and the mechanism did not
+//     import the context, or it is half-established
+//
+// Before ErrLost nothing is spent. The inner provider is given a slice of
+// locked memory that is wiped, and may be unmapped, once it has returned: one
+// that keeps the slice faults.
+func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
+	plain, err := p.sealer.Open(token, p.format)
+	if err != nil {
+		return nil, unopened(err)
+	}
+	inner, err := p.importPlain(plain)
+	if err != nil {
+		return nil, lost(err)
+	}
+	c := &secContext{p: p, inner: inner, settled: true}
+	// The one time that this package inquires by itself: nobody holds names of
+	// this context yet that Inquire could release.
+	info, err := inner.Inquire()
+	if err == nil {
+		if c.learn(&info.SecContextInfoPartial); !c.established {
+			err = errHalf
+		}
+	}
+	if err != nil {
+		_, _ = inner.Delete() // nobody has it, and its token is not for the peer
+		return nil, lost(err)
+	}
+	return c.combine(), nil
+}
+
+// importPlain has the mechanism import a plain token, and wipes it.
+func (p *provider) importPlain(plain *memsafe.Secret) (gssapi.SecContext, error) {
+	defer plain.Wipe()
+	if plain.Len() == 0 {
+		return nil, errEmptyToken
+	}
+	return p.inner.ImportSecContext(plain.Bytes())
+}
