@@ -184,7 +184,7 @@ func (h *Host) prepare(r *hostReservation, head token.Header) error {
 	if _, err := io.ReadFull(h.random, head.Salt[:]); err != nil {
 		return fmt.Errorf("random source: %w", err)
 	}
-	bound, err := head.Append(make([]byte, 0, startRoom))
+	bound, err := head.Append(make([]byte, 0, head.Size()+token.CommitmentSize))
 	if err != nil {
 		return err
 	}
@@ -203,10 +203,6 @@ func (h *Host) prepare(r *hostReservation, head token.Header) error {
 	r.Reservation.init(head.Suite, start, key, h.random, s)
 	return nil
 }
-
-// startRoom has room for header, context and commitment, and behind them for
-// the sealed form of a usual Kerberos context, so that Seal need not allocate.
-const startRoom = token.MaxBound + token.CommitmentSize + 2<<10 + 64
 
 // hostSlot is a slot in a register that this process has mapped.
 type hostSlot struct {

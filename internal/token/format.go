@@ -80,6 +80,11 @@ type Audience struct {
 	Value []byte
 }
 
+// Size returns how many bytes header and context take.
+func (h *Header) Size() int {
+	return headerSize + 1 + len(h.Mechanism) + 1 + len(h.Format) + 4 + 1 + 1 + len(h.Audience.Value)
+}
+
 // Append appends header and context to dst. It returns ErrMalformed for a value
 // that Parse would refuse.
 func (h *Header) Append(dst []byte) ([]byte, error) {

@@ -29,22 +29,19 @@ var ErrOpen = errors.New("token: body is not authentic")
 // ErrTooLarge is returned for a plain token of more than MaxPlain bytes.
 var ErrTooLarge = fmt.Errorf("token: the plain token is longer than %d bytes", MaxPlain)
 
-// SealedSize returns how long the token of a plain token of n bytes is, behind
-// header, context and commitment.
-func SealedSize(n int) int { return 4 + NonceSize + paddedSize(n) + TagSize }
-
-// Seal appends length, nonce, body and tag to a token that ends with its
-// commitment. key is K_enc; random gives the nonce of suite 2, since suite 1
+// Seal returns a token: start, which is header, context and commitment, then
+// length, nonce, body and tag. key is K_enc; random gives the nonce of suite 2, since suite 1
 // draws its own, as FIPS 140 wants it. The caller wipes plain and key; Seal
 // leaves neither behind, and no copy of plain but the sealed one.
-func (s Suite) Seal(token, key, plain []byte, random io.Reader) ([]byte, error) {
+func (s Suite) Seal(start, key, plain []byte, random io.Reader) ([]byte, error) {
 	if len(plain) > MaxPlain {
 		return nil, ErrTooLarge
 	}
 	size := paddedSize(len(plain))
-	token = binary.BigEndian.AppendUint32(token, uint32(size))
-	prefix := len(token)
-	token = append(token, make([]byte, NonceSize+size+TagSize)...)
+	prefix := len(start) + 4
+	token := make([]byte, prefix+NonceSize+size+TagSize)
+	copy(token, start)
+	binary.BigEndian.PutUint32(token[len(start):], uint32(size))
 
 	// The plain token is laid where it will be encrypted: at the place of the
 	// nonce for suite 1, which moves it, and behind the nonce for suite 2.
