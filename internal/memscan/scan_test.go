@@ -106,15 +106,17 @@ func TestPieces(t *testing.T) {
 	for at := range 64 {
 		for off := 0; off+Window <= len(key); off++ {
 			for _, n := range []int{Window - 1, Window} {
-				mem := make([]byte, 128)
-				copy(mem[at:], key[off:off+n])
+				mem := make([]byte, 129) // at+1 on, with different bytes around
+				copy(mem[at+1:], key[off:off+n])
+				mem[at] = ^key[max(off-1, 0)]
+				mem[at+1+n] = ^key[min(off+n, len(key)-1)]
 				found := map[run]bool{}
 				m.search(mem, 0x1000, 0, len(mem), found)
 				if n < Window {
 					require.Empty(t, found, "%d bytes of %d at %d", n, off, at)
 					continue
 				}
-				require.Equal(t, map[run]bool{{0, off, n, 0x1000 + uint64(at)}: true}, found)
+				require.Equal(t, map[run]bool{{0, off, n, 0x1001 + uint64(at)}: true}, found)
 			}
 		}
 	}
