@@ -77,6 +77,9 @@ func startTime(pid int) (uint64, error) {
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("%w: /proc/%d/stat has %d fields", ErrUnavailable, pid, len(fields))
 	}
+	if state := fields[0][0]; state == 'Z' || state == 'X' {
+		return 0, fmt.Errorf("%w: process %d has ended", ErrAudience, pid)
+	}
 	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("%w: /proc/%d/stat: %w", ErrUnavailable, pid, err)

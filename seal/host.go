@@ -7,7 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealctx/sealctx/internal/token"
@@ -24,13 +24,14 @@ type Host struct {
 
 	ring   *keyring.Ring
 	pool   *memsafe.Pool
+	owned  bool // the pool is the host's to close
 	random io.Reader
 	log    *slog.Logger
-	self   peer
+	self   self
 }
 
-// peer is who asks: what an audience is compared with.
-type peer struct {
+// self is this process, for audiences.
+type self struct {
 	uid     uint32
 	user    Audience
 	process func() (Audience, error)
@@ -72,17 +73,17 @@ func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	uid := uint32(os.Geteuid())
-	h.self = peer{
+	h.self = self{
 		uid:     uid,
 		user:    User(uid),
-		process: sync.OnceValues(func() (Audience, error) { return Process(os.Getpid()) }),
+		process: thisProcess(),
 	}
 	if h.pool == nil {
 		pool, err := memsafe.NewPool(0)
 		if err != nil {
 			return nil, unavailable(err)
 		}
-		h.pool = pool
+		h.pool, h.owned = pool, true
 	}
 	return h, nil
 }
@@ -90,10 +91,33 @@ func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
 // Ring returns the host's keyring, to rotate and retire.
 func (h *Host) Ring() *keyring.Ring { return h.ring }
 
-// Close wipes and gives back the memory; outstanding tokens stay good for other
-// processes. It must not run beside other calls, and secrets that Open returned
-// are gone with it.
-func (h *Host) Close() error { return errors.Join(h.ring.Close(), h.pool.Close()) }
+// Close closes the ring, and the pool unless the caller brought it; outstanding
+// tokens stay good for other processes. It must not run beside other calls, and
+// secrets that Open returned are gone with their pool.
+func (h *Host) Close() error {
+	err := h.ring.Close()
+	if h.owned {
+		err = errors.Join(err, h.pool.Close())
+	}
+	return err
+}
+
+// thisProcess returns a function that tells this process as an audience. It
+// reads that once; an error is not kept, since a lack of descriptors passes.
+func thisProcess() func() (Audience, error) {
+	var known atomic.Pointer[Audience]
+	return func() (Audience, error) {
+		if a := known.Load(); a != nil {
+			return *a, nil
+		}
+		a, err := Process(os.Getpid())
+		if err != nil {
+			return Audience{}, unavailable(err)
+		}
+		known.Store(&a)
+		return a, nil
+	}
+}
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
 
@@ -105,14 +129,30 @@ const attempts = 4
 
 // Reserve is described at Sealer.
 func (h *Host) Reserve(req Request) (*Reservation, error) {
-	head, err := h.header(req)
+	if a := req.Audience; a == (Audience{}) {
+		req.Audience = h.self.user
+	} else if a.kind != kindProcess && a != h.self.user {
+		return nil, fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent",
+			ErrAudience, h.self.uid, a)
+	}
+	g, err := h.grant(h.self.uid, req)
+	if err != nil {
+		return nil, err
+	}
+	return g.reservation(h.random), nil
+}
+
+// grant reserves for a user, in whatever epoch is current.
+func (h *Host) grant(exporter uint32, req Request) (*Grant, error) {
+	head, err := header(exporter, req)
 	if err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		r, err := h.reserve(head, req.Lifetime)
+		g, err := h.reserve(head, req.Lifetime)
 		if err == nil {
-			return r, nil
+			h.reserved(&head)
+			return g, nil
 		}
 		rotated := errors.Is(err, keyring.ErrNotOpen) || errors.Is(err, keyring.ErrRetired)
 		if !rotated || try == attempts {
@@ -123,17 +163,10 @@ func (h *Host) Reserve(req Request) (*Reservation, error) {
 }
 
 // header is what the request says of a token's header.
-func (h *Host) header(req Request) (token.Header, error) {
-	audience := req.Audience
-	if audience == (Audience{}) {
-		audience = h.self.user
-	}
+func header(exporter uint32, req Request) (token.Header, error) {
 	switch {
-	case !audience.valid():
+	case !req.Audience.valid():
 		return token.Header{}, fmt.Errorf("%w: no such audience", ErrAudience)
-	case audience.kind != kindProcess && audience != h.self.user:
-		return token.Header{}, fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent",
-			ErrAudience, h.self.uid, audience)
 	case req.Lifetime < 0:
 		return token.Header{}, fmt.Errorf("%w: lifetime of %v", ErrRequest, req.Lifetime)
 	case len(req.Mechanism) > token.MaxMechanism:
@@ -141,11 +174,11 @@ func (h *Host) header(req Request) (token.Header, error) {
 	case !token.ValidFormat([]byte(req.Format)):
 		return token.Header{}, fmt.Errorf("%w: plain format %q is not 1 to %d printable ASCII characters", ErrRequest, req.Format, token.MaxFormat)
 	}
-	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: h.self.uid, Audience: audience.wire()}, nil
+	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: exporter, Audience: req.Audience.wire()}, nil
 }
 
 // reserve tries the current epoch once.
-func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Reservation, error) {
+func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Grant, error) {
 	e, err := h.ring.Current()
 	if err != nil {
 		return nil, err
@@ -158,39 +191,32 @@ func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Reservation,
 		e.Release()
 		return nil, err
 	}
-	r := &hostReservation{slot: hostSlot{e, lease}}
-	if err := h.prepare(r, head); err != nil {
-		_ = r.slot.cancel() // a slot that cannot be given back expires
-		r.slot.release()
+	s := &hostSlot{e, lease}
+	g, err := h.prepare(s, head)
+	if err != nil {
+		_ = s.Cancel() // a slot that cannot be given back expires
+		s.Release()
 		return nil, err
 	}
-	h.reserved(&head, &r.slot)
-	return &r.Reservation, nil
-}
-
-// A hostReservation is a reservation and its slot in one piece.
-type hostReservation struct {
-	Reservation
-	slot hostSlot
+	return g, nil
 }
 
 // prepare writes the header and derives the keys of a reserved slot.
-func (h *Host) prepare(r *hostReservation, head token.Header) error {
-	s := &r.slot
+func (h *Host) prepare(s *hostSlot, head token.Header) (*Grant, error) {
 	head.Suite = token.Suite(s.epoch.Suite())
 	head.Epoch = s.epoch.ID()
 	head.Slot, head.Word = s.lease.Index, s.lease.Word
 	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires
 	if _, err := io.ReadFull(h.random, head.Salt[:]); err != nil {
-		return fmt.Errorf("random source: %w", err)
+		return nil, fmt.Errorf("random source: %w", err)
 	}
 	bound, err := head.Append(make([]byte, 0, head.Size()+token.CommitmentSize))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, err := h.pool.Alloc(token.KeySize)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	start := bound[:len(bound)+token.CommitmentSize]
 	err = s.epoch.Derive(bound,
@@ -198,19 +224,18 @@ func (h *Host) prepare(r *hostReservation, head token.Header) error {
 		keyring.Output{Label: token.ComLabel, Key: start[len(bound):]})
 	if err != nil {
 		key.Wipe()
-		return err
+		return nil, err
 	}
-	r.Reservation.init(head.Suite, start, key, h.random, s)
-	return nil
+	return &Grant{Start: start, Key: key, Slot: s}, nil
 }
 
-// hostSlot is a slot in a register that this process has mapped.
+// hostSlot is a slot in a register that this process has mapped; a Slot.
 type hostSlot struct {
 	epoch *keyring.Epoch
 	lease keyring.Lease
 }
 
-func (s *hostSlot) valid() error {
+func (s *hostSlot) Valid() error {
 	err := s.epoch.Valid(s.lease.Expires)
 	if errors.Is(err, keyring.ErrSpent) {
 		return fmt.Errorf("%w: before it was sealed", ErrExpired)
@@ -218,5 +243,5 @@ func (s *hostSlot) valid() error {
 	return err
 }
 
-func (s *hostSlot) cancel() error { return s.epoch.Claim(s.lease.Slot) }
-func (s *hostSlot) release()      { s.epoch.Release() }
+func (s *hostSlot) Cancel() error { return s.epoch.Claim(s.lease.Slot) }
+func (s *hostSlot) Release()      { s.epoch.Release() }

@@ -12,17 +12,17 @@ import (
 
 // Open is described at Sealer.
 func (h *Host) Open(b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, false)
+	return h.open(b, format, h.mayOpen)
 }
 
 // TakeBack is described at Sealer.
 func (h *Host) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, true)
+	return h.open(b, format, h.mayTakeBack)
 }
 
 // open authenticates, authorizes, claims: in this order, so that nothing but a
 // token's own audience in its own time can spend it.
-func (h *Host) open(b []byte, format string, back bool) (*memsafe.Secret, error) {
+func (h *Host) open(b []byte, format string, may func(*token.Token) error) (*memsafe.Secret, error) {
 	t, err := token.Parse(b)
 	if err != nil {
 		return nil, h.defective(nil, "malformed")
@@ -39,7 +39,7 @@ func (h *Host) open(b []byte, format string, back bool) (*memsafe.Secret, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.claim(e, &t, format, back); err != nil {
+	if err := h.claim(e, &t, format, may); err != nil {
 		plain.Wipe()
 		h.refused(&t, err.Error())
 		return nil, err
@@ -85,21 +85,17 @@ func (h *Host) decrypt(e *keyring.Epoch, t *token.Token, body, keys []byte) (int
 		return 0, h.defective(t, "header not authentic")
 	}
 	n, err := t.Open(body, enc)
-	if err != nil {
+	switch {
+	case errors.Is(err, token.ErrOpen):
 		return 0, h.defective(t, "header genuine, body altered")
+	case err != nil: // a mode that forbids the suite
+		return 0, unavailable(err)
 	}
 	return n, nil
 }
 
-// authorize checks that this process is the token's audience, or, to take it
-// back, that it runs as the user who reserved it.
-func (h *Host) authorize(t *token.Token, back bool) error {
-	if back {
-		if t.Exporter == h.self.uid {
-			return nil
-		}
-		return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, t.Exporter)
-	}
+// mayOpen checks that this process is the token's audience.
+func (h *Host) mayOpen(t *token.Token) error {
 	self, err := h.self.user, error(nil)
 	if t.Audience.Kind == kindProcess {
 		self, err = h.self.process()
@@ -107,20 +103,33 @@ func (h *Host) authorize(t *token.Token, back bool) error {
 	if err != nil {
 		return err
 	}
-	if self.kind != t.Audience.Kind || self.value != string(t.Audience.Value) {
-		return fmt.Errorf("%w: it is for %v", ErrUnauthorized, fromWire(t.Audience))
+	return forAudience(t, self.kind == t.Audience.Kind && self.value == string(t.Audience.Value))
+}
+
+func (h *Host) mayTakeBack(t *token.Token) error { return forExporter(t, h.self.uid) }
+
+func forAudience(t *token.Token, is bool) error {
+	if is {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: it is for %v", ErrUnauthorized, fromWire(t.Audience))
+}
+
+func forExporter(t *token.Token, uid uint32) error {
+	if t.Exporter == uid {
+		return nil
+	}
+	return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, t.Exporter)
 }
 
 // claim checks what is left to check of an authentic token and spends it. The
 // clock is read again after the swap: a process that was stopped in between
 // has spent the token and gets nothing.
-func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, back bool) error {
+func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may func(*token.Token) error) error {
 	if err := h.inTime(e, t); err != nil {
 		return err
 	}
-	if err := h.authorize(t, back); err != nil {
+	if err := may(t); err != nil {
 		return err
 	}
 	if string(t.Format) != format {
