@@ -17,11 +17,9 @@ const (
 	eventRefused     = "token refused"
 )
 
-func (h *Host) reserved(head *token.Header, s *hostSlot) {
+func (h *Host) reserved(head *token.Header) {
 	if h.logs(slog.LevelInfo) {
-		id := s.epoch.ID()
-		h.log.Info(eventReserved, "epoch", hex.EncodeToString(id[:]), "slot", s.lease.Index,
-			"exporter", head.Exporter, "audience", fromWire(head.Audience).String())
+		h.log.Info(eventReserved, "exporter", head.Exporter, "audience", fromWire(head.Audience).String())
 	}
 }
 

@@ -19,23 +19,8 @@ type Reservation struct {
 
 	mu     sync.Mutex
 	used   bool
-	suite  token.Suite
-	start  []byte          // header, context and commitment, with room for the rest
-	key    *memsafe.Secret // K_enc
+	grant  *Grant
 	random io.Reader
-	slot   slot
-}
-
-// slot is what a reservation holds in a register.
-type slot interface {
-	valid() error  // nil while the token may still leave this process
-	cancel() error // nil if nobody can open the token any more
-	release()      // lets go of whatever keeps the register at hand
-}
-
-// init fills a reservation with its parts; key and s are its own now.
-func (r *Reservation) init(suite token.Suite, start []byte, key *memsafe.Secret, random io.Reader, s slot) {
-	r.suite, r.start, r.key, r.random, r.slot = suite, start, key, random, s
 }
 
 // Seal returns the sealed token of a plain one. The caller wipes plain, whatever
@@ -47,14 +32,14 @@ func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer r.end()
-	sealed, err := r.suite.Seal(r.start, r.key.Bytes(), plain, r.random)
+	sealed, err := r.grant.suite().Seal(r.grant.Start, r.grant.Key.Bytes(), plain, r.random)
 	if err == nil {
-		err = r.slot.valid()
+		err = r.grant.Slot.Valid()
 	}
 	if err == nil {
 		return sealed, nil
 	}
-	_ = r.slot.cancel() // the sealed bytes are dropped here, whoever has the slot
+	_ = r.grant.Slot.Cancel() // the sealed bytes are dropped here, whoever has the slot
 	switch {
 	case errors.Is(err, token.ErrTooLarge):
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(plain), MaxPlain)
@@ -70,7 +55,7 @@ func (r *Reservation) Cancel() error {
 		return err
 	}
 	defer r.end()
-	return r.slot.cancel()
+	return r.grant.Slot.Cancel()
 }
 
 func (r *Reservation) use() error {
@@ -84,8 +69,8 @@ func (r *Reservation) use() error {
 }
 
 func (r *Reservation) end() {
-	r.key.Wipe()
-	r.slot.release()
+	r.grant.Key.Wipe()
+	r.grant.Slot.Release()
 }
 
 // String says that this is a reservation, and nothing of its key.

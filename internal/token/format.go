@@ -115,7 +115,7 @@ func addLen8(b *cryptobyte.Builder, v []byte) {
 
 // valid reports whether a header can stand in a token.
 func (h *Header) valid() bool {
-	return h.Suite.valid() &&
+	return h.Suite.Valid() &&
 		h.Issued >= 0 && h.Expires > h.Issued &&
 		len(h.Mechanism) <= MaxMechanism &&
 		ValidFormat(h.Format) &&

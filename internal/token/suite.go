@@ -21,7 +21,11 @@ const (
 	ChaCha20Poly1305 Suite = 2
 )
 
-func (s Suite) valid() bool { return s == AES256GCM || s == ChaCha20Poly1305 }
+// Valid reports whether this version knows the suite.
+func (s Suite) Valid() bool { return s == AES256GCM || s == ChaCha20Poly1305 }
+
+// SuiteOf returns the suite of a token or of its start, which the caller made.
+func SuiteOf(start []byte) Suite { return Suite(start[len(magic)]) }
 
 // ErrOpen is returned for a body that is not authentic.
 var ErrOpen = errors.New("token: body is not authentic")

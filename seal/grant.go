@@ -1,0 +1,101 @@
+package seal
+
+import (
+	"crypto/rand"
+	"io"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// A Grant is what a Reservation is made of. Only the agent needs it: its server
+// takes a Grant apart for the wire, and its client puts one together again.
+type Grant struct {
+	_ [0]func() // not comparable
+
+	Start []byte          // header, context and commitment of the token, as they will stand
+	Key   *memsafe.Secret // the token's encryption key; whoever has the Grant wipes it
+	Slot  Slot
+}
+
+// A Slot is what a Reservation holds in a register, here or at the agent. It is
+// used by one goroutine at a time.
+type Slot interface {
+	// Valid returns nil while the token may still leave the process, and else
+	// ErrExpired or why not.
+	Valid() error
+
+	// Cancel returns nil if nobody can open the token any more.
+	Cancel() error
+
+	// Release lets go of whatever keeps the register at hand. It is called once.
+	Release()
+}
+
+// Reservation makes a reservation of a grant, which it owns from now on. It
+// returns ErrRequest for a Start that no token begins with.
+func (g *Grant) Reservation() (*Reservation, error) {
+	_, rest, err := token.ParseHeader(g.Start)
+	if err != nil || len(rest) != token.CommitmentSize || g.Key.Len() != token.KeySize {
+		return nil, ErrRequest
+	}
+	return g.reservation(rand.Reader), nil
+}
+
+func (g *Grant) reservation(random io.Reader) *Reservation {
+	return &Reservation{grant: g, random: random}
+}
+
+func (g *Grant) suite() token.Suite { return token.SuiteOf(g.Start) }
+
+// A Peer is somebody for whom the agent asks: what the kernel and the policy
+// say of the process at the other end.
+type Peer struct {
+	UID      uint32
+	Groups   []uint32 // the primary one and the others
+	Services []string // the names that the policy gives it
+	Process  Audience // of kind Process; zero if unknown
+}
+
+// is reports whether the peer belongs to an audience.
+func (p *Peer) is(a token.Audience) bool {
+	switch who := fromWire(a); who.kind {
+	case kindUser:
+		return who == User(p.UID)
+	case kindGroup:
+		for _, g := range p.Groups {
+			if who == Group(g) {
+				return true
+			}
+		}
+	case kindService:
+		for _, name := range p.Services {
+			if who.value == name {
+				return true
+			}
+		}
+	case kindProcess:
+		return who == p.Process
+	}
+	return false
+}
+
+// ReserveFor is Reserve for a peer of the agent, without the limits of a single
+// process: the caller has decided that the peer may name that audience, and
+// OpenFor holds the token to it. A zero audience is the peer's user.
+func (h *Host) ReserveFor(p Peer, req Request) (*Grant, error) {
+	if req.Audience == (Audience{}) {
+		req.Audience = User(p.UID)
+	}
+	return h.grant(p.UID, req)
+}
+
+// OpenFor is Open for a peer of the agent.
+func (h *Host) OpenFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
+	return h.open(b, format, func(t *token.Token) error { return forAudience(t, p.is(t.Audience)) })
+}
+
+// TakeBackFor is TakeBack for a peer of the agent.
+func (h *Host) TakeBackFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
+	return h.open(b, format, func(t *token.Token) error { return forExporter(t, p.UID) })
+}
