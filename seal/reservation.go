@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/sealctx/sealctx/internal/token"
-	"github.com/sealctx/sealctx/memsafe"
 )
 
 // A Reservation is a slot of the register and the keys of one token. It is good
