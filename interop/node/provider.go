@@ -6,6 +6,9 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 
 	gssapic "github.com/golang-auth/go-gssapi-c"
+
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx"
 )
 
 // The providers that -provider names.
@@ -34,8 +37,12 @@ func bare(name string) (gssapi.Provider, error) {
 	return nil, fmt.Errorf("no provider %q", name)
 }
 
-// wrapped makes the provider that a node uses.
+// wrapped makes the provider that a node uses: sealed by this host's keyring.
 func wrapped(p gssapi.Provider, format string) (gssapi.Provider, error) {
-	_ = format
-	return p, nil
+	host, err := seal.OpenHost()
+	if err != nil {
+		return nil, err
+	}
+	config := secctx.Config{Sealer: host, Format: format} // the host lives as long as the process
+	return config.Wrap(p), nil
 }
