@@ -34,9 +34,10 @@ type Config struct {
 	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-UID.
 	ReplayCache string
 
-	// ReplayCapacity is how many authenticators a new replay cache holds, 32
-	// bytes each; beyond, contexts are refused. Zero: 1,048,576, which is 1,700
-	// a second. An existing cache keeps its size.
+	// ReplayCapacity is how many records of 32 bytes a new replay cache has.
+	// Contexts are refused when it is full, which begins at two thirds. Zero:
+	// 1,048,576, good for a thousand contexts a second. An existing cache keeps
+	// its size.
 	ReplayCapacity int
 
 	// Realm is given to user and principal names that have none. Empty: they

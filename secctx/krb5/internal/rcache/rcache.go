@@ -17,7 +17,7 @@
 //	header = "sealctx-rcache-1" | capacity u64 | salt (32 bytes) | 0 (8 bytes)
 //	record = hash (24 bytes) | expiry i64, Unix seconds; 0: never used
 //
-// Integers are big-endian. A record lives anywhere in the window of 64 that
+// Integers are big-endian. A record lives anywhere in the window of 256 that
 // starts at hash mod capacity, over the first free or expired one. The salt
 // keeps a client from choosing authenticators that crowd one window.
 package rcache
@@ -54,8 +54,9 @@ const (
 	// FileName is the file's name in its directory.
 	FileName = "krb5.rcache"
 
-	// DefaultCapacity is how many authenticators fit: 1,700 a second for the ten
-	// minutes that one can be valid. The file is sparse and at most 32 MiB.
+	// DefaultCapacity is how many records there are. Two thirds can be in use
+	// before the first window is full: a thousand authenticators a second, were
+	// each valid for the full ten minutes. The file is sparse and at most 32 MiB.
 	DefaultCapacity = 1 << 20
 
 	// LockTimeout bounds the wait for a process that holds the lock and does
@@ -63,7 +64,7 @@ const (
 	LockTimeout = 5 * time.Second
 
 	maxCapacity = 1 << 26
-	window      = 64
+	window      = 256
 	headerSize  = 64
 	recordSize  = 32
 	hashSize    = 24

@@ -1,0 +1,337 @@
+package rcache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// Environment of the test binary when it plays another process.
+const (
+	roleVar = "RCACHE_TEST_ROLE"
+	dirVar  = "RCACHE_TEST_DIR"
+)
+
+// racers is how many authenticators the racing processes fight over.
+const racers = 2000
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleVar) {
+	case "":
+		os.Exit(m.Run())
+	case "insert":
+		c, err := Open(os.Getenv(dirVar), 0)
+		exitOn(err)
+		_, _ = os.Stdin.Read(make([]byte, 1)) // the start signal
+		now := time.Now()
+		fmt.Println(race(func(b []byte) error { return c.Insert(b, now, now.Add(time.Minute)) }))
+	case "careless":
+		c, err := Open(os.Getenv(dirVar), 0)
+		exitOn(err)
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		fmt.Println(race(func(b []byte) error { return carelessInsert(c, b) }))
+	case "hold":
+		c, err := Open(os.Getenv(dirVar), 0)
+		exitOn(err)
+		exitOn(c.lock())
+		fmt.Println("held")
+		_, _ = os.Stdin.Read(make([]byte, 1))
+	}
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func authenticator(i int) []byte {
+	return binary.BigEndian.AppendUint64([]byte("authenticator"), uint64(i))
+}
+
+// race tries all authenticators from 4 goroutines and counts those accepted.
+func race(insert func([]byte) error) int64 {
+	var won atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range racers {
+				switch err := insert(authenticator(i)); {
+				case err == nil:
+					won.Add(1)
+				case !errors.Is(err, ErrReplay):
+					exitOn(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return won.Load()
+}
+
+// carelessInsert is Insert without the lock: check, then insert.
+func carelessInsert(c *Cache, b []byte) error {
+	hash, at := c.hash(b)
+	off := int64(headerSize + at*recordSize)
+	buf := make([]byte, recordSize)
+	if _, err := c.f.ReadAt(buf, off); err != nil {
+		return err
+	}
+	if bytes.Equal(buf[:hashSize], hash[:]) {
+		return ErrReplay
+	}
+	copy(buf, hash[:])
+	_, err := c.f.WriteAt(buf, off)
+	return err
+}
+
+// run races processes over one cache and returns how many inserts succeeded.
+func run(t *testing.T, role string, processes int) int {
+	dir := t.TempDir()
+	var cmds []*exec.Cmd
+	var outs []*bytes.Buffer
+	var start []interface{ Close() error }
+	for range processes {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), roleVar+"="+role, dirVar+"="+dir)
+		in, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		out := new(bytes.Buffer)
+		cmd.Stdout, cmd.Stderr = out, os.Stderr
+		require.NoError(t, cmd.Start())
+		cmds, outs, start = append(cmds, cmd), append(outs, out), append(start, in)
+	}
+	for _, s := range start {
+		require.NoError(t, s.Close())
+	}
+	total := 0
+	for i, cmd := range cmds {
+		require.NoError(t, cmd.Wait())
+		n, err := strconv.Atoi(string(bytes.TrimSpace(outs[i].Bytes())))
+		require.NoError(t, err)
+		total += n
+	}
+	return total
+}
+
+// TestAtomicReplayCache: of all processes and goroutines that show the same
+// authenticator exactly one is served. The control, a cache that checks and
+// inserts in two steps, fails this.
+func TestAtomicReplayCache(t *testing.T) {
+	require.Equal(t, racers, run(t, "insert", 4))
+
+	caught := false
+	for range 5 {
+		if run(t, "careless", 4) > racers {
+			caught = true
+			break
+		}
+	}
+	require.True(t, caught, "the careless cache was not caught")
+}
+
+func open(t *testing.T, capacity int) *Cache {
+	c, err := Open(t.TempDir(), capacity)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+var start = time.Unix(1_800_000_000, 0)
+
+func TestInsert(t *testing.T) {
+	c := open(t, 0)
+	require.NoError(t, c.Insert([]byte("a"), start, start.Add(time.Minute)))
+	require.ErrorIs(t, c.Insert([]byte("a"), start, start.Add(time.Minute)), ErrReplay)
+	require.NoError(t, c.Insert([]byte("b"), start, start.Add(time.Minute)))
+	require.ErrorIs(t, c.Insert([]byte("a"), start.Add(time.Minute), start), ErrReplay, "to the last second")
+	require.NoError(t, c.Insert([]byte("a"), start.Add(time.Minute+2*time.Second), start), "expired")
+}
+
+// TestShared: what one process recorded another finds, a restarted one too.
+func TestShared(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	a, err := Open(dir, 1000)
+	require.NoError(t, err)
+	b, err := Open(dir, 5)
+	require.NoError(t, err)
+	require.Equal(t, uint64(1000), b.capacity, "an existing cache keeps its size")
+	require.NoError(t, a.Insert([]byte("x"), start, start.Add(time.Minute)))
+	require.ErrorIs(t, b.Insert([]byte("x"), start, start.Add(time.Minute)), ErrReplay)
+	require.NoError(t, a.Close())
+	require.NoError(t, a.Close())
+	require.ErrorIs(t, a.Insert([]byte("y"), start, start), ErrUnavailable)
+	require.NoError(t, b.Close())
+	c, err := Open(dir, 0)
+	require.NoError(t, err)
+	require.ErrorIs(t, c.Insert([]byte("x"), start, start.Add(time.Minute)), ErrReplay)
+	require.NoError(t, c.Close())
+}
+
+// TestFull: without room an authenticator is refused, and room comes back.
+func TestFull(t *testing.T) {
+	c := open(t, 1)
+	for i := range window {
+		require.NoError(t, c.Insert(authenticator(i), start, start.Add(time.Minute)))
+	}
+	require.ErrorIs(t, c.Insert(authenticator(window), start, start.Add(time.Minute)), ErrFull)
+	require.ErrorIs(t, c.Insert(authenticator(0), start, start.Add(time.Minute)), ErrReplay, "full, but a replay first of all")
+	later := start.Add(time.Hour)
+	for i := range window {
+		require.NoError(t, c.Insert(authenticator(window+i), later, later.Add(time.Minute)))
+	}
+}
+
+// TestSpread: two thirds of the capacity can be used before one window is full.
+func TestSpread(t *testing.T) {
+	c := open(t, 1<<16)
+	for i := range 1 << 16 * 2 / 3 {
+		require.NoError(t, c.Insert(authenticator(i), start, start.Add(time.Minute)))
+	}
+}
+
+// TestRemoved: a file that somebody removed is made anew, and all processes
+// write to the new one.
+func TestRemoved(t *testing.T) {
+	dir := t.TempDir()
+	a, err := Open(dir, 0)
+	require.NoError(t, err)
+	defer a.Close()
+	require.NoError(t, os.Remove(filepath.Join(dir, FileName)))
+	b, err := Open(dir, 0)
+	require.NoError(t, err)
+	defer b.Close()
+	require.NoError(t, a.Insert([]byte("x"), start, start.Add(time.Minute)))
+	require.ErrorIs(t, b.Insert([]byte("x"), start, start.Add(time.Minute)), ErrReplay)
+}
+
+func TestUnsafePlaces(t *testing.T) {
+	base := t.TempDir()
+	dir := func(name string, mode os.FileMode) string {
+		d := filepath.Join(base, name)
+		require.NoError(t, os.Mkdir(d, 0o700))
+		require.NoError(t, os.Chmod(d, mode))
+		return d
+	}
+	_, err := Open(dir("group", 0o770), 0)
+	require.ErrorIs(t, err, ErrUnsafe)
+	_, err = Open(dir("world", 0o1777), 0)
+	require.ErrorIs(t, err, ErrUnsafe)
+
+	require.NoError(t, os.Symlink(dir("target", 0o700), filepath.Join(base, "link")))
+	_, err = Open(filepath.Join(base, "link"), 0)
+	require.ErrorIs(t, err, ErrUnsafe)
+
+	d := dir("linked file", 0o700)
+	require.NoError(t, os.Symlink("/dev/null", filepath.Join(d, FileName)))
+	_, err = Open(d, 0)
+	require.ErrorIs(t, err, syscall.ELOOP)
+
+	d = dir("open file", 0o700)
+	require.NoError(t, os.WriteFile(filepath.Join(d, FileName), nil, 0o600))
+	require.NoError(t, os.Chmod(filepath.Join(d, FileName), 0o666))
+	_, err = Open(d, 0)
+	require.ErrorIs(t, err, ErrUnsafe)
+
+	_, err = Open(filepath.Join(base, "no", "parent"), 0)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = Open(dir("capacity", 0o700), -1)
+	require.Error(t, err)
+}
+
+func TestOtherOwner(t *testing.T) {
+	var st unix.Stat_t
+	require.NoError(t, unix.Lstat(t.TempDir(), &st))
+	require.NoError(t, checkOwner("dir", &st, unix.S_IFDIR))
+	st.Uid++
+	require.ErrorIs(t, checkOwner("dir", &st, unix.S_IFDIR), ErrUnsafe)
+}
+
+func TestDamagedFile(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"short":         []byte("sealctx-rcache-1"),
+		"other file":    bytes.Repeat([]byte{'x'}, 4096),
+		"wrong size":    append([]byte("sealctx-rcache-1\x00\x00\x00\x00\x00\x00\x00\x01"), make([]byte, 100)...),
+		"capacity 0":    append([]byte(magic), make([]byte, 4096)...),
+		"capacity huge": append([]byte(magic), bytes.Repeat([]byte{0xff}, 4096)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), content, 0o600))
+			_, err := Open(dir, 0)
+			require.ErrorIs(t, err, ErrUnavailable)
+		})
+	}
+	t.Run("maker crashed", func(t *testing.T) {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), make([]byte, 5000), 0o600))
+		c, err := Open(dir, 100)
+		require.NoError(t, err)
+		require.NoError(t, c.Insert([]byte("x"), start, start))
+		require.NoError(t, c.Close())
+	})
+	t.Run("truncated under way", func(t *testing.T) {
+		c := open(t, 0)
+		require.NoError(t, c.f.Truncate(headerSize))
+		require.ErrorIs(t, c.Insert([]byte("x"), start, start), ErrUnavailable)
+	})
+}
+
+// TestStoppedHolder: a process that is stopped with the lock makes others fail
+// in bounded time, and hinders nobody once it is gone.
+func TestStoppedHolder(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Open(dir, 0)
+	require.NoError(t, err)
+	defer c.Close()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleVar+"=hold", dirVar+"="+dir)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer in.Close()
+	require.NoError(t, cmd.Start())
+	_, err = out.Read(make([]byte, 4))
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	began := time.Now()
+	require.ErrorIs(t, c.Insert([]byte("x"), start, start), ErrUnavailable)
+	require.WithinDuration(t, began.Add(LockTimeout), time.Now(), 2*time.Second)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.NoError(t, c.Insert([]byte("x"), start, start))
+}
+
+func BenchmarkInsert(b *testing.B) {
+	c, err := Open(b.TempDir(), 0)
+	require.NoError(b, err)
+	defer c.Close()
+	i := 0
+	for b.Loop() {
+		if err := c.Insert(authenticator(i), start, start.Add(time.Minute)); err != nil {
+			b.Fatal(err)
+		}
+		i++
+		if i == DefaultCapacity/2 {
+			b.StopTimer()
+			require.NoError(b, os.Remove(c.f.Name()))
+			b.StartTimer()
+			i = 0
+		}
+	}
+}
