@@ -1,0 +1,88 @@
+package token
+
+import (
+	"bytes"
+	"encoding/binary"
+	"reflect"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// memory returns the bytes that wipeObject would zero, found without it: the
+// value word of the interface is the pointer.
+func memory(object any) []byte {
+	t := reflect.TypeOf(object)
+	v := reflect.ValueOf(object)
+	if t.Kind() == reflect.Struct {
+		t, v = t.Field(0).Type, v.Field(0)
+	}
+	return unsafe.Slice((*byte)(v.UnsafePointer()), t.Elem().Size())
+}
+
+// holdsKey reports whether 16 bytes of key stand in memory, as they are or with
+// the bytes of each word turned round, as a key schedule may have them.
+func holdsKey(memory, key []byte) bool {
+	turned := make([]byte, len(key))
+	for i := 0; i < len(key); i += 4 {
+		binary.BigEndian.PutUint32(turned[i:], binary.LittleEndian.Uint32(key[i:]))
+	}
+	for at := 0; at+16 <= len(key); at += 4 {
+		if bytes.Contains(memory, key[at:at+16]) || bytes.Contains(memory, turned[at:at+16]) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestCipherShapes holds what wipeObject counts on: that each cipher in use is a
+// pointer to memory without pointers, that its key is in there, and that after
+// wiping it is not.
+func TestCipherShapes(t *testing.T) {
+	for _, suite := range suites {
+		t.Run(string('0'+rune(suite)), func(t *testing.T) {
+			key := randomBytes(KeySize)
+			k, err := suite.aead(key)
+			require.NoError(t, err)
+			objects := []any{k.AEAD}
+			if suite == AES256GCM {
+				objects = append(objects, k.block)
+			}
+			k.Seal(nil, make([]byte, k.NonceSize()), make([]byte, 100), nil) // whatever is made at first use
+			for _, object := range objects {
+				require.NotZero(t, measure(reflect.TypeOf(object)), "%T is not of the shape that can be wiped", object)
+				require.True(t, holdsKey(memory(object), key), "control: no key found in %T", object)
+			}
+			k.wipe()
+			for _, object := range objects {
+				require.False(t, holdsKey(memory(object), key), "%T", object)
+				require.Equal(t, make([]byte, len(memory(object))), memory(object), "%T", object)
+			}
+		})
+	}
+}
+
+// TestWipeObjectLeavesOthersAlone: what has pointers in it is not touched.
+func TestWipeObjectLeavesOthersAlone(t *testing.T) {
+	type two struct{ a, b *[4]byte }
+	type inner struct{ p *[4]byte }
+	full := [4]byte{1, 2, 3, 4}
+	kept := full
+	for _, object := range []any{
+		nil, 7, "text", kept[:], [1]int{7}, two{&kept, &kept}, struct{ b []byte }{kept[:]},
+		&inner{&kept}, struct{ p *inner }{&inner{&kept}}, struct{ n int }{7}, map[int]int{1: 1}, &struct{ f func() }{},
+	} {
+		wipeObject(object)
+		require.Equal(t, full, kept, "%T", object)
+		if object != nil {
+			require.Zero(t, measure(reflect.TypeOf(object)), "%T", object)
+		}
+	}
+	wiped := full
+	wipeObject(&wiped)
+	require.Zero(t, wiped, "control")
+	wiped = full
+	wipeObject(struct{ p *[4]byte }{&wiped})
+	require.Zero(t, wiped, "control")
+}
