@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +40,7 @@ type Pool struct {
 	_ [0]func() // not comparable
 
 	region region
-	mem    []byte // the region's bytes, for as long as closed is false
+	mem    span // the region's bytes, for as long as closed is false
 	closed atomic.Bool
 
 	mu   sync.Mutex
@@ -74,7 +75,7 @@ func NewPool(size int) (*Pool, error) {
 func newPool(r region) *Pool {
 	mem := r.bytes()
 	n := len(mem) / granule
-	p := &Pool{region: r, mem: mem, used: make([]uint64, (n+63)/64)}
+	p := &Pool{region: r, mem: span{unsafe.Pointer(&mem[0]), len(mem)}, used: make([]uint64, (n+63)/64)}
 	for i := n; i < len(p.used)*64; i++ { // granules past the end are taken for ever
 		p.used[i/64] |= 1 << (i % 64)
 	}
@@ -100,7 +101,7 @@ func (p *Pool) Alloc(n int) (*Secret, error) {
 	}
 	if at < 0 {
 		return nil, fmt.Errorf("%w: %d bytes wanted, %d of the pool's %d in use; make the pool larger, and raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= in a unit) where that is what bounds it",
-			ErrLimit, n, p.live*granule, len(p.mem))
+			ErrLimit, n, p.live*granule, p.mem.size)
 	}
 	p.mark(at, need, true)
 	p.next = at + need
@@ -164,7 +165,7 @@ func (p *Pool) InUse() int {
 }
 
 // Size returns how many bytes the pool has.
-func (p *Pool) Size() int { return len(p.mem) }
+func (p *Pool) Size() int { return p.mem.size }
 
 // Backing says what holds the pool: "memfd_secret" or "memguard".
 func (p *Pool) Backing() string { return p.region.backing() }
@@ -179,7 +180,7 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.live = 0
-	Wipe(p.mem)
+	Wipe(p.mem.bytes())
 	return p.region.free()
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -17,6 +18,19 @@ type region interface {
 	backing() string
 	free() error
 }
+
+// A span is a run of bytes outside of Go's heap. It holds an address and not a
+// slice, so that a printer which walks unexported fields finds no bytes.
+type span struct {
+	base unsafe.Pointer
+	size int
+}
+
+func (s span) bytes() []byte { return unsafe.Slice((*byte)(s.base), s.size) }
+
+// lockMu has one region locked at a time: memguard's trial lock says something
+// only if nothing else of this package takes the room in between.
+var lockMu sync.Mutex
 
 // newRegion takes the best memory that the kernel gives: memfd_secret, else
 // memguard.
@@ -51,6 +65,8 @@ func limitText(cur uint64) string {
 // dumps and of forked children. They stay locked until they are unmapped. It
 // returns an error that wraps ErrLimit where RLIMIT_MEMLOCK does not allow it.
 func Lock(b []byte) error {
+	lockMu.Lock()
+	defer lockMu.Unlock()
 	if err := unix.Mlock(b); err != nil {
 		return limitError(len(b), err)
 	}
@@ -63,12 +79,13 @@ func Lock(b []byte) error {
 // secretRegion is memory of memfd_secret(2), which the kernel removes from its
 // own direct map: ptrace, /proc/PID/mem, core dumps and swap never see it.
 type secretRegion struct {
-	base unsafe.Pointer // guard page, pages, guard page
-	size int
-	page int
+	span
+	whole span // guard page, the span, guard page
 }
 
 func newSecretRegion(size int) (*secretRegion, error) {
+	lockMu.Lock()
+	defer lockMu.Unlock()
 	fd, err := memfdSecret()
 	if err != nil {
 		return nil, fmt.Errorf("memsafe: memfd_secret: %w", err)
@@ -78,44 +95,53 @@ func newSecretRegion(size int) (*secretRegion, error) {
 		return nil, fmt.Errorf("memsafe: memfd_secret: %w", err)
 	}
 	page := os.Getpagesize()
-	whole := uintptr(size + 2*page)
-	base, err := unix.MmapPtr(-1, 0, nil, whole, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	whole := size + 2*page
+	base, err := unix.MmapPtr(-1, 0, nil, uintptr(whole), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("memsafe: reserving guard pages: %w", err)
 	}
-	r := &secretRegion{base: base, size: size, page: page}
-	inner := unsafe.Add(base, page)
-	if _, err := unix.MmapPtr(fd, 0, inner, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
-		_ = unix.MunmapPtr(base, whole)
-		return nil, limitError(size, err)
+	r := &secretRegion{span: span{unsafe.Add(base, page), size}, whole: span{base, whole}}
+	if _, err := unix.MmapPtr(fd, 0, r.base, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+		return nil, errors.Join(limitError(size, err), r.free())
 	}
 	if err := unix.Madvise(r.bytes(), unix.MADV_DONTFORK); err != nil {
-		_ = r.free()
-		return nil, fmt.Errorf("memsafe: keeping secret memory from children: %w", err)
+		return nil, errors.Join(fmt.Errorf("memsafe: keeping secret memory from children: %w", err), r.free())
 	}
-	Wipe(r.bytes()) // take every page now, so that a lack of memory shows here
+	if err := populate(r.bytes()); err != nil {
+		return nil, errors.Join(limitError(size, err), r.free())
+	}
 	return r, nil
 }
 
-func (r *secretRegion) bytes() []byte {
-	return unsafe.Slice((*byte)(unsafe.Add(r.base, r.page)), r.size)
-}
 func (*secretRegion) backing() string { return "memfd_secret" }
 func (r *secretRegion) free() error {
-	return unix.MunmapPtr(r.base, uintptr(r.size+2*r.page))
+	return unix.MunmapPtr(r.whole.base, uintptr(r.whole.size))
+}
+
+// populate takes every page now, so that a lack of memory shows here. The
+// kernel answers it with SIGBUS, which is returned.
+func populate(b []byte) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("no memory behind it: %v", p)
+		}
+	}()
+	Wipe(b)
+	return nil
 }
 
 // guardRegion is a memguard buffer.
-type guardRegion struct{ buf *memguard.LockedBuffer }
+type guardRegion struct {
+	span
+	destroy func()
+}
 
-// guardMu makes the trial lock and memguard's own one step.
-var guardMu sync.Mutex
-
-// newGuardRegion asks memguard only after a trial lock of the same size: where
-// mlock fails memguard wipes every buffer of the process and panics.
+// newGuardRegion asks memguard only after a trial of the same steps: where one
+// of them fails memguard wipes every buffer of the process and panics.
 func newGuardRegion(size int) (*guardRegion, error) {
-	guardMu.Lock()
-	defer guardMu.Unlock()
+	lockMu.Lock()
+	defer lockMu.Unlock()
 	if err := tryLock(size); err != nil {
 		return nil, err
 	}
@@ -123,23 +149,26 @@ func newGuardRegion(size int) (*guardRegion, error) {
 	if buf.Size() != size {
 		return nil, errors.New("memsafe: memguard returned a null buffer")
 	}
-	// Errors ignored: an old kernel knows neither, and the memory is locked.
-	_ = unix.Madvise(buf.Bytes(), unix.MADV_WIPEONFORK)
-	return &guardRegion{buf}, nil
+	b := buf.Bytes()
+	_ = unix.Madvise(b, unix.MADV_WIPEONFORK) // a kernel before 4.14 has none
+	return &guardRegion{span{unsafe.Pointer(&b[0]), size}, buf.Destroy}, nil
 }
 
+// tryLock does what memguard is about to do, and undoes it.
 func tryLock(size int) error {
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	page := os.Getpagesize()
+	whole, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return limitError(size, err)
 	}
-	defer func() { _ = unix.Munmap(b) }() // unlocks too
-	if err := unix.Mlock(b); err != nil {
+	defer func() { _ = unix.Munmap(whole) }() // unlocks too
+	err = errors.Join(unix.Mlock(whole[page:page+size]),
+		unix.Mprotect(whole[:page], unix.PROT_NONE), unix.Mprotect(whole[page+size:], unix.PROT_NONE))
+	if err != nil {
 		return limitError(size, err)
 	}
 	return nil
 }
 
-func (r *guardRegion) bytes() []byte { return r.buf.Bytes() }
 func (*guardRegion) backing() string { return "memguard" }
-func (r *guardRegion) free() error   { r.buf.Destroy(); return nil }
+func (r *guardRegion) free() error   { r.destroy(); return nil }

@@ -29,7 +29,7 @@ func (s *Secret) Bytes() []byte {
 	if s == nil || s.room == 0 || s.pool.closed.Load() {
 		return nil
 	}
-	return s.pool.mem[s.off : s.off+s.n : s.off+s.n]
+	return s.pool.mem.bytes()[s.off : s.off+s.n : s.off+s.n]
 }
 
 // Len returns the length of the secret in bytes.
@@ -59,7 +59,7 @@ func (s *Secret) Wipe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed.Load() {
-		Wipe(p.mem[s.off : s.off+s.room])
+		Wipe(p.mem.bytes()[s.off : s.off+s.room])
 		p.mark(s.off/granule, s.room/granule, false)
 		p.next = min(p.next, s.off/granule)
 	}
