@@ -57,12 +57,31 @@ func New() (*Clock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("boottime: %w", err)
 	default:
+		if err := sameNamespace(); err != nil {
+			return nil, err
+		}
 		if c.offset, err = parseOffset(text); err != nil {
 			return nil, err
 		}
 	}
-	_, err = c.read()
-	return c, err
+	if _, err := c.read(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// sameNamespace refuses a process that has unshared its time namespace and not
+// entered it: the kernel then shows the offsets of its children to come.
+func sameNamespace() error {
+	own, err1 := os.Readlink("/proc/self/ns/time")
+	children, err2 := os.Readlink("/proc/self/ns/time_for_children")
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("boottime: %w", err)
+	}
+	if own != children {
+		return errors.New("boottime: this process has unshared its time namespace, so its own offset cannot be known; execute again inside")
+	}
+	return nil
 }
 
 // Now returns the time since the host booted. Between processes it is exact to
