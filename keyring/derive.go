@@ -9,6 +9,7 @@ import (
 	"runtime"
 
 	"github.com/sealctx/sealctx/memsafe"
+	"golang.org/x/sys/unix"
 )
 
 // An Output is one key to derive: its label and where it goes.
@@ -83,10 +84,15 @@ type scratchpad struct {
 }
 
 // newScratchpad takes one page, and more only for more processors than its
-// buffers serve.
+// buffers serve, as far as the limit is generous.
 func newScratchpad() (*scratchpad, error) {
 	perPage := os.Getpagesize() / scratchSize
 	pages := (runtime.GOMAXPROCS(0) + perPage - 1) / perPage
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err == nil {
+		share := limit.Cur / scratchShare / uint64(os.Getpagesize())
+		pages = int(min(uint64(pages), max(share, 1)))
+	}
 	pool, err := memsafe.NewPool(pages * os.Getpagesize())
 	if err != nil {
 		return nil, err

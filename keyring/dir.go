@@ -19,7 +19,10 @@ const DirVariable = "SEALCTX_DIR"
 // reason to look further: two processes must not end up in two places.
 func findDir(o *Options) (*os.File, error) {
 	if dir := os.Getenv(DirVariable); dir != "" {
-		return openDir(dir, o)
+		if !filepath.IsAbs(dir) { // it would be another place in each working directory
+			return nil, fmt.Errorf("%w: %s is %q and must be an absolute path", ErrNoDir, DirVariable, dir)
+		}
+		return openDir(filepath.Clean(dir), o) // with a slash behind it, O_NOFOLLOW would follow
 	}
 	var tried []string
 	for _, dir := range candidates() {
@@ -37,10 +40,10 @@ func findDir(o *Options) (*os.File, error) {
 // ours is a subdirectory, since theirs may have a mode that suits them.
 func candidates() []string {
 	var dirs []string
-	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
+	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(dir) {
 		dirs = append(dirs, filepath.Join(dir, "sealctx"))
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) { // its specification: ignore others
 		dirs = append(dirs, filepath.Join(dir, "sealctx"))
 	}
 	uid := os.Geteuid()

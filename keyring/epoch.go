@@ -17,7 +17,7 @@ type Epoch struct {
 	fixed
 	vars
 	reg    register
-	record []byte // recordSize bytes of locked memory
+	record record
 	ring   *Ring
 	back   backing
 	refs   atomic.Int64
@@ -44,6 +44,7 @@ func (e *Epoch) MaxLifetime() time.Duration { return e.maxLifetime }
 func (e *Epoch) Release() {
 	if e.refs.Add(-1) == 0 {
 		_ = e.back.free() // nothing to be done about a failing munmap
+		_ = e.ring.release()
 	}
 }
 
@@ -115,7 +116,7 @@ func (e *Epoch) Derive(info []byte, out ...Output) error {
 	err := guard(func() error {
 		// Retirement sets the state before it clears the key: alive afterwards
 		// means that the key was whole.
-		e.ring.scratch.expand(e.record[offKey:offKey+keySize], info, out)
+		e.ring.scratch.expand(e.record.key(), info, out)
 		return e.alive()
 	})
 	if err != nil {
@@ -146,28 +147,36 @@ func (e *Epoch) Reserve(lifetime time.Duration) (l Lease, err error) {
 		return Lease{}, err
 	}
 	err = guard(func() error {
-		if e.state.Load() == stateClosed {
-			return ErrNotOpen
+		if err := e.sealing(); err != nil {
+			return err
 		}
 		expires := now + lifetime
 		s, err := e.reg.reserve(e.second(now), e.second(expires)+1, now)
-		if err != nil {
-			return err
-		}
 		// Either this sees the retirement, or the retirement's sweep sees the
 		// slot; and nothing is sealed in an epoch closed by now, whose keepers
-		// count its last token's life from the closing.
-		if err = e.alive(); err == nil && e.state.Load() == stateClosed {
-			err = ErrNotOpen
+		// count its last token's life from the closing. A swept register looks
+		// full, so the state's answer goes before the register's.
+		if state := e.sealing(); state != nil {
+			if err == nil {
+				_ = e.reg.claim(s) // swept already, or free again
+			}
+			return state
 		}
 		if err != nil {
-			_ = e.reg.claim(s) // swept already, or free again
 			return err
 		}
 		l = Lease{Slot: s, Issued: now, Expires: expires}
 		return nil
 	})
 	return l, err
+}
+
+// sealing is alive, and ErrNotOpen for an epoch that was closed.
+func (e *Epoch) sealing() error {
+	if e.state.Load() == stateClosed {
+		return ErrNotOpen
+	}
+	return e.alive()
 }
 
 // second returns the whole seconds from the epoch's birth to t.
@@ -260,7 +269,7 @@ func (e *Epoch) retire() error {
 	err := guard(func() error {
 		e.state.Store(stateDead)
 		e.reg.sweep()
-		memsafe.Wipe(e.record[offKey : offKey+keySize])
+		memsafe.Wipe(e.record.key())
 		return nil
 	})
 	if unlinkErr := e.back.unlink(); err == nil {

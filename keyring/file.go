@@ -19,7 +19,8 @@ type mapped struct {
 	dir  *os.File
 	name string
 	fd   int
-	mem  []byte
+	base unsafe.Pointer
+	size int
 }
 
 func (m *mapped) linked() error {
@@ -47,13 +48,15 @@ func (m *mapped) unlink() error {
 }
 
 func (m *mapped) free() error {
-	return errors.Join(unix.Munmap(m.mem), unix.Close(m.fd))
+	return errors.Join(unix.MunmapPtr(m.base, uintptr(m.size)), unix.Close(m.fd))
 }
 
-func (m *mapped) record() []byte { return m.mem[:recordSize:recordSize] }
+func (m *mapped) bytes() []byte { return unsafe.Slice((*byte)(m.base), m.size) }
+
+func (m *mapped) record() record { return record{m.base} }
 
 func (m *mapped) slots(n int) []uint64 {
-	return unsafe.Slice((*uint64)(unsafe.Pointer(&m.mem[pageSize])), n)
+	return unsafe.Slice((*uint64)(unsafe.Add(m.base, pageSize)), n)
 }
 
 // fileName is the name of the epoch with a sequence number.
@@ -70,17 +73,17 @@ func parseFileName(name string) (seq uint64, ok bool) {
 
 // mapFile maps size bytes of fd and locks the first page. It owns fd from now on.
 func mapFile(dir *os.File, name string, fd, size int) (*mapped, error) {
-	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	base, err := unix.MmapPtr(fd, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("keyring: mapping %s: %w", name, err)
 	}
-	m := &mapped{dir: dir, name: name, fd: fd, mem: mem}
-	if err := memsafe.Lock(mem[:pageSize]); err != nil {
+	m := &mapped{dir: dir, name: name, fd: fd, base: base, size: size}
+	if err := memsafe.Lock(m.bytes()[:pageSize]); err != nil {
 		_ = m.free()
 		return nil, err
 	}
-	if err := unix.Madvise(mem, unix.MADV_DONTFORK); err != nil {
+	if err := unix.Madvise(m.bytes(), unix.MADV_DONTFORK); err != nil {
 		_ = m.free()
 		return nil, fmt.Errorf("keyring: keeping %s from children: %w", name, err)
 	}
@@ -96,7 +99,7 @@ func createFile(r *Ring, f fixed) (*Epoch, error) {
 		return nil, fmt.Errorf("%w: %s: %w", dirError(err), r.dir.Name(), err)
 	}
 	// Every page now: a sparse one on a full tmpfs would be a SIGBUS later.
-	if err := unix.Fallocate(fd, 0, 0, int64(f.fileSize())); err != nil {
+	if err := allocate(fd, int64(f.fileSize())); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("%w: %s: %w", dirError(err), r.dir.Name(), err)
 	}
@@ -106,11 +109,26 @@ func createFile(r *Ring, f fixed) (*Epoch, error) {
 	}
 	e, err := fillFile(r, f, m)
 	if err != nil {
-		memsafe.Wipe(m.record())
+		memsafe.Wipe(m.record().bytes())
 		_ = m.free()
 		return nil, err
 	}
 	return e, nil
+}
+
+// allocate takes size bytes for a file, in steps: tmpfs gives up, and takes
+// nothing, when a signal comes in the middle of one.
+func allocate(fd int, size int64) error {
+	for off := int64(0); off < size; {
+		n := min(size-off, allocateStep)
+		switch err := unix.Fallocate(fd, 0, off, n); {
+		case err == nil:
+			off += n
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+	return nil
 }
 
 func fillFile(r *Ring, f fixed, m *mapped) (*Epoch, error) {
@@ -133,15 +151,15 @@ func fillFile(r *Ring, f fixed, m *mapped) (*Epoch, error) {
 
 // fill writes a new epoch's record and slots: key, fixed part, MAC, state.
 func (e *Epoch) fill(slots []uint64) error {
-	if _, err := io.ReadFull(e.ring.random, e.record[offKey:offKey+keySize]); err != nil {
+	if _, err := io.ReadFull(e.ring.random, e.record.key()); err != nil {
 		return fmt.Errorf("keyring: random source: %w", err)
 	}
-	e.fixed.marshal(e.record)
+	e.fixed.marshal(e.record.bytes())
 	sum, err := e.ring.scratch.mac(e.record)
 	if err != nil {
 		return err
 	}
-	copy(e.record[offMAC:], sum[:])
+	copy(e.record.bytes()[offMAC:], sum[:])
 	for i := range slots {
 		slots[i] = freshWord
 	}
@@ -209,7 +227,7 @@ func checkFile(st *unix.Stat_t, name string) error {
 
 // adopt checks a mapped record against its file, this boot and its own MAC.
 func adopt(r *Ring, m *mapped, st *unix.Stat_t) (*Epoch, error) {
-	f, err := parseFixed(m.record())
+	f, err := parseFixed(m.record().bytes())
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,15 @@ const (
 	// there, which costs a system call.
 	linkCheck = 50 * time.Millisecond
 
+	// allocateStep is how much of an epoch's file is allocated in one call, in
+	// bytes.
+	allocateStep = 1 << 20
+
+	// scratchShare is the part of RLIMIT_MEMLOCK that a ring's working memory
+	// may take, one in so many, so that many processors do not leave a small
+	// limit without room for the keys.
+	scratchShare = 16
+
 	// pageSize is the size of an epoch's first page: header, state and key.
 	pageSize = 4096
 

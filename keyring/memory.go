@@ -16,7 +16,7 @@ func createHeld(r *Ring, f fixed) (*Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Epoch{fixed: f, record: secret.Bytes(), ring: r, back: held{secret}}
+	e := &Epoch{fixed: f, record: recordAt(secret.Bytes()), ring: r, back: held{secret}}
 	if err := e.fill(make([]uint64, f.capacity())); err != nil {
 		secret.Wipe()
 		return nil, err

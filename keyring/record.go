@@ -42,6 +42,17 @@ const (
 	macLabel = "sealctx epoch mac\x00"
 )
 
+// A record is the address of a record in locked memory. It is no slice, so that
+// a printer which walks the fields of an Epoch finds no key.
+type record struct{ base unsafe.Pointer }
+
+func recordAt(b []byte) record { return record{unsafe.Pointer(&b[:recordSize][0])} }
+
+func (r record) bytes() []byte { return unsafe.Slice((*byte)(r.base), recordSize) }
+
+// key is the host key in place.
+func (r record) key() []byte { return r.bytes()[offKey : offKey+keySize : offKey+keySize] }
+
 // The states of an epoch. Zero is none, so that zeroed memory is damage.
 const (
 	stateOpen   = 1 // seals and opens
@@ -121,29 +132,29 @@ func parseFixed(record []byte) (*fixed, error) {
 // mac computes the record's MAC. The host key must not be zero: a file that
 // was truncated and grown again has a zero key and, were it checked with that
 // key alone, whatever MAC its maker likes.
-func (s *scratchpad) mac(record []byte) (sum [hashSize]byte, err error) {
-	key := record[offKey : offKey+keySize]
+func (s *scratchpad) mac(r record) (sum [hashSize]byte, err error) {
+	key := r.key()
 	if subtle.ConstantTimeCompare(key, make([]byte, keySize)) == 1 {
 		return sum, fmt.Errorf("%w: it has no key", ErrDamaged)
 	}
-	s.expand(key, record[:fixedSize], []Output{{macLabel, sum[:]}})
+	s.expand(key, r.bytes()[:fixedSize], []Output{{macLabel, sum[:]}})
 	return sum, nil
 }
 
 // authentic checks the record's MAC.
-func (s *scratchpad) authentic(record []byte) error {
-	sum, err := s.mac(record)
+func (s *scratchpad) authentic(r record) error {
+	sum, err := s.mac(r)
 	if err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(sum[:], record[offMAC:offMAC+hashSize]) != 1 {
+	if subtle.ConstantTimeCompare(sum[:], r.bytes()[offMAC:offMAC+hashSize]) != 1 {
 		return fmt.Errorf("%w: its record is not authentic", ErrDamaged)
 	}
 	return nil
 }
 
 // shared gives atomic access to a word of the record.
-func shared[T any](record []byte, off int) *T { return (*T)(unsafe.Pointer(&record[off])) }
+func shared[T any](r record, off int) *T { return (*T)(unsafe.Add(r.base, off)) }
 
 // vars are the parts of a record that change.
 type vars struct {
@@ -151,15 +162,15 @@ type vars struct {
 	closedAt *atomic.Int64 // nanoseconds since boot; zero while open
 }
 
-func recordVars(record []byte) vars {
-	return vars{shared[atomic.Uint32](record, offState), shared[atomic.Int64](record, offClosedAt)}
+func recordVars(r record) vars {
+	return vars{shared[atomic.Uint32](r, offState), shared[atomic.Int64](r, offClosedAt)}
 }
 
-func recordRegister(record []byte, slots []uint64, limit int) register {
+func recordRegister(r record, slots []uint64, limit int) register {
 	return register{
 		slots: slots,
 		limit: limit,
-		count: shared[atomic.Int64](record, offCount),
-		swept: shared[atomic.Int64](record, offSwept),
+		count: shared[atomic.Int64](r, offCount),
+		swept: shared[atomic.Int64](r, offSwept),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -23,12 +24,30 @@ type stamp struct {
 // settleTime is longer than a tick of the kernel's coarse clock at 100 Hz.
 const settleTime = 20 * time.Millisecond
 
-// refresh brings the ring up to date with the directory: adopts new epochs,
-// drops retired ones and retires those whose time is over.
+// refresh brings the ring up to date with the directory: drops retired epochs,
+// adopts new ones and retires those whose time is over.
+//
+// What is gone goes first: its locked page may be what a new epoch needs, and
+// its sequence number may by now be another epoch's.
 func (r *Ring) refresh(now time.Duration) error {
-	if err := r.readDir(); err != nil {
+	if err := r.prune(now); err != nil {
 		return err
 	}
+	changed, err := r.readDir()
+	if err != nil {
+		return err
+	}
+	if changed {
+		if err := r.prune(now); err != nil { // of those just adopted
+			return err
+		}
+	}
+	return r.closeOlder()
+}
+
+// prune drops the epochs that are gone or damaged, retires those whose time is
+// over, and finds the one that seals.
+func (r *Ring) prune(now time.Duration) error {
 	r.latest = nil
 	for _, e := range r.sorted() {
 		err := e.present()
@@ -45,7 +64,7 @@ func (r *Ring) refresh(now time.Duration) error {
 			r.latest = e
 		}
 	}
-	return r.closeOlder()
+	return nil
 }
 
 // closeOlder closes every epoch but the latest: for a process that died in the
@@ -79,6 +98,7 @@ func (r *Ring) add(e *Epoch) {
 	r.lastSeq = max(r.lastSeq, e.seq)
 	r.epochs[e.id] = e
 	r.seqs[e.seq] = e
+	r.refs.Add(1) // until the epoch's last Release
 }
 
 // drop takes an epoch out. Its memory goes with the last reference.
@@ -94,23 +114,27 @@ func (r *Ring) drop(e *Epoch) {
 	e.Release()
 }
 
-// readDir adopts the epochs of the directory that the ring does not have yet.
-// Files that are no epochs of this boot are removed or passed over: a damaged
-// one must not keep the host from sealing.
-func (r *Ring) readDir() error {
+// readDir adopts the epochs of the directory that the ring does not have yet,
+// and reports whether it had to read it. Files that are no epochs of this boot
+// are removed or passed over: a damaged one must not keep the host from sealing.
+func (r *Ring) readDir() (changed bool, err error) {
 	if r.dir == nil {
-		return nil
+		return false, nil
 	}
-	changed, err := r.dirChanged()
-	if err != nil || !changed {
-		return err
+	if changed, err = r.dirChanged(); err != nil || !changed {
+		return false, err
 	}
+	defer func() {
+		if err != nil {
+			r.stamp = stamp{} // what could not be read now is to be read next time
+		}
+	}()
 	if _, err := r.dir.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
+		return false, fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
 	}
 	names, err := r.dir.Readdirnames(-1)
 	if err != nil {
-		return fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
+		return false, fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
 	}
 	for _, name := range names {
 		seq, ok := parseFileName(name)
@@ -126,10 +150,10 @@ func (r *Ring) readDir() error {
 			_ = unix.Unlinkat(int(r.dir.Fd()), name, 0)
 		case errors.Is(err, ErrDamaged), errors.Is(err, ErrRetired):
 		default:
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // dirChanged reports whether the directory may have changed since it was last
@@ -156,9 +180,12 @@ func (r *Ring) dirChanged() (bool, error) {
 
 // reopen opens the directory that the ring was made for, or makes it again.
 func (r *Ring) reopen() error {
-	dir, err := findDir(&r.opts)
+	var dir *os.File
+	var err error
 	if r.place != "" {
 		dir, err = openDir(r.place, &r.opts)
+	} else {
+		dir, err = findDir(&r.opts)
 	}
 	if err != nil {
 		return err

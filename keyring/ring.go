@@ -3,11 +3,14 @@ package keyring
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealctx/sealctx/internal/boottime"
@@ -27,6 +30,7 @@ type Ring struct {
 	random  io.Reader
 	scratch *scratchpad
 	pool    *memsafe.Pool // epochs of New; nil for those of Open
+	refs    atomic.Int64  // the ring's own, until Close, and one for each epoch
 
 	mu      sync.RWMutex
 	place   string   // the directory as the caller named it; empty: find it
@@ -42,7 +46,7 @@ type Ring struct {
 // Open opens the ring of this host's user in a runtime directory. Where dir is
 // empty it is the first of these that is on tmpfs:
 //
-//	$SEALCTX_DIR (must be on tmpfs)
+//	$SEALCTX_DIR (an absolute path; must be on tmpfs)
 //	$RUNTIME_DIRECTORY/sealctx (systemd)
 //	$XDG_RUNTIME_DIR/sealctx
 //	/run/sealctx (root)
@@ -57,9 +61,13 @@ func Open(dir string, o *Options) (*Ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.place = dir
+	if dir != "" {
+		if r.place, err = filepath.Abs(dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %w", ErrNoDir, err), r.release())
+		}
+	}
 	if err := r.reopen(); err != nil {
-		return nil, errors.Join(err, r.scratch.pool.Close())
+		return nil, errors.Join(err, r.release())
 	}
 	return r, nil
 }
@@ -72,7 +80,7 @@ func New(o *Options) (*Ring, error) {
 	}
 	r.pool, err = memsafe.NewPool(MaxEpochs * recordSize)
 	if err != nil {
-		return nil, errors.Join(err, r.scratch.pool.Close())
+		return nil, errors.Join(err, r.release())
 	}
 	return r, nil
 }
@@ -92,6 +100,7 @@ func newRing(o *Options) (*Ring, error) {
 	if r.scratch, err = newScratchpad(); err != nil {
 		return nil, err
 	}
+	r.refs.Store(1)
 	return r, nil
 }
 
@@ -232,9 +241,9 @@ func (r *Ring) Retire(id [16]byte) error {
 	return e.retire()
 }
 
-// Close gives the ring's memory back; its epochs stay for other processes, and
-// those of New end. An epoch that somebody still holds is freed by its Release.
-// A second Close does nothing. Close must not run beside other calls.
+// Close takes the ring out of use; its epochs stay for other processes, and
+// those of New are retired. An epoch that somebody still holds, and the memory
+// it needs, is freed by its last Release. A second Close does nothing.
 func (r *Ring) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -252,8 +261,17 @@ func (r *Ring) Close() error {
 	if r.dir != nil {
 		errs = append(errs, r.dir.Close())
 	}
-	if r.pool != nil {
-		errs = append(errs, r.pool.Close())
+	return errors.Join(append(errs, r.release())...)
+}
+
+// release gives one reference back, and with the last the ring's own memory.
+func (r *Ring) release() error {
+	if r.refs.Add(-1) > 0 {
+		return nil
 	}
-	return errors.Join(append(errs, r.scratch.pool.Close())...)
+	var err error
+	if r.pool != nil {
+		err = r.pool.Close()
+	}
+	return errors.Join(err, r.scratch.pool.Close())
 }
