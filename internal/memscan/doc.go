@@ -46,15 +46,20 @@
 // # What it cannot see
 //
 // Pages that the kernel refuses to everybody (memfd_secret) are counted and
-// listed, not read. Out of sight are: what the kernel itself holds (pipe and
-// socket buffers, page cache of files that are not mapped, what a kernel stack
-// keeps), the upper half of an x86 register pair split into pieces (ymm and zmm
-// are looked through in their 16 and 32-byte parts), and forms of a key that
-// nobody made a needle of: sums of message words and round constants that SHA
-// code without SHA instructions keeps on its stack, powers of the GHASH key
-// beyond the first, bitsliced ciphers. Pieces shorter than 16 bytes are not hits. A
-// process that made itself undumpable can only be scanned by root. The scan is
-// one instant: what was overwritten before it is gone.
+// listed, not read. Out of sight are what the kernel itself holds (pipe and
+// socket buffers, page cache of files that are not mapped, kernel stacks), and
+// forms of a key that nobody made a needle of: the sums of message words and
+// round constants that SHA code without SHA instructions keeps on its stack,
+// powers of the GHASH key beyond the first, bitsliced ciphers. Pieces shorter
+// than 16 bytes are not hits. A process that made itself undumpable can only be
+// scanned by root. The scan is one instant: what was overwritten before is gone.
+//
+// # What to make of hits in registers
+//
+// A register keeps what was last in it, so an idle thread of a plain build may
+// show a piece of a key in one long after the key was wiped. [Report.InMemory]
+// leaves those hits out, for a test of what our own objects, buffers and frames
+// keep; a binary built with GOEXPERIMENT=runtimesecret should have none.
 //
 // Linux only. Scanning needs no privilege for one's own children, unless a
 // security module such as Yama restricts ptrace to more than that.

@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 		"aes busy":  aesBusyVictim,
 		"hmac":      hmacVictim,
 		"hmac busy": hmacBusyVictim,
-		"chacha":    chachaVictim,
+		"chacha":    func(v *Victim) { chachaVictim(v, func(f func()) { f() }) },
+		"erased":    func(v *Victim) { chachaVictim(v, erase) },
 	})
 }
 
@@ -42,6 +43,9 @@ const keySize = 32
 
 // placeVar tells the plant scenario where to put its key.
 const placeVar = "MEMSCAN_PLACE"
+
+// madvGuardInstall is Linux's MADV_GUARD_INSTALL, which x/sys does not have.
+const madvGuardInstall = 102
 
 var globalKey [keySize]byte
 
@@ -94,6 +98,14 @@ func plantVictim(v *Victim) {
 		planted(b)
 	case "page border":
 		b := region(unix.MAP_PRIVATE)[page-13:][:keySize]
+		fill(v, b)
+		planted(b)
+	case "before a guard page":
+		r := region(unix.MAP_PRIVATE)
+		if err := unix.Madvise(r[page:2*page], madvGuardInstall); err != unix.EINVAL { // before Linux 6.13
+			v.Check(err)
+		}
+		b := r[page-keySize:][:keySize]
 		fill(v, b)
 		planted(b)
 	case "mapping border": // MADV_DONTDUMP makes a mapping of its own

@@ -133,6 +133,7 @@ const (
 	pagePresent = 1 << 63
 	pageSwapped = 1 << 62
 	pageOfFile  = 1 << 61
+	pageGuard   = 1 << 58 // MADV_GUARD_INSTALL: nothing is there, and a read fails
 )
 
 // pages calls each for every run of pages of m that are alike: worth reading or
@@ -155,7 +156,8 @@ func pages(pagemap *os.File, m Mapping, each func(start, end uint64, read bool))
 		}
 		for i := uint64(0); i < n; i += 8 {
 			e := binary.NativeEndian.Uint64(buf[i:])
-			read := e&pageSwapped != 0 || e&pagePresent != 0 && (m.anonymous() || e&pageOfFile == 0)
+			read := e&pageGuard == 0 &&
+				(e&pageSwapped != 0 || e&pagePresent != 0 && (m.anonymous() || e&pageOfFile == 0))
 			if read != last && at > from {
 				each(from, at, last)
 				from = at

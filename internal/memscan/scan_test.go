@@ -4,10 +4,13 @@ package memscan
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"fmt"
+	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,6 +40,7 @@ func TestFindsPlanted(t *testing.T) {
 		{"mmap", Anonymous},
 		{"shared mmap", Mapped},
 		{"page border", Anonymous},
+		{"before a guard page", Anonymous},
 		{"mapping border", Anonymous},
 		{"not dumped", Anonymous},
 		{"PROT_NONE", Anonymous},
@@ -55,6 +59,8 @@ func TestFindsPlanted(t *testing.T) {
 				require.Equal(t, c.kind, hits[0].Kind)
 			}
 			require.Positive(t, r.Threads)
+			require.Zero(t, r.Missed, "%v", r)
+			require.Empty(t, r.Misses)
 			tg.Resume()
 			tg.At("wiped")
 			r = tg.Scan(keySet(t, tg))
@@ -119,6 +125,66 @@ func TestPieces(t *testing.T) {
 				require.Equal(t, map[run]bool{{0, off, n, 0x1001 + uint64(at)}: true}, found)
 			}
 		}
+	}
+}
+
+// TestSearchAgainstWindows compares the search with the definition of a hit, by
+// windows, on memory full of pieces of needles.
+func TestSearchAgainstWindows(t *testing.T) {
+	random := mrand.New(mrand.NewPCG(1, 2))
+	for range 300 {
+		var s Set
+		for k := range 3 {
+			b := make([]byte, 16+random.IntN(60))
+			rand.Read(b)
+			if k == 0 { // a needle with runs and repetitions in it
+				b = slices.Concat(b, make([]byte, random.IntN(30)), b)
+			}
+			s.Message(fmt.Sprint(k), b)
+		}
+		m, err := newMatcher(&s)
+		require.NoError(t, err)
+		mem := make([]byte, 3000)
+		for at := 0; at < 2900; at += random.IntN(60) {
+			b := s.needles[random.IntN(3)].b
+			lo := random.IntN(len(b))
+			copy(mem[at:], b[lo:lo+random.IntN(len(b)-lo)])
+		}
+		type window struct{ needle, off, at int }
+		want, got := map[window]bool{}, map[window]bool{}
+		for k, n := range s.needles {
+			for off := range n.ok {
+				for at := 0; n.ok[off] && at+Window <= len(mem); at++ {
+					if bytes.Equal(mem[at:at+Window], n.b[off:off+Window]) {
+						want[window{k, off, at}] = true
+					}
+				}
+			}
+		}
+		found := map[run]bool{}
+		for from := 0; from < len(mem); from += 1000 {
+			m.search(mem, 0, from, from+1000, found)
+		}
+		for r := range found {
+			for i := 0; i+Window <= r.length; i++ {
+				if s.needles[r.needle].ok[r.off+i] {
+					got[window{r.needle, r.off + i, int(r.addr) + i}] = true
+				}
+			}
+		}
+		require.NotEmpty(t, want)
+		require.Equal(t, want, got)
+	}
+}
+
+// TestParseMapping: names with spaces, and lines that are none.
+func TestParseMapping(t *testing.T) {
+	m, err := parseMapping("7f00-7f10 rw-s 00000000 00:05 12   /dev/shm/a b (deleted)")
+	require.NoError(t, err)
+	require.Equal(t, Mapping{Start: 0x7f00, End: 0x7f10, Perms: "rw-s", Name: "/dev/shm/a b (deleted)", inode: 12}, m)
+	for _, line := range []string{"", "x", "7f10-7f00 rw-p 0 00:00 0 ", "7f00-7f10 rw-p 0 00:00 "} {
+		_, err := parseMapping(line)
+		require.Error(t, err, line)
 	}
 }
 
