@@ -303,7 +303,7 @@ func (tg *Target) kill() {
 	tg.endLoad()
 	tg.commands.Close()
 	tg.messages.Close()
-	if !tg.ended && tg.cmd.Process != nil {
+	if !tg.ended && tg.cmd != nil && tg.cmd.Process != nil {
 		_ = tg.cmd.Process.Kill()
 		_ = tg.cmd.Wait()
 	}
