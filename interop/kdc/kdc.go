@@ -121,7 +121,6 @@ func (r *Realm) Env() []string {
 		"KRB5_CONFIG=" + r.path("krb5.conf"),
 		"KRB5_KDC_PROFILE=" + r.path("kdc.conf"),
 		"KRB5_KTNAME=FILE:" + r.Keytab(),
-		"KRB5_CLIENT_KTNAME=FILE:" + r.Keytab(),
 		"KRB5CCNAME=FILE:" + r.CCache(),
 		"KRB5RCACHEDIR=" + r.path("rcache"),
 	}
