@@ -88,6 +88,7 @@ func (c *Cipher) Seal(ki, b, aad []byte) error {
 	if n < BlockSize {
 		return ErrIntegrity
 	}
+	defer c.settle()
 	if c.s.etm {
 		c.chain.encrypt(b[:n])
 		copy(b[n:], c.tag(ki, b[:n], aad))
@@ -95,7 +96,6 @@ func (c *Cipher) Seal(ki, b, aad []byte) error {
 		copy(b[n:], c.tag(ki, b[:n], aad))
 		c.chain.encrypt(b[:n])
 	}
-	c.chain.settle()
 	return nil
 }
 
@@ -115,21 +115,27 @@ func (c *Cipher) Open(ki, b, aad []byte) error {
 	if n < BlockSize {
 		return ErrIntegrity
 	}
+	defer c.settle()
 	if c.s.etm {
 		if subtle.ConstantTimeCompare(c.tag(ki, b[:n], aad), b[n:]) != 1 {
 			return ErrIntegrity
 		}
 		c.chain.decrypt(b[:n])
-		c.chain.settle()
 		return nil
 	}
 	c.chain.decrypt(b[:n])
-	c.chain.settle()
 	if subtle.ConstantTimeCompare(c.tag(ki, b[:n], aad), b[n:]) != 1 {
 		memsafe.Wipe(b)
 		return ErrIntegrity
 	}
 	return nil
+}
+
+// settle ends a message: nothing of it stays in c. The digest comes last, since
+// it goes over the vector registers too, where AES leaves a round key.
+func (c *Cipher) settle() {
+	c.chain.settle()
+	c.mac.scrub()
 }
 
 // tag computes the MAC of b, a plaintext or a ciphertext with its confounder:
@@ -155,6 +161,7 @@ func (c *Cipher) Sum(dst, kc []byte, parts ...[]byte) error {
 	if len(dst) != c.s.macSize {
 		return ErrKeySize
 	}
+	defer c.settle()
 	copy(dst, c.sum(kc, parts))
 	return nil
 }
@@ -165,6 +172,7 @@ func (c *Cipher) Verify(sum, kc []byte, parts ...[]byte) error {
 	if err := c.check(kc); err != nil {
 		return err
 	}
+	defer c.settle()
 	if subtle.ConstantTimeCompare(c.sum(kc, parts), sum) != 1 {
 		return ErrIntegrity
 	}

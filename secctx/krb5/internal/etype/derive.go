@@ -61,12 +61,14 @@ func dk(dst, key, label []byte) error {
 	if err != nil {
 		return ErrKeySize
 	}
+	defer rinse()
 	defer wipeObject(b)
 	block := nfold(label, BlockSize)
 	defer memsafe.Wipe(block)
-	for len(dst) > 0 {
+	for len(dst) > 0 { // of whole blocks: keys of 16 or 32 bytes
 		b.Encrypt(block, block)
-		dst = dst[copy(dst, block):]
+		CopyKey(dst[:BlockSize], block)
+		dst = dst[BlockSize:]
 	}
 	return nil
 }
@@ -84,5 +86,5 @@ func (s *suite) kdf(dst, key, label []byte) {
 	msg = binary.BigEndian.AppendUint32(msg, uint32(len(dst)*8))
 	m.begin(key)
 	m.write(msg)
-	copy(dst, m.end(key))
+	CopyKey(dst, m.end(key)[:len(dst)])
 }

@@ -11,8 +11,8 @@ import (
 // crypto/hmac keeps the key in objects that cannot be wiped, and allocates for
 // each message. One goroutine at a time.
 //
-// The pads and the states behind them are worth the key. They exist only
-// between begin and end, in this struct and in the digest; end clears both.
+// The pads and the states behind them are worth the key. They exist only from
+// begin to scrub, in this struct and in the digest.
 type mac struct {
 	h    hash.Hash
 	size int // bytes of one block of h
@@ -32,14 +32,13 @@ func (m *mac) begin(key []byte) { m.feed(key, 0x36) }
 // the suite is usable.
 func (m *mac) write(p []byte) { _, _ = m.h.Write(p) }
 
-// end returns the full HMAC, valid until the next begin, and forgets the key.
+// end returns the full HMAC, valid until the next begin. The caller must scrub
+// before it returns.
 func (m *mac) end(key []byte) []byte {
 	inner := m.h.Sum(m.sum[:0])
 	m.feed(key, 0x5c)
 	m.write(inner)
-	full := m.h.Sum(m.sum[:0])
-	m.scrub()
-	return full
+	return m.h.Sum(m.sum[:0])
 }
 
 func (m *mac) feed(key []byte, with byte) {
@@ -54,11 +53,15 @@ func (m *mac) feed(key []byte, with byte) {
 	m.write(pad)
 }
 
-// scrub clears the pad and, in the digest, its state and its buffered block.
+// scrub clears the pad and, in the digest, its state and its buffered block. It
+// runs the digest over zeros first: that leaves nothing of the message or of
+// the key in the vector registers, where a signal that comes later would find
+// it and save it in memory.
 func (m *mac) scrub() {
 	memsafe.Wipe(m.pad[:])
 	m.h.Reset()
-	m.write(m.pad[:m.size-1]) // of zeros, one byte short so that it is buffered
+	m.write(m.pad[:m.size])   // one block, worked on
+	m.write(m.pad[:m.size-1]) // and one that is only buffered
 	m.h.Reset()
 }
 

@@ -299,3 +299,19 @@ func TestStatusCodes(t *testing.T) {
 	}
 	require.NoError(t, info(0))
 }
+
+// TestLockedMemory: a session locks at most 256 bytes, used or not, so that
+// 10,000 fit into a third of an 8 MiB limit.
+func TestLockedMemory(t *testing.T) {
+	eachID(t, func(t *testing.T, id etype.ID) {
+		pool := newPool(t)
+		a, b := one(t, pool, id, true), one(t, pool, id, false)
+		for _, conf := range []bool{true, false} {
+			tok, err := a.Wrap(nil, conf)
+			require.NoError(t, err)
+			_, _, err = b.Unwrap(tok)
+			require.NoError(t, err)
+		}
+		require.LessOrEqual(t, pool.InUse(), 2*256)
+	})
+}

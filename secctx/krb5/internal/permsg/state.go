@@ -59,7 +59,9 @@ func (s *Session) Export(dst []byte) ([]byte, error) {
 	dst = binary.BigEndian.AppendUint64(dst, s.out.next)
 	dst = binary.BigEndian.AppendUint64(dst, w.next)
 	dst = binary.BigEndian.AppendUint64(dst, w.seen)
-	memsafe.Do(func() { dst = append(dst, mem...) })
+	n := len(dst)
+	dst = dst[:n+len(mem)]
+	etype.CopyKey(dst[n:], mem)
 	s.end()
 	return dst, nil
 }
@@ -97,7 +99,7 @@ func Restore(pool *memsafe.Pool, state []byte) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	memsafe.Do(func() { copy(mem.Bytes(), state[stateHead:]) })
+	etype.CopyKey(mem.Bytes(), state[stateHead:])
 	s := build(mem, Params{
 		Initiator:      f&stateInitiator != 0,
 		AcceptorSubkey: f&stateAcceptorSubkey != 0,
