@@ -44,7 +44,7 @@ func (a *acceptance) answer(c *secContext) ([]byte, error) {
 		initiator: &name{principal: a.ticket.Client, mn: true},
 		acceptor:  &name{principal: a.service, mn: true},
 		flags:     a.flags() & peerFlags,
-		expires:   a.ticket.EndTime.Add(a.p.config.ClockSkew).Truncate(time.Second),
+		expires:   wholeSecond(a.ticket.EndTime.Add(a.p.config.ClockSkew)),
 	}
 	if a.setup.bound {
 		f.flags |= gssapi.ContextFlagChannelBound
@@ -56,6 +56,9 @@ func (a *acceptance) answer(c *secContext) ([]byte, error) {
 	c.establish(f, s)
 	return out, nil
 }
+
+// wholeSecond is what the interprocess token can hold of a time.
+func wholeSecond(t time.Time) time.Time { return time.Unix(t.Unix(), 0) }
 
 // newSubkey makes the acceptor's subkey, of the type of the key that the
 // initiator offered, and puts it into key; nil where it is not wanted.

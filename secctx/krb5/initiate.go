@@ -1,8 +1,6 @@
 package krb5
 
 import (
-	"time"
-
 	"github.com/golang-auth/go-gssapi/v3"
 
 	"github.com/sealctx/sealctx/memsafe"
@@ -40,9 +38,9 @@ func (c *secContext) initiate(tok []byte) ([]byte, error) {
 		initiator: &name{principal: ticket.client, mn: true},
 		acceptor:  &name{principal: ticket.service, mn: true},
 		flags:     s.flags&requestFlags | gssapi.ContextFlagConf | gssapi.ContextFlagInteg,
-		expires:   ticket.end.Truncate(time.Second),
+		expires:   wholeSecond(ticket.end),
 	}
-	if limit := c.p.now().Add(s.lifetime).Truncate(time.Second); s.lifetime > 0 && limit.Before(s.result.expires) {
+	if limit := wholeSecond(c.p.now().Add(s.lifetime)); s.lifetime > 0 && limit.Before(s.result.expires) {
 		s.result.expires = limit
 	}
 	out, err := c.request(ticket, sub)

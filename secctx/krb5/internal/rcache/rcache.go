@@ -270,7 +270,7 @@ func (c *Cache) lockLinked() error {
 // holds the lock makes others fail and not hang.
 func (c *Cache) lock() error {
 	deadline := time.Now().Add(LockTimeout)
-	for wait := 20 * time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
+	for wait := 20 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
 		err := unix.Flock(int(c.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:

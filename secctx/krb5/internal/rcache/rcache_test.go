@@ -26,7 +26,7 @@ const (
 )
 
 // racers is how many authenticators the racing processes fight over.
-const racers = 2000
+const racers = 500
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVar) {
@@ -198,8 +198,8 @@ func TestFull(t *testing.T) {
 
 // TestSpread: two thirds of the capacity can be used before one window is full.
 func TestSpread(t *testing.T) {
-	c := open(t, 1<<16)
-	for i := range 1 << 16 * 2 / 3 {
+	c := open(t, 1<<14)
+	for i := range 1 << 14 * 2 / 3 {
 		require.NoError(t, c.Insert(authenticator(i), start, start.Add(time.Minute)))
 	}
 }

@@ -1,0 +1,25 @@
+package krb5
+
+import (
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+)
+
+// SetNow gives the provider another clock. Set it before the provider is used.
+func (p *Provider) SetNow(now func() time.Time) { p.now = now }
+
+// LockedBytes is how much locked memory is in use.
+func (p *Provider) LockedBytes() int {
+	n := 0
+	for _, pool := range p.arena.list() {
+		n += pool.InUse()
+	}
+	return n
+}
+
+// Pending returns copies of the keys that an initiator holds while it waits.
+func Pending(sc gssapi.SecContext) (key, subkey []byte) {
+	s := sc.(*secContext).secrets
+	return append([]byte(nil), s.key.Bytes()...), append([]byte(nil), s.subkey.Bytes()...)
+}
