@@ -150,44 +150,58 @@ func parseExported(b []byte) (f facts, state []byte, err error) {
 		return bad("expiry")
 	}
 	f.flags, f.expires = gssapi.ContextFlag(flags), time.Unix(int64(expires), 0)
-	if f.initiator = readExportedName(&s); f.initiator == nil {
-		return bad("initiator's name")
+	names := readNames(&s)
+	if names == nil {
+		return bad("names")
 	}
-	if f.acceptor = readExportedName(&s); f.acceptor == nil {
-		return bad("acceptor's name")
-	}
+	f.initiator, f.acceptor = &names[0], &names[1]
 	return f, s, nil
 }
 
-// readExportedName returns nil if there is no name.
-func readExportedName(s *cryptobyte.String) *name {
-	n := &name{mn: true}
-	p := &n.principal
-	var nameType uint32
-	var parts uint8
-	if !s.ReadUint32(&nameType) || !readText(s, &p.Realm) || p.Realm == "" ||
-		!s.ReadUint8(&parts) || parts == 0 || parts > kmsg.MaxParts {
+// readNames reads initiator and acceptor, nil if they are not there. All their
+// text is one string: an import is mostly allocations.
+func readNames(s *cryptobyte.String) *[2]name {
+	rest := *s
+	if !skipName(&rest) || !skipName(&rest) {
 		return nil
 	}
-	p.Type = int32(nameType)
-	p.Parts = make([]string, parts)
-	for i := range p.Parts {
-		if !readText(s, &p.Parts[i]) {
+	text := string((*s)[:len(*s)-len(rest)]) // no further: behind it are keys
+	*s = rest
+	names := new([2]name)
+	for i := range names {
+		names[i].mn = true
+		p := &names[i].principal
+		text = cutName(p, text)
+		if p.Realm == "" || p.Check() != nil {
 			return nil
 		}
 	}
-	if p.Check() != nil {
-		return nil
-	}
-	return n
+	return names
 }
 
-func readText(s *cryptobyte.String, v *string) bool {
-	var n uint16
-	var b []byte
-	if !s.ReadUint16(&n) || n > kmsg.MaxName || !s.ReadBytes(&b, int(n)) {
-		return false
+func skipName(s *cryptobyte.String) bool {
+	var text cryptobyte.String
+	var parts uint8
+	ok := s.Skip(4) && s.ReadUint16LengthPrefixed(&text) && s.ReadUint8(&parts) && parts <= kmsg.MaxParts
+	for range parts {
+		ok = ok && s.ReadUint16LengthPrefixed(&text)
 	}
-	*v = string(b)
-	return true
+	return ok
+}
+
+// cutName takes a name that skipName has stepped over from the front of text.
+func cutName(p *kmsg.Principal, text string) (rest string) {
+	p.Type = int32(uint32(text[0])<<24 | uint32(text[1])<<16 | uint32(text[2])<<8 | uint32(text[3]))
+	p.Realm, text = cutText(text[4:])
+	p.Parts = make([]string, text[0])
+	text = text[1:]
+	for i := range p.Parts {
+		p.Parts[i], text = cutText(text)
+	}
+	return text
+}
+
+func cutText(text string) (s, rest string) {
+	n := 2 + int(text[0])<<8 + int(text[1])
+	return text[2:n], text[n:]
 }
