@@ -1,0 +1,149 @@
+package seal
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+)
+
+// A State is how an authentic token stands.
+type State uint8
+
+// The states of a token.
+const (
+	Outstanding State = 1 // it can be opened
+	Spent       State = 2 // it was opened, cancelled or taken back
+	Expired     State = 3 // nobody opened it in time
+)
+
+func (s State) String() string {
+	switch s {
+	case Outstanding:
+		return "outstanding"
+	case Spent:
+		return "spent"
+	case Expired:
+		return "expired"
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// Status authenticates a token and tells how it stands, without spending it and
+// whoever it is for. What it says of an outstanding token may be over by the
+// time it is read. Errors: ErrDefective, ErrUnavailable.
+func (h *Host) Status(b []byte) (Header, State, error) {
+	return h.status(b, func(*token.Token) error { return nil })
+}
+
+// StatusFor is Status for a peer of the agent: ErrUnauthorized unless it is the
+// token's exporter or audience.
+func (h *Host) StatusFor(p Peer, b []byte) (Header, State, error) {
+	return h.status(b, func(t *token.Token) error { return forAudience(t, t.Exporter == p.UID || p.is(t.Audience)) })
+}
+
+func (h *Host) status(b []byte, may func(*token.Token) error) (Header, State, error) {
+	t, err := token.Parse(b)
+	if err != nil {
+		return Header{}, 0, ErrDefective
+	}
+	e, err := h.epochOf(&t)
+	if err != nil {
+		return Header{}, 0, err
+	}
+	defer e.Release()
+	plain, err := h.authenticate(e, &t)
+	if err != nil {
+		return Header{}, 0, err
+	}
+	plain.Wipe()
+	if err := may(&t); err != nil {
+		return Header{}, 0, err
+	}
+	head, err := Inspect(b)
+	if err != nil {
+		return Header{}, 0, err
+	}
+	state, err := h.state(e, &t)
+	return head, state, err
+}
+
+// state asks the clock before the register: a token that expires between the
+// two is outstanding.
+func (h *Host) state(e *keyring.Epoch, t *token.Token) (State, error) {
+	timely := h.inTime(e, t)
+	if timely != nil && !errors.Is(timely, ErrExpired) {
+		return 0, timely
+	}
+	held, err := e.Holds(keyring.Slot{Index: t.Slot, Word: t.Word})
+	switch {
+	case errors.Is(err, keyring.ErrRetired):
+		return 0, ErrDefective
+	case err != nil:
+		return 0, unavailable(err)
+	case timely != nil:
+		return Expired, nil
+	case held:
+		return Outstanding, nil
+	}
+	return Spent, nil
+}
+
+// epochOf finds the epoch of a token: ErrDefective where there is none alive.
+func (h *Host) epochOf(t *token.Token) (*keyring.Epoch, error) {
+	e, err := h.ring.Epoch(t.Epoch)
+	switch {
+	case err == nil:
+		return e, nil
+	case errors.Is(err, keyring.ErrUnknown), errors.Is(err, keyring.ErrRetired):
+		return nil, ErrDefective
+	}
+	return nil, unavailable(err)
+}
+
+// CancelFor gives back the slot of a reservation that was never sealed, for the
+// peer of the agent that made it. start is the Grant's. The commitment in it
+// shows that it is one of ours. Errors: ErrDefective, ErrUnauthorized,
+// ErrSpent, ErrUnavailable.
+func (h *Host) CancelFor(p Peer, start []byte) error {
+	head, commitment, err := token.ParseHeader(start)
+	if err != nil || len(commitment) != token.CommitmentSize {
+		return ErrDefective
+	}
+	t := &token.Token{Header: head, Bound: start[:len(start)-len(commitment)], Commitment: commitment}
+	e, err := h.epochOf(t)
+	if err != nil {
+		return err
+	}
+	defer e.Release()
+	// The commitment that it should have is worth as much as a key.
+	want, err := h.pool.Alloc(token.CommitmentSize)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer want.Wipe()
+	err = e.Derive(t.Bound, keyring.Output{Label: token.ComLabel, Key: want.Bytes()})
+	switch {
+	case errors.Is(err, keyring.ErrRetired):
+		return ErrDefective
+	case err != nil:
+		return unavailable(err)
+	case subtle.ConstantTimeCompare(want.Bytes(), commitment) != 1:
+		return ErrDefective
+	}
+	if err := forExporter(t, p.UID); err != nil {
+		return err
+	}
+	err = e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word})
+	switch {
+	case errors.Is(err, keyring.ErrSpent):
+		return ErrSpent
+	case errors.Is(err, keyring.ErrRetired):
+		return ErrDefective
+	case err != nil:
+		return unavailable(err)
+	}
+	return nil
+}
