@@ -1,5 +1,5 @@
 // Package etype implements the four AES encryption types of Kerberos 5 over
-// the standard library's AES, SHA and HMAC's definition:
+// AES and SHA of the standard library:
 //
 //	17  aes128-cts-hmac-sha1-96      RFC 3962
 //	18  aes256-cts-hmac-sha1-96      RFC 3962

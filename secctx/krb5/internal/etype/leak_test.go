@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 		"cipher":         func(v *memscan.Victim) { leakVictim(v, cipherWiped) },
 		"AES not wiped":  func(v *memscan.Victim) { leakVictim(v, cipherKept) },
 		"MAC not ended":  func(v *memscan.Victim) { leakVictim(v, macKept) },
+		"FIPS only":      fipsVictim,
 	})
 }
 
