@@ -14,6 +14,7 @@ const (
 	eventReserved    = "token reserved"
 	eventNotReserved = "reservation refused"
 	eventOpened      = "token opened"
+	eventTakenBack   = "token taken back"
 	eventRefused     = "token refused"
 )
 
@@ -29,9 +30,9 @@ func (h *Host) notReserved(head *token.Header, reason error) {
 	}
 }
 
-func (h *Host) opened(t *token.Token) {
+func (h *Host) opened(t *token.Token, event string) {
 	if h.logs(slog.LevelInfo) {
-		h.log.Info(eventOpened, headerAttrs(t)...)
+		h.log.Info(event, headerAttrs(t)...)
 	}
 }
 

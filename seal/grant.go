@@ -3,6 +3,7 @@ package seal
 import (
 	"crypto/rand"
 	"io"
+	"log/slog"
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/memsafe"
@@ -55,6 +56,19 @@ type Peer struct {
 	Groups   []uint32 // the primary one and the others
 	Services []string // the names that the policy gives it
 	Process  Audience // of kind Process; zero if unknown
+
+	// Log gets the audit events of what this peer asks. Nil: the host's log.
+	Log *slog.Logger
+}
+
+// logging is the host with its events going to the peer's log.
+func (h *Host) logging(p *Peer) *Host {
+	if p.Log == nil {
+		return h
+	}
+	c := *h
+	c.log = p.Log
+	return &c
 }
 
 // is reports whether the peer belongs to an audience.
@@ -87,15 +101,15 @@ func (h *Host) ReserveFor(p Peer, req Request) (*Grant, error) {
 	if req.Audience == (Audience{}) {
 		req.Audience = User(p.UID)
 	}
-	return h.grant(p.UID, req)
+	return h.logging(&p).grant(p.UID, req)
 }
 
 // OpenFor is Open for a peer of the agent.
 func (h *Host) OpenFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, func(t *token.Token) error { return forAudience(t, p.is(t.Audience)) })
+	return h.logging(&p).open(b, format, func(t *token.Token) error { return forAudience(t, p.is(t.Audience)) })
 }
 
 // TakeBackFor is TakeBack for a peer of the agent.
 func (h *Host) TakeBackFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, func(t *token.Token) error { return forExporter(t, p.UID) })
+	return h.logging(&p).redeem(b, format, eventTakenBack, func(t *token.Token) error { return forExporter(t, p.UID) })
 }

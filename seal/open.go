@@ -17,12 +17,16 @@ func (h *Host) Open(b []byte, format string) (*memsafe.Secret, error) {
 
 // TakeBack is described at Sealer.
 func (h *Host) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, h.mayTakeBack)
+	return h.redeem(b, format, eventTakenBack, h.mayTakeBack)
 }
 
-// open authenticates, authorizes, claims: in this order, so that nothing but a
-// token's own audience in its own time can spend it.
 func (h *Host) open(b []byte, format string, may func(*token.Token) error) (*memsafe.Secret, error) {
+	return h.redeem(b, format, eventOpened, may)
+}
+
+// redeem authenticates, authorizes, claims: in this order, so that nothing but a
+// token's own audience in its own time can spend it.
+func (h *Host) redeem(b []byte, format, event string, may func(*token.Token) error) (*memsafe.Secret, error) {
 	t, err := token.Parse(b)
 	if err != nil {
 		return nil, h.defective(nil, "malformed")
@@ -44,7 +48,7 @@ func (h *Host) open(b []byte, format string, may func(*token.Token) error) (*mem
 		h.refused(&t, err.Error())
 		return nil, err
 	}
-	h.opened(&t)
+	h.opened(&t, event)
 	return plain, nil
 }
 
