@@ -1,0 +1,30 @@
+#!/bin/sh
+# Runs every fuzz target of the module in turn, each for a while.
+#
+#   fuzz/run.sh [FUZZTIME [TARGET...]]     30s by default; a target: FuzzParse
+#
+# A failing input is kept in the target's testdata/fuzz, and the run goes on.
+set -eu
+cd "$(dirname "$0")/.."
+time=${1:-30s}
+[ $# -eq 0 ] || shift
+fuzz/coverage.sh
+
+failed=
+found=0
+for package in $(go list ./...); do
+	dir=$(go list -f '{{.Dir}}' "$package")
+	for target in $(grep -h -o '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go 2>/dev/null | cut -d' ' -f2 | sort -u); do
+		case " $* " in
+		"  " | *" $target "*) ;;
+		*) continue ;;
+		esac
+		found=$((found + 1))
+		echo "== ${package#github.com/sealctx/sealctx/} $target"
+		# Minimizing what is only interesting would take most of a short run.
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" || failed="$failed $target"
+	done
+done
+[ "$found" -gt 0 ] || { echo "fuzz: no targets" >&2; exit 1; }
+[ -z "$failed" ] || { echo "fuzz: failed:$failed" >&2; exit 1; }
+echo "fuzz: $found targets, $time each"
