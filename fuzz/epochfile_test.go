@@ -21,11 +21,12 @@ import (
 
 // The bits of FuzzEpochFile's keep: what is put right again after the change.
 const (
-	keepBoot   = 1 << iota // the boot id
-	keepPlace              // device and inode
-	keepKey                // the host key
-	keepMAC                // the MAC, under the key that is there
-	otherInode             // but the inode is another file's
+	keepBoot    = 1 << iota // the boot id
+	keepPlace               // device and inode
+	keepKey                 // the host key
+	keepMAC                 // the MAC, under the key that is there
+	otherInode              // but the inode is another file's
+	otherDevice             // but the device is another filesystem's
 )
 
 // recordSize is how much of the file the fuzzer writes, at most.
@@ -52,6 +53,7 @@ func FuzzEpochFile(f *testing.F) {
 	f.Add(xor(256, 1^2), int16(0), uint8(all), "epoch-0000000000000001")                 // closed
 	f.Add(xor(256, append([]byte{1 ^ 2}, xor(23, 1)...)...), int16(0), uint8(all), "epoch-0000000000000001")
 	f.Add([]byte{}, int16(0), uint8(all|otherInode), "epoch-0000000000000001")
+	f.Add([]byte{}, int16(0), uint8(all|otherDevice), "epoch-0000000000000001")
 	for _, grow := range []int16{-32768, -4096, -513, -512, -8, -1, 1, 8, 4096} {
 		f.Add([]byte{}, grow, uint8(all), "epoch-0000000000000001")
 	}
@@ -133,6 +135,9 @@ func putRight(t *testing.T, file, image []byte, st *syscall.Stat_t, keep uint8) 
 	if keep&keepPlace != 0 {
 		binary.BigEndian.PutUint64(file[42:], uint64(st.Dev))
 		binary.BigEndian.PutUint64(file[50:], st.Ino)
+	}
+	if keep&otherDevice != 0 {
+		file[49] ^= 1
 	}
 	if keep&otherInode != 0 {
 		file[57] ^= 1
