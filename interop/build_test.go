@@ -17,10 +17,14 @@ type maker string
 const (
 	mit     maker = "mit"
 	heimdal maker = "heimdal"
+	golang  maker = "go"
 )
 
-// makers are the C libraries.
-var makers = []maker{mit, heimdal}
+// libraries are the makers that have a peer in C; makers are all.
+var (
+	libraries = []maker{mit, heimdal}
+	makers    = []maker{mit, heimdal, golang}
+)
 
 // module is the name of the library's pkg-config module.
 func (m maker) module() string {
@@ -34,7 +38,7 @@ func (m maker) module() string {
 // takes such a skip for a failure.
 func (m maker) need(t *testing.T) {
 	t.Helper()
-	if exec.Command("pkg-config", "--exists", m.module()).Run() != nil {
+	if m != golang && exec.Command("pkg-config", "--exists", m.module()).Run() != nil {
 		t.Skipf("pkg-config does not know %s (Debian: libkrb5-dev, heimdal-multidev)", m.module())
 	}
 }
@@ -68,18 +72,24 @@ func buildCPeer(t *testing.T, m maker) string {
 	})
 }
 
-// buildNode compiles the Go node over the library.
+// tags are the build tags of a node; MIT's needs none.
+var tags = map[maker]string{heimdal: "heimdal", golang: "nolibrary"}
+
+// buildNode compiles the Go node over the maker's mechanism.
 func buildNode(t *testing.T, m maker, flags ...string) string {
 	m.need(t)
 	name := "node-" + string(m) + strings.Join(flags, "")
 	return build(t, name, func(out string) *exec.Cmd {
 		args := append([]string{"build", "-o", out}, flags...)
-		if m == heimdal {
-			args = append(args, "-tags", "heimdal")
+		if tag, ok := tags[m]; ok {
+			args = append(args, "-tags", tag)
 		}
 		cmd := exec.Command("go", append(args, "./node")...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-		if m == heimdal {
+		switch {
+		case m == golang && len(flags) == 0:
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the race detector needs cgo
+		case m == heimdal:
 			// The define makes cgo's flags differ between the libraries: the
 			// build cache goes by them, and not by what pkg-config answers.
 			cmd.Env = append(cmd.Env, "CGO_CFLAGS=-O2 -g -DHEIMDAL", "PKG_CONFIG_PATH="+absolute("heimdal"))

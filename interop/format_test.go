@@ -55,7 +55,7 @@ func TestForeignFormat(t *testing.T) {
 }
 
 // formats are the nodes' own names of their plain formats.
-var formats = map[maker]string{mit: "mit/1/amd64", heimdal: "heimdal/7/amd64"}
+var formats = map[maker]string{mit: "mit/1/amd64", heimdal: "heimdal/7/amd64", golang: "sealctx-krb5/1"}
 
 // TestBadTokens shows on real contexts that bytes which are no authentic token
 // never reach the library's parser, and spend nothing: a bit flipped in every

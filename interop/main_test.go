@@ -11,9 +11,11 @@ import (
 // user is the realm's one user; "localhost" is where its services are.
 const user = "alice"
 
-// The one realm of this test binary, and the directory for what it builds.
+// The one realm of this test binary, a credential cache of its user that holds
+// a ticket for every service, and the directory for what the tests build.
 var (
 	realm    *kdc.Realm
+	tickets  string
 	buildDir string
 )
 
@@ -41,6 +43,9 @@ func runAll(m *testing.M) (int, error) {
 	}
 	defer realm.Stop()
 	if err := realm.Populate(user); err != nil {
+		return 0, err
+	}
+	if tickets, err = realm.Tickets(user); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil

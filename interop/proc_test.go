@@ -136,6 +136,9 @@ func cpeer(t *testing.T, m maker) *proc {
 func nodes(t *testing.T, m maker, count int, args ...string) []*proc {
 	t.Helper()
 	path, env := buildNode(t, m, raceFlags...), sealerEnv(t)
+	if m == golang {
+		env = append(env, "KRB5CCNAME=FILE:"+tickets)
+	}
 	all := make([]*proc, count)
 	for i := range all {
 		all[i] = node(t, path, fmt.Sprintf("%s-%c", m, 'A'+i), env, args...)

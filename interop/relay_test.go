@@ -19,7 +19,7 @@ const window = 64
 // one; the exporter's handle has to be dead, and the token good for one import.
 func TestRelay(t *testing.T) {
 	for _, library := range makers {
-		for _, initiator := range makers {
+		for _, initiator := range libraries {
 			t.Run("library="+string(library)+"/initiator="+string(initiator), func(t *testing.T) {
 				n := nodes(t, library, 3)
 				relay(t, n, cpeer(t, initiator), func(holder *proc, token string) {

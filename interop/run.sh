@@ -18,6 +18,7 @@ needs() {
 	krb5-user which kinit
 	krb5-gss-samples which gss-client
 	python3-gssapi /usr/bin/python3 -c "import gssapi"
+	python3-cryptography /usr/bin/python3 -c "import cryptography"
 	EOF
 }
 

@@ -21,7 +21,7 @@ func take(p *proc) string {
 // the other direction: what the holders make, the peer sees as one stream.
 func TestWindow(t *testing.T) {
 	for _, library := range makers {
-		for _, peerMaker := range makers {
+		for _, peerMaker := range libraries {
 			for _, kind := range []string{"W", "S", "M"} {
 				t.Run(fmt.Sprintf("library=%s/initiator=%s/kind=%s", library, peerMaker, kind), func(t *testing.T) {
 					n := nodes(t, library, 2)

@@ -32,7 +32,8 @@ wire_kind(uint64_t n)
 size_t
 wire_message(uint8_t *m, char direction, uint64_t n)
 {
-	size_t len = 9 + (size_t)(n * 37 % 997);
+	size_t len = n < WIRE_LARGE ? 9 + (size_t)(n * 37 % 997) :
+	    WIRE_MESSAGE_MAX;
 
 	m[0] = (uint8_t)direction;
 	wire_put32(m + 1, (uint32_t)(n >> 32));

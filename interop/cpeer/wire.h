@@ -11,7 +11,8 @@
 
 #define WIRE_HEAD 5
 #define WIRE_MAX (128u << 10)	/* longest body of a frame */
-#define WIRE_MESSAGE_MAX 1005	/* longest message: 9 + 996 */
+#define WIRE_MESSAGE_MAX 65536	/* longest message */
+#define WIRE_LARGE (UINT64_C(1) << 40)	/* number from which all are that long */
 
 /* Kinds of frames. */
 #define WIRE_TOKEN 'T'

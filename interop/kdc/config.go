@@ -53,7 +53,7 @@ const kdcConf = `[kdcdefaults]
 // configure writes the files that name the KDC's port.
 func (r *Realm) configure(port int) error {
 	var names []string
-	for _, n := range []int{18, 17, 20, 19} {
+	for _, n := range numbers {
 		names = append(names, enctypes[n])
 	}
 	files := map[string]string{

@@ -39,7 +39,7 @@ var (
 	ErrStart = errors.New("kdc: not answering")
 )
 
-// Enctypes are the encryption types of the realm, by the names that both MIT
+// enctypes are the encryption types of the realm, by the names that both MIT
 // and Heimdal read in krb5.conf, keyed by their numbers (RFC 3962, RFC 8009).
 var enctypes = map[int]string{
 	17: "aes128-cts-hmac-sha1-96",
@@ -47,6 +47,12 @@ var enctypes = map[int]string{
 	19: "aes128-cts-hmac-sha256-128",
 	20: "aes256-cts-hmac-sha384-192",
 }
+
+// numbers are their numbers, the most usual one first.
+var numbers = []int{18, 17, 20, 19}
+
+// service is the service of an encryption type, see [Realm.Populate].
+func service(n int) string { return fmt.Sprintf("e%d/localhost", n) }
 
 // Enctype names an encryption type; the empty string for a number that the
 // realm does not have.
@@ -183,6 +189,22 @@ func (r *Realm) add(name, enctype string, further ...string) error {
 	return nil
 }
 
+// Tickets is Login into a cache of its own, filled with tickets for all services
+// that [Realm.Populate] makes, and answers its path: for initiators that do not
+// talk to the KDC.
+func (r *Realm) Tickets(user string) (string, error) {
+	cache := r.path("ccache-tickets")
+	if _, err := r.run("kinit", "-k", "-t", r.Keytab(), "-c", cache, user); err != nil {
+		return "", err
+	}
+	services := []string{"-c", cache}
+	for _, n := range numbers {
+		services = append(services, service(n))
+	}
+	_, err := r.run("kvno", services...)
+	return cache, err
+}
+
 // Login fills the credential cache with a ticket for the user, by the keytab.
 func (r *Realm) Login(user string) error {
 	_, err := r.run("kinit", "-k", "-t", r.Keytab(), "-c", r.CCache(), user)
@@ -283,8 +305,8 @@ func (r *Realm) Stop() {
 // logged in, and for each encryption type one service, e17/localhost to
 // e20/localhost.
 func (r *Realm) Populate(user string) error {
-	for _, n := range []int{17, 18, 19, 20} {
-		if err := r.AddService(fmt.Sprintf("e%d/localhost", n), enctypes[n]); err != nil {
+	for _, n := range numbers {
+		if err := r.AddService(service(n), enctypes[n]); err != nil {
 			return err
 		}
 	}

@@ -32,10 +32,13 @@ type node struct {
 // rather than hanging it.
 const patience = time.Minute
 
-func newNode(provider, format string, seal bool, socket string) (*node, error) {
-	p, err := bare(provider)
+func newNode(m mechanism, format string, seal, leak bool, socket string) (*node, error) {
+	p, err := bare(m)
 	if err != nil {
 		return nil, err
+	}
+	if leak {
+		p = &leaky{Provider: p}
 	}
 	n := &node{inner: &counted{Provider: p}}
 	n.provider = n.inner

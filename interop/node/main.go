@@ -1,7 +1,8 @@
 // Node is a process of the interop tests that uses GSS-API through Go: through
-// go-gssapi-c over MIT or Heimdal, whichever it was built against, or through
-// sealctx's own mechanism; wrapped by secctx unless told otherwise. It holds one
-// context at a time, and hands it to another node together with the connection.
+// go-gssapi-c over MIT or Heimdal, whichever it was built against, or, built with
+// the tag nolibrary, through sealctx's own mechanism; wrapped by secctx unless
+// told otherwise. It holds one context at a time, and hands it to another node
+// together with the connection.
 //
 // It obeys one command a line on its standard input and answers each with one
 // line, "ok ..." or "error ...":
@@ -39,13 +40,16 @@ import (
 )
 
 func main() {
-	provider := flag.String("provider", providerC, "the mechanism: c, or go")
 	plain := flag.Bool("plain", false, "do not seal: the provider bare")
+	leak := flag.Bool("leak", false, "keep a copy of each plain token")
 	format := flag.String("format", defaultFormat, "name of the plain format, secctx.Config.Format")
+	var m mechanism
+	flag.BoolVar(&m.noSubkey, "no-subkey", false, "accept without a subkey of one's own (only sealctx's mechanism)")
+	flag.DurationVar(&m.skew, "skew", 0, "clock skew (only sealctx's mechanism)")
 	socket := flag.String("socket", "", "path at which to receive contexts; empty: none")
 	flag.Parse()
 
-	n, err := newNode(*provider, *format, !*plain, *socket)
+	n, err := newNode(m, *format, !*plain, *leak, *socket)
 	if err == nil {
 		err = n.obeyAll(os.Stdin, os.Stdout)
 	}

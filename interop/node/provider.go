@@ -1,19 +1,13 @@
 package main
 
 import (
-	"fmt"
+	"bytes"
+	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
 
-	gssapic "github.com/golang-auth/go-gssapi-c"
-
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
-)
-
-// The providers that -provider names.
-const (
-	providerC = "c"
 )
 
 // counted is a provider that counts the calls of its ImportSecContext, which
@@ -28,13 +22,34 @@ func (c *counted) ImportSecContext(b []byte) (gssapi.SecContext, error) {
 	return c.Provider.ImportSecContext(b)
 }
 
-// bare makes the provider that a node wraps.
-func bare(name string) (gssapi.Provider, error) {
-	switch name {
-	case providerC:
-		return gssapi.NewProvider(gssapic.LIBID)
-	}
-	return nil, fmt.Errorf("no provider %q", name)
+// leaky makes contexts that keep a copy of the plain token that they export:
+// what a scan of this process has to find.
+type leaky struct {
+	gssapi.Provider
+	kept []byte
+}
+
+func (l *leaky) AcceptSecContext(o ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
+	sc, err := l.Provider.AcceptSecContext(o...)
+	return &leakyContext{sc, l}, err
+}
+
+type leakyContext struct {
+	gssapi.SecContext
+	to *leaky
+}
+
+func (c *leakyContext) Export() ([]byte, error) {
+	token, err := c.SecContext.Export()
+	c.to.kept = bytes.Clone(token)
+	return token, err
+}
+
+// mechanism is what can be set of sealctx's own mechanism, which reads no
+// krb5.conf.
+type mechanism struct {
+	noSubkey bool          // accept without a subkey of one's own
+	skew     time.Duration // 0: the mechanism's default
 }
 
 // wrapped makes the provider that a node uses: sealed by this host's keyring.

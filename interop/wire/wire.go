@@ -48,10 +48,17 @@ const (
 // frame is cut short.
 var ErrFrame = errors.New("wire: bad frame")
 
+// Large is the number from which messages are 64 KiB long.
+const Large = 1 << 40
+
 // Message is message number n of a stream: direction, number (8 bytes,
-// big-endian), then 0 to 996 bytes of filling.
+// big-endian), then 0 to 996 bytes of filling, or as many as make 64 KiB.
 func Message(d Direction, n uint64) []byte {
-	m := make([]byte, 9+n*37%997)
+	size := 9 + n*37%997
+	if n >= Large {
+		size = 64 << 10
+	}
+	m := make([]byte, size)
 	m[0] = byte(d)
 	binary.BigEndian.PutUint64(m[1:], n)
 	for i := 9; i < len(m); i++ {

@@ -1,0 +1,18 @@
+//go:build nolibrary
+
+package main
+
+import (
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/secctx/krb5"
+)
+
+// defaultFormat names what sealctx's own mechanism exports.
+const defaultFormat = "sealctx-krb5/1"
+
+// bare makes the provider that a node wraps: sealctx's own. No C library is in
+// the program.
+func bare(m mechanism) (gssapi.Provider, error) {
+	return krb5.New(&krb5.Config{NoAcceptorSubkey: m.noSubkey, ClockSkew: m.skew})
+}
