@@ -1,0 +1,92 @@
+package secctx
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/seal"
+)
+
+// named is a provider that names its plain format.
+type named struct {
+	gssapi.Provider
+	format string
+}
+
+func (n named) PlainFormat() string { return n.format }
+
+func TestPlainFormat(t *testing.T) {
+	fake := &fakeProvider{name: "example.org/mechanism"}
+	long := strings.Repeat("x", 65)
+	for _, tc := range []struct {
+		name     string
+		config   string
+		provider gssapi.Provider
+		want     string
+	}{
+		{"name and architecture", "", fake, "example.org/mechanism/" + runtime.GOARCH},
+		{"provider's own", "", named{fake, "krb5/1"}, "krb5/1"},
+		{"provider's own is empty", "", named{fake, ""}, "example.org/mechanism/" + runtime.GOARCH},
+		{"configured", "mit/1/amd64", named{fake, "krb5/1"}, "mit/1/amd64"},
+		{"longest", long[:64], fake, long[:64]},
+		{"too long", long, fake, long[:47] + "#9537c5fdf120482f"},
+		{"space", "my format", fake, "my_format#3fbc7034851c6eed"},
+		{"not ASCII", "käse", fake, "k_se#28f37578d6827128"},
+		{"no UTF-8", "\xff", fake, "_#a8100ae6aa1940d0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			require.Equal(t, tc.want, plainFormat(tc.config, tc.provider))
+		})
+	}
+}
+
+// TestAnyFormatSeals: no name makes the sealer refuse.
+func TestAnyFormatSeals(t *testing.T) {
+	h := newHost(t, nil)
+	_, err := h.Reserve(seal.Request{Format: "my format"})
+	require.Error(t, err, "positive control: the sealer refuses it")
+	for _, format := range []string{"my format", "käse", strings.Repeat("x", 500), "\x00\xff", "a"} {
+		r := newRigOf(t, &Config{Sealer: h, Format: format}, &fakeProvider{})
+		token, err := r.sc.Export()
+		require.NoError(t, err)
+		sc, err := r.p.ImportSecContext(token)
+		require.NoError(t, err)
+		r.talk(t, sc)
+	}
+}
+
+// TestConfigIsCopied: what is changed after Wrap changes nothing.
+func TestConfigIsCopied(t *testing.T) {
+	c := &Config{Sealer: newHost(t, nil), AllowInquire: []gssapi.Oid{gssapi.Oid("abc")}}
+	r := newRigOf(t, c, &fakeProvider{contextSet: 1})
+	c.AllowInquire[0][0] = 'x'
+	c.Sealer, c.Audience, c.Format = nil, seal.Group(4711), "other"
+	_, err := r.sc.(gssapi.SecContextExtGGF).InquireByOid(gssapi.Oid("abc"))
+	require.NoError(t, err)
+	_, err = r.sc.Export()
+	require.NoError(t, err)
+}
+
+func TestWrapNothing(t *testing.T) {
+	h := newHost(t, nil)
+	require.Panics(t, func() { Wrap(nil, h) })
+	require.Panics(t, func() { Wrap(&fakeProvider{}, nil) })
+	require.NotPanics(t, func() { Wrap(&fakeProvider{}, h) })
+}
+
+// TestWrapTwice: a wrapped provider is a provider.
+func TestWrapTwice(t *testing.T) {
+	h := newHost(t, nil)
+	fake := &fakeProvider{name: "fake"}
+	r := &rig{fake: fake, p: (&Config{Sealer: h, Format: "outer"}).Wrap(Wrap(fake.combine(0), h))}
+	r.establish(t)
+	token, err := r.sc.Export()
+	require.NoError(t, err)
+	sc, err := r.p.ImportSecContext(token)
+	require.NoError(t, err)
+	r.talk(t, sc)
+}
