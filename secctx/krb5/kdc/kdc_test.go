@@ -1,0 +1,302 @@
+package kdc_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/jcmturner/gokrb5/v8/messages"
+	"github.com/jcmturner/gokrb5/v8/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/secctx/krb5"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/kdc"
+	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
+)
+
+const (
+	realmName = "EXAMPLE.TEST"
+	tgsName   = "krbtgt/" + realmName
+	service   = "http/www.example.test"
+)
+
+// fakeKDC answers on a loopback port with what krb5test mints.
+type fakeKDC struct {
+	t      *testing.T
+	realm  *krb5test.Realm
+	client *krb5test.Realm // keys of clients
+	change func(ticket *messages.Ticket, part *messages.EncKDCRepPart)
+	raw    []byte // sent instead of an answer
+
+	mu   sync.Mutex
+	seen []string
+}
+
+func startKDC(t *testing.T) (*fakeKDC, *kdc.Client) {
+	t.Helper()
+	k := &fakeKDC{t: t}
+	var err error
+	k.realm, err = krb5test.NewRealm(realmName, tgsName, service)
+	require.NoError(t, err)
+	k.client, err = krb5test.NewRealm(realmName, "alice")
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { k.serve(conn) })
+		}
+	})
+	conf := filepath.Join(t.TempDir(), "krb5.conf")
+	text := fmt.Sprintf("[libdefaults]\n default_realm = %s\n udp_preference_limit = 1\n[realms]\n %s = {\n  kdc = %s\n }\n",
+		realmName, realmName, l.Addr())
+	require.NoError(t, os.WriteFile(conf, []byte(text), 0o600))
+	c, err := kdc.New(conf)
+	require.NoError(t, err)
+	return k, c
+}
+
+func (k *fakeKDC) serve(conn net.Conn) {
+	defer conn.Close()
+	var n [4]byte
+	if _, err := io.ReadFull(conn, n[:]); err != nil {
+		return
+	}
+	req := make([]byte, binary.BigEndian.Uint32(n[:]))
+	if _, err := io.ReadFull(conn, req); err != nil {
+		return
+	}
+	answer, err := k.answer(req)
+	if err != nil {
+		k.t.Error(err)
+		return
+	}
+	_, _ = conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...))
+}
+
+func (k *fakeKDC) answer(req []byte) ([]byte, error) {
+	if k.raw != nil {
+		return k.raw, nil
+	}
+	if req[0] == 0x6a {
+		var m messages.ASReq
+		if err := m.Unmarshal(req); err != nil {
+			return nil, err
+		}
+		key, err := firstKey(k.client)
+		if err != nil {
+			return nil, err
+		}
+		return k.reply(11, 3, key, m.ReqBody.CName, m.ReqBody)
+	}
+	var m messages.TGSReq
+	if err := m.Unmarshal(req); err != nil {
+		return nil, err
+	}
+	ap, err := kmsg.ParseAPReq(m.PAData[0].PADataValue)
+	if err != nil {
+		return nil, err
+	}
+	key, err := firstKey(k.realm) // the ticket-granting service's
+	if err != nil {
+		return nil, err
+	}
+	plain, err := etype.Decrypt(nil, etype.ID(key.EType), key.Value, kmsg.UsageTicket, ap.Ticket.Enc.Cipher)
+	if err != nil {
+		return nil, err
+	}
+	part, err := kmsg.ParseTicketPart(plain)
+	if err != nil {
+		return nil, err
+	}
+	who := types.PrincipalName{NameType: part.Client.Type, NameString: part.Client.Parts}
+	return k.reply(13, 8, part.Key, who, m.ReqBody)
+}
+
+func firstKey(r *krb5test.Realm) (kmsg.Key, error) {
+	data, err := r.Keytab()
+	if err != nil {
+		return kmsg.Key{}, err
+	}
+	entries, err := keytab.Parse(data)
+	if err != nil {
+		return kmsg.Key{}, err
+	}
+	return entries[0].Key, nil
+}
+
+func (k *fakeKDC) reply(msgType int, usage uint32, key kmsg.Key, who types.PrincipalName, body messages.KDCReqBody) ([]byte, error) {
+	name := body.SName.PrincipalNameString()
+	k.mu.Lock()
+	k.seen = append(k.seen, name)
+	k.mu.Unlock()
+	m, err := k.realm.Mint(krb5test.Ticket{Client: who.PrincipalNameString(), Service: name})
+	if err != nil {
+		return nil, err
+	}
+	var ticket messages.Ticket
+	if err := ticket.Unmarshal(m.Encoded); err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	part := messages.EncKDCRepPart{
+		Key:   types.EncryptionKey{KeyType: m.Etype, KeyValue: m.Key},
+		Nonce: body.Nonce, Flags: types.NewKrbFlags(),
+		AuthTime: now, StartTime: now, EndTime: m.End.UTC(), LastReqs: []messages.LastReq{{LRValue: now}},
+		SRealm: realmName, SName: body.SName,
+	}
+	if k.change != nil && msgType == 13 {
+		k.change(&ticket, &part)
+	}
+	plain, err := part.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	cipher, err := etype.Encrypt(nil, etype.ID(key.EType), key.Value, usage, plain)
+	if err != nil {
+		return nil, err
+	}
+	fields := messages.KDCRepFields{
+		PVNO: 5, MsgType: msgType, CRealm: realmName, CName: who, Ticket: ticket,
+		EncPart: types.EncryptedData{EType: key.EType, KVNO: 2, Cipher: cipher},
+	}
+	if msgType == 11 {
+		return (&messages.ASRep{KDCRepFields: fields}).Marshal()
+	}
+	return (&messages.TGSRep{KDCRepFields: fields}).Marshal()
+}
+
+// files writes a cache with nothing but a ticket-granting ticket, and a client
+// keytab.
+func (k *fakeKDC) files() (cc, kt string) {
+	dir := k.t.TempDir()
+	cc, kt = filepath.Join(dir, "ccache"), filepath.Join(dir, "keytab")
+	require.NoError(k.t, k.realm.WriteCCache(cc, "alice", krb5test.Ticket{Service: tgsName}))
+	require.NoError(k.t, k.client.WriteKeytab(kt))
+	return cc, kt
+}
+
+// TestEstablish: with a ticket-granting ticket, and with a keytab alone, a
+// context is established and the service's ticket asked for once.
+func TestEstablish(t *testing.T) {
+	for _, from := range []string{"cache", "keytab"} {
+		t.Run(from, func(t *testing.T) {
+			k, granter := startKDC(t)
+			cc, kt := k.files()
+			config := krb5.Config{Granter: granter, CCache: cc, ReplayCache: t.TempDir()}
+			want := []string{service}
+			if from == "keytab" {
+				config.CCache, config.ClientKeytab = cc+".none", kt
+				want = []string{tgsName, service}
+			}
+			p, err := krb5.New(&config)
+			require.NoError(t, err)
+			cred, err := p.AcquireCredential(nil, nil, gssapi.CredUsageInitiateOnly, nil)
+			require.NoError(t, err)
+			acceptor, err := k.realm.Acceptor(p)
+			require.NoError(t, err)
+			target, err := p.ImportName("http@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE)
+			require.NoError(t, err)
+			for range 2 {
+				init, err := p.InitSecContext(target, gssapi.WithInitiatorCredential(cred), gssapi.WithInitiatorFlags(gssapi.ContextFlagMutual))
+				require.NoError(t, err)
+				acc, err := p.AcceptSecContext(gssapi.WithAcceptorCredential(acceptor))
+				require.NoError(t, err)
+				var tok []byte
+				for _, sc := range []gssapi.SecContext{init, acc, init} {
+					tok, _, err = sc.Continue(tok)
+					require.NoError(t, err)
+				}
+				info, err := acc.Inquire()
+				require.NoError(t, err)
+				text, _, err := info.InitiatorName.Display()
+				require.NoError(t, err)
+				require.Equal(t, "alice@"+realmName, text)
+			}
+			require.Equal(t, want, k.seen)
+		})
+	}
+}
+
+// TestWrongTicket: a KDC, or who plays one with the session key at hand, that
+// answers with another service's ticket is not believed.
+func TestWrongTicket(t *testing.T) {
+	for name, change := range map[string]func(*messages.Ticket, *messages.EncKDCRepPart){
+		"another service": func(_ *messages.Ticket, p *messages.EncKDCRepPart) {
+			p.SName.NameString = []string{"http", "evil.example.test"}
+		},
+		"another service's ticket": func(t *messages.Ticket, _ *messages.EncKDCRepPart) {
+			t.SName.NameString = []string{"http", "evil.example.test"}
+		},
+		"expired": func(_ *messages.Ticket, p *messages.EncKDCRepPart) { p.EndTime = time.Now().UTC().Add(-time.Minute) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, granter := startKDC(t)
+			cc, _ := k.files()
+			k.change = change
+			_, err := granter.Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+			require.ErrorIs(t, err, kdc.ErrWrongTicket)
+			k.change = nil
+			_, err = granter.Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+			require.NoError(t, err, "the control")
+		})
+	}
+}
+
+// TestFailures: what is missing, what is malformed, and a KDC that sends
+// something on which gokrb5 panics.
+func TestFailures(t *testing.T) {
+	k, granter := startKDC(t)
+	cc, kt := k.files()
+	ctx := context.Background()
+	_, err := granter.Grant(ctx, krb5.Request{Service: service})
+	require.ErrorIs(t, err, kdc.ErrNoTGT)
+	_, err = granter.Grant(ctx, krb5.Request{Service: service, CCache: cc + ".none"})
+	require.ErrorIs(t, err, kdc.ErrNoTGT)
+	_, err = granter.Grant(ctx, krb5.Request{Service: "", CCache: cc})
+	require.ErrorIs(t, err, kmsg.ErrName)
+	_, err = granter.Grant(ctx, krb5.Request{Service: service + "@OTHER.TEST", CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrExchange)
+	_, err = granter.Grant(ctx, krb5.Request{Service: service, CCache: kt})
+	require.Error(t, err, "a keytab is no cache")
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err = granter.Grant(ended, krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, k.seen)
+
+	short := messages.TGSRep{KDCRepFields: messages.KDCRepFields{
+		PVNO: 5, MsgType: 13, CRealm: realmName, CName: types.NewPrincipalName(1, "alice"),
+		EncPart: types.EncryptedData{EType: 18, Cipher: []byte{1, 2, 3}},
+	}}
+	m, err := k.realm.Mint(krb5test.Ticket{Service: service})
+	require.NoError(t, err)
+	require.NoError(t, short.Ticket.Unmarshal(m.Encoded))
+	k.raw, err = short.Marshal()
+	require.NoError(t, err)
+	_, err = granter.Grant(ctx, krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrExchange)
+	require.ErrorContains(t, err, "malformed answer")
+	k.raw = []byte("nonsense")
+	_, err = granter.Grant(ctx, krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrExchange)
+	_, err = kdc.New(kt + ".none")
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
