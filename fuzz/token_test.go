@@ -12,12 +12,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// addTokens seeds a target with the vectors that this side of the keys can tell
+// apart, but for the longest, which take more time than they bring.
+func addTokens(f *testing.F) {
+	f.Helper()
+	for _, v := range readVectors(f) {
+		if (v.Expect == vectors.Success || v.Expect == vectors.Malformed) && len(v.Token) < 4096 {
+			f.Add(v.Token)
+		}
+	}
+}
+
 // FuzzParse: what parses marshals to the same bytes, points into them, and is
 // the same through ParseHeader; all else is ErrMalformed.
 func FuzzParse(f *testing.F) {
-	for _, v := range readVectors(f) {
-		f.Add(v.Token)
-	}
+	addTokens(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, rest, headErr := token.ParseHeader(b)
 		tok, err := token.Parse(b)
@@ -47,9 +56,7 @@ func FuzzParse(f *testing.F) {
 // FuzzInspect: what Inspect reads, written by the vectors' writer, is the clear
 // part of the token.
 func FuzzInspect(f *testing.F) {
-	for _, v := range readVectors(f) {
-		f.Add(v.Token)
-	}
+	addTokens(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
 		h, err := seal.Inspect(b)
