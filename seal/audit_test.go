@@ -65,6 +65,12 @@ func TestAuditEvents(t *testing.T) {
 	expect(eventOpened, "")
 	requireRefused(t, h, sealed, ErrSpent)
 	expect(eventRefused, ErrSpent.Error())
+	sealed = sealToken(t, h, testRequest, nil)
+	log.events = nil
+	s, err := h.TakeBack(sealed, testFormat)
+	require.NoError(t, err)
+	s.Wipe()
+	expect(eventTakenBack, "")
 
 	requireRefused(t, h, forge(t, h, nil, func(h *token.Header) { h.Suite = 3 - h.Suite }), ErrDefective)
 	expect(eventRefused, "suite is not the epoch's")

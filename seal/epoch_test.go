@@ -154,8 +154,8 @@ func TestRetireWithinSteps(t *testing.T) {
 	require.Equal(t, eventNotReserved, log.last(t).message)
 	require.Zero(t, outstanding(t, h))
 
-	sealed := sealToken(t, h, testRequest, nil)
-	_, err = h.open(sealed, testFormat, func(*token.Token) error { retire(); return nil })
+	sealed := sealToken(t, h, hookRequest, nil)
+	_, err = openHooked(h, sealed, retire)
 	require.True(t, err == ErrDefective)
 	require.Zero(t, h.pool.InUse())
 
@@ -240,10 +240,8 @@ func TestTruncatedEpoch(t *testing.T) {
 func TestTruncatedBeforeClaim(t *testing.T) {
 	dir := shmDir(t) + "/ring"
 	h := dirHost(t, dir, nil)
-	sealed := sealToken(t, h, testRequest, nil)
-	_, err := h.open(sealed, testFormat, func(*token.Token) error {
-		return os.Truncate(epochFiles(t, dir)[0], 0)
-	})
+	sealed := sealToken(t, h, hookRequest, nil)
+	_, err := openHooked(h, sealed, func() { require.NoError(t, os.Truncate(epochFiles(t, dir)[0], 0)) })
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorIs(t, err, keyring.ErrDamaged)
 }
@@ -296,14 +294,13 @@ func TestExpiry(t *testing.T) {
 // nothing, whether that was before its claim or after.
 func TestExpiryWithinOpen(t *testing.T) {
 	h := memHost(t, nil)
-	req := testRequest
+	req := hookRequest
 	req.Lifetime = 100 * time.Millisecond
 	sealed := sealToken(t, h, req, []byte("plain"))
 	called := false
-	s, err := h.open(sealed, testFormat, func(*token.Token) error {
+	s, err := openHooked(h, sealed, func() {
 		called = true
 		time.Sleep(req.Lifetime)
-		return nil
 	})
 	require.True(t, called)
 	require.True(t, err == ErrExpired)

@@ -33,6 +33,23 @@ func (f hookReader) Read(b []byte) (int, error) { f(); return rand.Read(b) }
 
 func once(f func()) func() { return sync.OnceFunc(f) }
 
+// hookAudience is a process that does not exist. Hosts of tests that say they
+// are it say so at the moment they look themselves up: between authentication
+// and claim.
+var hookAudience = process(1, 1)
+
+var hookRequest = Request{Format: testFormat, Audience: hookAudience}
+
+// openHooked opens a token for hookAudience with a hook in front of the claim.
+func openHooked(h *Host, sealed []byte, hook func()) (*memsafe.Secret, error) {
+	hooked := *h
+	hooked.self.process = func() (Audience, error) {
+		hook()
+		return hookAudience, nil
+	}
+	return hooked.Open(sealed, testFormat)
+}
+
 // errNoEntropy is what a failing random source returns.
 var errNoEntropy = errors.New("no entropy")
 

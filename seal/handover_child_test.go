@@ -63,31 +63,26 @@ type answer struct {
 	Error string
 }
 
-// handoverAudience is a process that does not exist; the processes of the test
-// say that they are it, at the moment that they would look themselves up.
-var handoverAudience = process(1, 1)
-
-// A hand is the exporter or an importer.
-type hand struct {
+// A party is the exporter or an importer.
+type party struct {
 	h     *Host
 	in    *json.Decoder
 	out   *json.Encoder
 	at    *atomic.Uint32
 	pause int
-	back  bool
 }
 
-// Variables of a hand.
+// Variables of a party.
 const (
 	pageVar  = "SEALCTX_SEAL_TEST_PAGE" // path of the shared page
 	indexVar = "SEALCTX_SEAL_TEST_INDEX"
 )
 
-// handoverChild is a hand, until its standard input ends.
+// handoverChild is a party, until its standard input ends.
 func handoverChild() {
 	ring, err := keyring.Open(os.Getenv(dirVar), nil)
 	childCheck(err)
-	w := &hand{in: json.NewDecoder(os.Stdin), out: json.NewEncoder(os.Stdout)}
+	w := &party{in: json.NewDecoder(os.Stdin), out: json.NewEncoder(os.Stdout)}
 	page, err := sharedPage(os.Getenv(pageVar))
 	childCheck(err)
 	index, err := strconv.Atoi(os.Getenv(indexVar))
@@ -98,7 +93,7 @@ func handoverChild() {
 	w.h.random = hookReader(func() { w.step(stepSlotTaken) })
 	w.h.self.process = func() (Audience, error) {
 		w.step(stepAuthenticated)
-		return handoverAudience, nil
+		return hookAudience, nil
 	}
 	for {
 		var o order
@@ -108,7 +103,6 @@ func handoverChild() {
 			childFailed(err)
 		}
 		w.pause = o.Pause
-		w.back = o.Do == "back"
 		a, err := w.obey(&o)
 		if err != nil {
 			a = answer{Kind: "refused", Error: err.Error()}
@@ -123,7 +117,7 @@ func handoverChild() {
 	}
 }
 
-func (w *hand) obey(o *order) (answer, error) {
+func (w *party) obey(o *order) (answer, error) {
 	if o.Do == "export" {
 		return w.export(o)
 	}
@@ -150,9 +144,9 @@ func (w *hand) obey(o *order) (answer, error) {
 	return answer{Kind: "opened", Plain: bytes.Clone(s.Bytes())}, nil
 }
 
-func (w *hand) export(o *order) (answer, error) {
+func (w *party) export(o *order) (answer, error) {
 	w.step(stepExportAsked)
-	r, err := w.h.Reserve(Request{Format: testFormat, Audience: handoverAudience, Lifetime: o.Lifetime})
+	r, err := w.h.Reserve(Request{Format: testFormat, Audience: hookAudience, Lifetime: o.Lifetime})
 	if err != nil {
 		return answer{}, err
 	}
@@ -168,12 +162,12 @@ func (w *hand) export(o *order) (answer, error) {
 }
 
 // step notes where this process is, and waits there if it was told to.
-func (w *hand) step(n int) {
+func (w *party) step(n int) {
 	w.at.Store(uint32(n))
 	w.wait(n)
 }
 
-func (w *hand) wait(n int) {
+func (w *party) wait(n int) {
 	if w.pause != n {
 		return
 	}
@@ -194,7 +188,7 @@ type hookSlot struct {
 func (s hookSlot) Valid() error { s.before(); return s.Slot.Valid() }
 
 // hookLog takes steps at audit events: those stand just behind what they tell.
-type hookLog struct{ w *hand }
+type hookLog struct{ w *party }
 
 func (hookLog) Enabled(context.Context, slog.Level) bool { return true }
 func (l hookLog) WithAttrs([]slog.Attr) slog.Handler     { return l }
@@ -203,7 +197,7 @@ func (l hookLog) Handle(_ context.Context, r slog.Record) error {
 	switch {
 	case r.Message == eventReserved:
 		l.w.step(stepKeysDerived)
-	case r.Message == eventOpened && l.w.back:
+	case r.Message == eventTakenBack:
 		l.w.step(stepBackClaimed)
 	case r.Message == eventOpened:
 		l.w.step(stepClaimed)

@@ -1,0 +1,256 @@
+package seal
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sealctx/sealctx/internal/memscan"
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/chacha20"
+)
+
+// schedules is for how many tokens of a victim the key's AES schedule is looked
+// for: each is some hundred windows that take their time to make.
+const schedules = 20
+
+// keyOffset is where the host key stands in an epoch's file.
+const keyOffset = 512
+
+// A scanned is one victim, scanned at its end.
+type scanned struct {
+	*memscan.Report
+	dir string
+}
+
+// keyPages are the addresses of the pages that may hold the host key: the first
+// of an epoch's file.
+func (s *scanned) keyPages() map[uint64]bool {
+	pages := map[uint64]bool{}
+	for _, h := range s.Hits {
+		if strings.HasPrefix(h.Mapping.Name, s.dir) && h.Page() == h.Mapping.Start {
+			pages[h.Page()] = true
+		}
+	}
+	return pages
+}
+
+// leaks are the hits that break the promise.
+func (s *scanned) leaks() []memscan.Hit {
+	pages := s.keyPages()
+	return s.Where(func(h memscan.Hit) bool {
+		return h.Needle != "host key" || !pages[h.Page()] || h.Kind == memscan.Registers
+	})
+}
+
+// victim runs a case over an epoch that the test knows the key of, and scans it
+// for whatever the test can derive from that key.
+func victim(t *testing.T, c *victimCase, suite keyring.Suite, ops int, o memscan.Options) *scanned {
+	t.Helper()
+	dir := shmDir(t) + "/ring"
+	h := dirHost(t, dir, &keyring.Options{Suite: suite})
+	var set memscan.Set
+	_ = current(t, h) // makes the epoch; the victim finds it by its name
+	file, err := os.ReadFile(epochFiles(t, dir)[0])
+	require.NoError(t, err)
+	key := file[keyOffset : keyOffset+32]
+	set.Bytes("host key", key)
+	set.HMAC("host key", sha256.New, key)
+
+	var tokens [][]byte
+	if c.opens {
+		for range ops {
+			plain := randomBytes(victimPlain)
+			set.Bytes("plain", plain)
+			tokens = append(tokens, sealToken(t, h, testRequest, plain))
+		}
+	}
+	path := filepath.Join(shmDir(t), "tokens")
+	require.NoError(t, writeTokens(path, tokens))
+	o.Env = append(o.Env, dirVar+"="+dir, tokensVar+"="+path, caseVar+"="+c.name, fmt.Sprintf("%s=%d", opsVar, ops))
+	if c.env != "" {
+		o.Env = append(o.Env, "GODEBUG=asyncpreemptoff=1,"+c.env)
+	}
+	tg := memscan.Start(t, "seal", &o)
+	tg.At("done")
+	for i, b := range tokens {
+		parsed, err := token.Parse(b)
+		require.NoError(t, err)
+		tokenNeedles(t, &set, suite, i < schedules, key, parsed.Bound, parsed.Sealed[:token.NonceSize])
+	}
+	for i, start := range handedOver(tg, "start", c.hands&handsStart != 0) {
+		tokenNeedles(t, &set, suite, i < schedules, key, start[:len(start)-token.CommitmentSize], nil)
+	}
+	for _, plain := range handedOver(tg, "plain", c.hands&handsPlain != 0) {
+		set.Bytes("plain", plain)
+	}
+	if memsafe.Erasing {
+		tg.Collect(1)
+	}
+	r := tg.Scan(&set)
+	tg.Resume()
+	tg.Wait()
+	return &scanned{r, dir}
+}
+
+// handedOver returns all needles that a victim has handed over under a name.
+func handedOver(tg *memscan.Target, name string, any bool) (all [][]byte) {
+	if !any {
+		return nil
+	}
+	for i := range tg.Value(name) {
+		all = append(all, tg.Secret(fmt.Sprint(name, i+1)))
+	}
+	return all
+}
+
+// tokenNeedles adds what is made of the host key for one token: the key of its
+// body in each form that SHA-256 has it in, the inner hashes, what the ciphers
+// make of the key. Labels and information stand in clear.
+func tokenNeedles(t *testing.T, set *memscan.Set, suite keyring.Suite, schedule bool, key, bound, nonce []byte) {
+	enc, err := hkdf.Expand(sha256.New, key, token.EncLabel+string(bound), token.KeySize)
+	require.NoError(t, err)
+	hashNeedles(set, "K_enc", enc)
+	for _, label := range []string{token.EncLabel, token.ComLabel} {
+		pad := make([]byte, sha256.BlockSize)
+		copy(pad, key)
+		for i := range pad {
+			pad[i] ^= 0x36
+		}
+		inner := sha256.Sum256(append(append(append(pad, label...), bound...), 1))
+		hashNeedles(set, "HMAC inner hash", inner[:])
+	}
+	if suite == keyring.AES256GCM && schedule {
+		set.AES("K_enc", enc)
+	}
+	if suite == keyring.ChaCha20Poly1305 && nonce != nil {
+		c, err := chacha20.NewUnauthenticatedCipher(enc, nonce)
+		require.NoError(t, err)
+		poly := make([]byte, 32)
+		c.XORKeyStream(poly, poly)
+		set.Bytes("Poly1305 key", poly)
+	}
+}
+
+// hashNeedles adds a SHA-256 sum as it is, as words of this machine, and as the
+// registers of the SHA instructions hold it.
+func hashNeedles(set *memscan.Set, name string, sum []byte) {
+	set.Bytes(name, sum)
+	var words [8][]byte
+	for i := range words {
+		words[i] = binary.NativeEndian.AppendUint32(nil, binary.BigEndian.Uint32(sum[4*i:]))
+	}
+	join := func(order ...int) (b []byte) {
+		for _, i := range order {
+			b = append(b, words[i]...)
+		}
+		return b
+	}
+	set.Bytes(name+", words", join(0, 1, 2, 3, 4, 5, 6, 7))
+	set.Bytes(name+", registers", join(5, 4, 1, 0))
+	set.Bytes(name+", registers", join(7, 6, 3, 2))
+}
+
+// quiet is a process without the signals that the runtime sends itself: what is
+// found in it is kept by our own objects, buffers and frames, and not by a
+// register that a signal saved.
+func quiet() memscan.Options {
+	return memscan.Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}}
+}
+
+// After each operation nothing of it is in the process outside the host key's
+// own page. Idle; TestLeftUnderLoad has the other half.
+func TestLeavesNothing(t *testing.T) {
+	suites(t, func(t *testing.T, suite keyring.Suite) {
+		for i := range victimCases {
+			c := &victimCases[i]
+			if c.suite != 0 && c.suite != suite {
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				o := quiet()
+				if memsafe.Erasing && c.env == "" {
+					o.Env = nil // signals and all
+				}
+				s := victim(t, c, suite, 6, o)
+				leaks := s.leaks()
+				if !memsafe.Erasing {
+					leaks = s.inMemory(leaks)
+				}
+				if c.leaks != nil {
+					for _, name := range c.leaks {
+						require.NotEmpty(t, s.Of(name), "the scanner must see a leaked %s", name)
+					}
+					return
+				}
+				require.Empty(t, leaks, "%v", s.Report)
+				// The host key is there to be found where it belongs: in one
+				// page, or nowhere once its epoch is gone.
+				if c.keyGone {
+					require.Empty(t, s.keyPages())
+				} else {
+					require.Len(t, s.keyPages(), 1)
+				}
+			})
+		}
+	})
+}
+
+func (s *scanned) inMemory(hits []memscan.Hit) (in []memscan.Hit) {
+	for _, h := range hits {
+		if h.Kind != memscan.Registers {
+			in = append(in, h)
+		}
+	}
+	return in
+}
+
+// While others allocate, collect garbage and send signals: nothing in an erased
+// build; in a plain one the rate at which pieces stay is measured and reported.
+func TestLeftUnderLoad(t *testing.T) {
+	runs := 5
+	if underRace || testing.Short() {
+		runs = 1
+	}
+	var report strings.Builder
+	fmt.Fprintf(&report, "erased build: %t; victims that kept a piece, of %d each:\n", memsafe.Erasing, runs)
+	suites(t, func(t *testing.T, suite keyring.Suite) {
+		for _, i := range []int{0, 1} { // seal, open
+			c := &victimCases[i]
+			for _, load := range []struct {
+				name string
+				o    memscan.Options
+			}{
+				{"idle", memscan.Options{}},
+				{"collecting, 5,000 signals a second", memscan.Options{Collectors: 2, Signal: syscall.SIGURG, Rate: 5000}},
+			} {
+				memory, registers, needles := 0, 0, map[string]int{}
+				for range runs {
+					s := victim(t, c, suite, 100, load.o)
+					leaks := s.leaks()
+					in := s.inMemory(leaks)
+					memory += min(1, len(in))
+					registers += min(1, len(leaks)-len(in))
+					for _, h := range leaks {
+						needles[h.Needle]++
+					}
+					if memsafe.Erasing {
+						require.Empty(t, leaks, "%v", s.Report)
+					}
+				}
+				fmt.Fprintf(&report, "%-17v %-5s %-35s in memory %d, in registers %d %v\n", suite, c.name, load.name, memory, registers, needles)
+			}
+		}
+	})
+	t.Log(report.String())
+	require.NoError(t, os.WriteFile(filepath.Join(t.ArtifactDir(), "leak-rate.txt"), []byte(report.String()), 0o600))
+}
