@@ -39,22 +39,20 @@ print_hex(const char *before, const struct bytes *b)
 	printf("\n");
 }
 
-/* Hex text in place into bytes; -1 if it is not hex. */
+/* Lower-case hex text in place into bytes; -1 if it is not that. */
 static int
 from_hex(char *text, struct bytes *b)
 {
+	static const char digits[] = "0123456789abcdef";
 	size_t n = strlen(text);
-	unsigned v;
 
-	if (n % 2 != 0)
+	if (n % 2 != 0 || strspn(text, digits) != n)
 		return -1;
 	b->data = (uint8_t *)text;
 	b->len = n / 2;
-	for (size_t i = 0; i < b->len; i++) {
-		if (sscanf(text + 2 * i, "%2x", &v) != 1)
-			return -1;
-		b->data[i] = (uint8_t)v;
-	}
+	for (size_t i = 0; i < b->len; i++)
+		b->data[i] = (uint8_t)((strchr(digits, text[2 * i]) - digits)
+		    << 4 | (strchr(digits, text[2 * i + 1]) - digits));
 	return 0;
 }
 
