@@ -1,0 +1,120 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/rpc"
+	"net/rpc/jsonrpc"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Role is the hidden argument by which this program becomes a player.
+const Role = "demo-player"
+
+// A player is a process of the cast, as the director sees it.
+type player struct {
+	name   string
+	pid    int // as the kernel tells it
+	socket string
+	cmd    *exec.Cmd
+	call   *rpc.Client
+}
+
+// start runs this program again as a player and waits until it connects.
+func start(ctx context.Context, dir, role, name, keytab string) (*player, error) {
+	path := filepath.Join(dir, name+".control")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	p := &player{name: name, socket: filepath.Join(dir, name+".sock")}
+	p.cmd = exec.CommandContext(ctx, "/proc/self/exe", Role, role, path, dir, p.socket, keytab)
+	p.cmd.Stderr = os.Stderr
+	p.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	conn, err := l.AcceptUnix()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s did not come up: %w", name, err), p.stop())
+	}
+	p.call = jsonrpc.NewClient(conn)
+	if p.pid, err = peerPid(conn); err != nil {
+		return nil, errors.Join(err, p.stop())
+	}
+	return p, nil
+}
+
+// peerPid asks the kernel who connected.
+func peerPid(conn *net.UnixConn) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || credErr != nil {
+		return 0, errors.Join(err, credErr)
+	}
+	return int(cred.Pid), nil
+}
+
+func (p *player) stop() error {
+	if p.call != nil {
+		p.call.Close()
+	}
+	_ = p.cmd.Process.Kill() // it may have ended by itself
+	_ = p.cmd.Wait()         // with the signal: that is how the play ends
+	return nil
+}
+
+// do calls a method of the player.
+func do[Reply any](p *player, method string, args any) (Reply, error) {
+	var reply Reply
+	err := p.call.Call(method, args, &reply)
+	if err != nil {
+		err = fmt.Errorf("%s: %s: %w", p.name, method, err)
+	}
+	return reply, err
+}
+
+// Play is the whole life of a player. args are what start passes.
+func Play(args []string) error {
+	if len(args) != 5 {
+		return errors.New("this is not for calling by hand")
+	}
+	role, control, dir, socket, keytab := args[0], args[1], args[2], args[3], args[4]
+	server := rpc.NewServer()
+	var err error
+	if role == "initiator" {
+		err = server.Register(&Client{})
+	} else {
+		var n *Node
+		if n, err = NewNode(dir, keytab, socket); err == nil {
+			err = server.Register(n)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("unix", control)
+	if err != nil {
+		return err
+	}
+	server.ServeCodec(jsonrpc.NewServerCodec(conn.(io.ReadWriteCloser)))
+	return nil
+}

@@ -1,0 +1,272 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
+)
+
+const (
+	realmName = "EXAMPLE.TEST"
+	service   = "http/www.example.test"
+	batch     = 100 // messages before and after each handover
+	brief     = 50 * time.Millisecond
+)
+
+// Run plays the demonstration and writes its page to out. An error means that
+// something did not go as sealctx promises, or could not be tried.
+func Run(ctx context.Context, out io.Writer) error {
+	began := time.Now()
+	dir, err := stage()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	d := &director{page: page{out}, ctx: ctx, dir: dir}
+	defer d.close()
+	for _, scene := range []func() error{d.cast, d.session, d.secrets, d.cheats, d.handover, d.onward, d.late} {
+		if err := scene(); err != nil {
+			return err
+		}
+	}
+	d.text("\n%d processes, %.1f seconds, and every line above was checked before it was printed.\n",
+		len(d.players), time.Since(began).Seconds())
+	return nil
+}
+
+// stage makes the play's own directory, on tmpfs as a keyring wants it.
+func stage() (string, error) {
+	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", "/run"} {
+		var fs unix.Statfs_t
+		if parent == "" || unix.Statfs(parent, &fs) != nil || fs.Type != unix.TMPFS_MAGIC {
+			continue
+		}
+		if dir, err := os.MkdirTemp(parent, "sealctx-demo-"); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("no tmpfs that can be written in $XDG_RUNTIME_DIR, /dev/shm or /run; mount one and set XDG_RUNTIME_DIR")
+}
+
+// A director has the players and what they have come to.
+type director struct {
+	page
+	ctx     context.Context
+	dir     string
+	players []*player
+
+	alice, bob, acceptor, a, b *player
+
+	addr  string
+	token []byte // alice's session, exported for worker A
+	held  Outcome
+}
+
+func (d *director) close() {
+	for _, p := range d.players {
+		_ = p.stop()
+	}
+}
+
+// cast starts everybody. Only the acceptor is told where the keytab is.
+func (d *director) cast() error {
+	realm, err := krb5test.NewRealm(realmName, service)
+	if err != nil {
+		return err
+	}
+	keytab := filepath.Join(d.dir, "keytab")
+	if err := realm.WriteKeytab(keytab); err != nil {
+		return err
+	}
+	d.head("sealctx demo: one Kerberos session, three owners")
+	for _, p := range []struct {
+		as                         **player
+		role, name, keytab, legend string
+	}{
+		{&d.alice, "initiator", "alice", "", "initiator, with a ticket"},
+		{&d.bob, "initiator", "bob", "", "initiator, with a ticket"},
+		{&d.acceptor, "node", "acceptor", keytab, "has the service's keytab and takes connections"},
+		{&d.a, "node", "worker A", "", "has no keytab"},
+		{&d.b, "node", "worker B", "", "has no keytab"},
+	} {
+		if *p.as, err = start(d.ctx, d.dir, p.role, p.name, p.keytab); err != nil {
+			return err
+		}
+		d.players = append(d.players, *p.as)
+		d.row(p.name, "process %-8d %s", (*p.as).pid, p.legend)
+	}
+	d.note("Process ids are the kernel's word. There is no KDC: the tickets are minted from the keytab.")
+	for _, p := range []*player{d.alice, d.bob} {
+		if err := realm.WriteCCache(filepath.Join(d.dir, p.name+".ccache"), p.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *director) connect(p *player) error {
+	_, err := do[struct{}](p, "Client.Connect", ConnectArgs{d.addr, service, filepath.Join(d.dir, p.name+".ccache")})
+	return err
+}
+
+// talk exchanges a batch of messages and says with whom.
+func (d *director) talk(p, with *player, session, before int) error {
+	x, err := do[Exchanged](p, "Client.Exchange", batch)
+	if err != nil {
+		return err
+	}
+	served, err := do[int](with, "Node.Served", session)
+	if err != nil {
+		return err
+	}
+	if served-before != batch || x.Last-x.First+1 != batch {
+		return fmt.Errorf("%s served %d messages and not %d", with.name, served-before, batch)
+	}
+	d.row(fmt.Sprintf("messages %d to %d", x.First, x.Last), "%d sealed, %d signed, answered by %s, all in sequence", x.Sealed, x.Signed, with.name)
+	return nil
+}
+
+func (d *director) session() (err error) {
+	d.head("1. A session")
+	if d.addr, err = do[string](d.acceptor, "Node.Accept", struct{}{}); err != nil {
+		return err
+	}
+	if err := d.connect(d.alice); err != nil {
+		return err
+	}
+	d.row("alice", "authenticated to %s, and it to her", service)
+	return d.talk(d.alice, d.acceptor, 0, 0)
+}
+
+func (d *director) secrets() error {
+	d.head("2. The acceptor exports it, for worker A")
+	x, err := do[Exported](d.acceptor, "Node.Export", ExportArgs{Session: 0, Pid: d.a.pid})
+	if err != nil {
+		return err
+	}
+	if x.PlainKeyAt < 0 || x.Stolen == "" {
+		return errors.New("no keys were found in the plain token: this demonstration cannot show what it should")
+	}
+	if x.SealedKeyAt >= 0 {
+		return fmt.Errorf("the sealed token has the session's keys at offset %d", x.SealedKeyAt)
+	}
+	if x.After != "NO_CONTEXT" {
+		return fmt.Errorf("the exporter's handle answers %s", x.After)
+	}
+	d.row("the plain token", "%d bytes; the %d at offset %d are keys: with them a recorded", x.Plain, x.PlainKey, x.PlainKeyAt)
+	d.row("", "message reads %q", x.Stolen)
+	d.row("the sealed one", "%d bytes; no bytes of it open anything", len(x.Token))
+	d.row("the acceptor", "%s, from now on", x.After)
+	d.token = x.Token
+	return nil
+}
+
+// refused has a node import a token and checks that it is refused as it should,
+// and that the genuine token is as good as before.
+func (d *director) refused(what string, by *player, token []byte, status, genuine string) error {
+	out, err := do[Outcome](by, "Node.Import", token)
+	if err != nil {
+		return err
+	}
+	if out.Status != status {
+		return fmt.Errorf("%s: %s and not %s %s", what, out.Status, status, out.Reason)
+	}
+	if state, err := do[string](by, "Node.State", d.token); err != nil || state != genuine {
+		return errors.Join(fmt.Errorf("%s: the genuine token is %s", what, state), err)
+	}
+	d.row(what, "%s: %s", out.Status, out.Reason)
+	return nil
+}
+
+func (d *director) cheats() error {
+	d.head("3. Tokens that are not right")
+	altered := slices.Clone(d.token)
+	altered[len(altered)/2] ^= 1
+	for _, c := range []struct {
+		what   string
+		by     *player
+		token  []byte
+		status string
+	}{
+		{"one bit altered", d.a, altered, "DEFECTIVE_TOKEN"},
+		{"cut short", d.a, d.token[:len(d.token)-1], "DEFECTIVE_TOKEN"},
+		{"shown by worker B", d.b, d.token, "UNAUTHORIZED"},
+	} {
+		if err := d.refused(c.what, c.by, c.token, c.status, "outstanding"); err != nil {
+			return err
+		}
+	}
+	d.note("After each of them the genuine token was still outstanding.")
+	return nil
+}
+
+// hand has to import a token and take over the connection.
+func (d *director) hand(token []byte, from *player, session int, to *player) (Outcome, error) {
+	out, err := do[Outcome](to, "Node.Import", token)
+	if err != nil {
+		return out, err
+	}
+	if out.Status != "COMPLETE" {
+		return out, fmt.Errorf("%s could not import the genuine token: %s", to.name, out.Reason)
+	}
+	if _, err := do[struct{}](from, "Node.Pass", PassArgs{session, to.socket, out.Session}); err != nil {
+		return out, err
+	}
+	if handle, err := do[int](to, "Node.Taken", struct{}{}); err != nil || handle != out.Session {
+		return out, errors.Join(fmt.Errorf("%s took the connection of session %d", to.name, handle), err)
+	}
+	d.row(to.name, "%s: imported the session of %s, got the connection", out.Status, out.Peer)
+	return out, nil
+}
+
+func (d *director) handover() (err error) {
+	d.head("4. The handover")
+	if d.held, err = d.hand(d.token, d.acceptor, 0, d.a); err != nil {
+		return err
+	}
+	if err := d.talk(d.alice, d.a, d.held.Session, 0); err != nil {
+		return err
+	}
+	return d.refused("the token again", d.a, d.token, "NO_CONTEXT", "spent")
+}
+
+func (d *director) onward() error {
+	d.head("5. And on, from worker A to worker B")
+	x, err := do[Exported](d.a, "Node.Export", ExportArgs{Session: d.held.Session, Pid: d.b.pid})
+	if err != nil {
+		return err
+	}
+	out, err := d.hand(x.Token, d.a, d.held.Session, d.b)
+	if err != nil {
+		return err
+	}
+	return d.talk(d.alice, d.b, out.Session, 0)
+}
+
+func (d *director) late() error {
+	d.head("6. Too late")
+	if err := d.connect(d.bob); err != nil {
+		return err
+	}
+	if err := d.talk(d.bob, d.acceptor, 1, 0); err != nil {
+		return err
+	}
+	x, err := do[Exported](d.acceptor, "Node.Export", ExportArgs{Session: 1, Pid: d.a.pid, Lifetime: brief})
+	if err != nil {
+		return err
+	}
+	time.Sleep(2 * brief)
+	d.token = x.Token
+	return d.refused(fmt.Sprintf("after %v of %v", 2*brief, brief), d.a, x.Token, "NO_CONTEXT", "expired")
+}

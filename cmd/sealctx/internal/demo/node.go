@@ -1,0 +1,352 @@
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx"
+	"github.com/sealctx/sealctx/secctx/krb5"
+	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
+)
+
+// A Node holds contexts and serves their peers: the acceptor, which establishes
+// them, and the workers, which import them.
+type Node struct {
+	host *seal.Host
+	p    gssapi.Provider
+	tap  *tap
+
+	mu       sync.Mutex
+	sessions map[int]*session
+	taken    chan int // handles whose connection has come
+}
+
+// A session is a context, and its peer's connection while it is here.
+type session struct {
+	sc       gssapi.SecContext
+	conn     net.Conn
+	served   chan error // the end of serving
+	count    int        // messages served here
+	recorded []byte     // the last sealed message as it crossed the wire
+}
+
+// NewNode opens the keyring and the socket on which connections are handed
+// over. The keytab may be absent: a worker has none.
+func NewNode(dir, keytab, socket string) (*Node, error) {
+	ring, err := keyring.Open(dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	host, err := seal.NewHost(ring, nil)
+	if err != nil {
+		return nil, err
+	}
+	mech, err := krb5.New(&krb5.Config{Keytab: keytab, ReplayCache: dir + "/replay"})
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{host: host, sessions: map[int]*session{}, taken: make(chan int, 1)}
+	n.tap = &tap{Provider: mech, format: mech.PlainFormat()}
+	n.p = secctx.Wrap(n.tap, host) // the one line that a program changes
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	go n.takeAll(l)
+	return n, nil
+}
+
+// Accept listens, and establishes contexts with whoever connects; sessions are
+// numbered as they come.
+func (n *Node) Accept(_ struct{}, addr *string) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	*addr = l.Addr().String()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if err := n.establish(conn); err != nil {
+				fmt.Fprintln(os.Stderr, "acceptor:", err)
+				conn.Close()
+			}
+		}
+	}()
+	return nil
+}
+
+func (n *Node) establish(conn net.Conn) error {
+	sc, err := n.p.AcceptSecContext()
+	if err != nil {
+		return err
+	}
+	for sc.ContinueNeeded() {
+		_, token, err := readFrame(conn)
+		if err != nil {
+			return err
+		}
+		out, _, err := sc.Continue(token)
+		if err != nil {
+			return err
+		}
+		if len(out) > 0 {
+			if err := writeFrame(conn, frameToken, out); err != nil {
+				return err
+			}
+		}
+	}
+	n.serve(n.add(&session{sc: sc}), conn)
+	return nil
+}
+
+func (n *Node) add(s *session) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sessions[len(n.sessions)] = s
+	return len(n.sessions) - 1
+}
+
+func (n *Node) session(handle int) (*session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.sessions[handle]
+	if s == nil {
+		return nil, fmt.Errorf("no session %d", handle)
+	}
+	return s, nil
+}
+
+// serve answers the peer until the connection is wanted elsewhere.
+func (n *Node) serve(handle int, conn net.Conn) {
+	s, _ := n.session(handle)
+	n.mu.Lock()
+	s.conn, s.served = conn, make(chan error, 1)
+	n.mu.Unlock()
+	go func() {
+		for {
+			kind, body, err := readFrame(conn)
+			if err == nil {
+				err = n.answer(s, kind, body)
+			}
+			if err != nil {
+				s.served <- err
+				return
+			}
+		}
+	}()
+}
+
+func (n *Node) answer(s *session, kind byte, body []byte) error {
+	text, sealed, _, err := s.sc.Unwrap(body)
+	if err != nil {
+		return err
+	}
+	out, _, err := s.sc.Wrap([]byte(answerTo(string(text))), sealed, 0)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	s.count++
+	if sealed {
+		s.recorded = body
+	}
+	n.mu.Unlock()
+	return writeFrame(s.conn, kind, out)
+}
+
+// stop takes a session's connection from its server, between two messages.
+func (s *session) stop() error {
+	if err := s.conn.SetReadDeadline(time.Now()); err != nil {
+		return err
+	}
+	if err := <-s.served; !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("serving ended: %w", err)
+	}
+	return s.conn.SetReadDeadline(time.Time{})
+}
+
+// ExportArgs say what to export, for which process and for how long.
+type ExportArgs struct {
+	Session  int
+	Pid      int
+	Lifetime time.Duration
+}
+
+// Exported is a sealed token, and what a thief finds in it and in the plain one
+// that it was made of.
+type Exported struct {
+	Token       []byte
+	Plain       int    // bytes of the plain token
+	PlainKeyAt  int    // where keys stand in it, -1 if nowhere
+	PlainKey    int    // how many bytes of them
+	Stolen      string // the recorded message that they opened
+	SealedKeyAt int    // the same of the sealed token
+	After       string // what the exporter's own handle answers now
+}
+
+// Export gives up a session.
+func (n *Node) Export(args ExportArgs, reply *Exported) error {
+	s, err := n.session(args.Session)
+	if err != nil {
+		return err
+	}
+	if err := s.stop(); err != nil {
+		return err
+	}
+	to, err := seal.Process(args.Pid)
+	if err != nil {
+		return err
+	}
+	if args.Lifetime == 0 {
+		reply.Token, err = secctx.Export(s.sc, to)
+	} else {
+		reply.Token, err = n.exportBriefly(s, args.Lifetime)
+	}
+	if err != nil {
+		return err
+	}
+	plain := n.tap.plain()
+	reply.Plain, reply.PlainKeyAt, reply.SealedKeyAt = len(plain), -1, -1
+	if at, size, text, ok := krb5test.Eavesdrop(plain, s.recorded); ok {
+		reply.PlainKeyAt, reply.PlainKey, reply.Stolen = at, size, string(text)
+	}
+	if at, _, _, ok := krb5test.Eavesdrop(reply.Token, s.recorded); ok {
+		reply.SealedKeyAt = at
+	}
+	_, _, err = s.sc.Wrap([]byte("one more"), true, 0)
+	reply.After = status(err)
+	return nil
+}
+
+// exportBriefly exports a session under another lifetime than the provider's:
+// lifetimes are a wrapper's affair, so the context moves to one that has it.
+func (n *Node) exportBriefly(s *session, lifetime time.Duration) ([]byte, error) {
+	brief := (&secctx.Config{Sealer: n.host, Lifetime: lifetime}).Wrap(n.tap)
+	token, err := s.sc.Export()
+	if err != nil {
+		return nil, err
+	}
+	if s.sc, err = brief.ImportSecContext(token); err != nil {
+		return nil, err
+	}
+	return s.sc.Export()
+}
+
+// Outcome is how an import went.
+type Outcome struct {
+	Session int    // if it went well
+	Peer    string // who the context's peer is
+	Status  string // the GSS status
+	Reason  string // the library's error
+}
+
+// Import imports a token as any program would.
+func (n *Node) Import(token []byte, reply *Outcome) error {
+	sc, err := n.p.ImportSecContext(token)
+	reply.Status = status(err)
+	if err != nil {
+		reply.Reason = err.Error()
+		return nil
+	}
+	info, err := sc.Inquire()
+	if err != nil {
+		return err
+	}
+	if reply.Peer, _, err = info.InitiatorName.Display(); err != nil {
+		return err
+	}
+	reply.Session = n.add(&session{sc: sc})
+	return nil
+}
+
+// State tells how a token stands, without spending it.
+func (n *Node) State(token []byte, reply *string) error {
+	_, state, err := n.host.Status(token)
+	*reply = state.String()
+	return err
+}
+
+// PassArgs say whose connection goes where.
+type PassArgs struct {
+	Session int
+	Socket  string
+	Handle  int // the session's number there
+}
+
+// Pass hands a session's connection to the node that imported its context.
+func (n *Node) Pass(args PassArgs, _ *struct{}) error {
+	s, err := n.session(args.Session)
+	if err != nil {
+		return err
+	}
+	defer s.conn.Close()
+	return sendConn(args.Socket, args.Handle, s.conn.(*net.TCPConn))
+}
+
+// takeAll serves connections that other nodes hand over.
+func (n *Node) takeAll(l *net.UnixListener) {
+	for {
+		from, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		handle, conn, err := receiveConn(from)
+		from.Close()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "worker:", err)
+			continue
+		}
+		n.serve(handle, conn)
+		n.taken <- handle
+	}
+}
+
+// Taken waits until a connection has come, and returns its session.
+func (n *Node) Taken(_ struct{}, handle *int) error {
+	*handle = <-n.taken
+	return nil
+}
+
+// Served tells how many messages of a session were served here.
+func (n *Node) Served(handle int, count *int) error {
+	s, err := n.session(handle)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	*count = s.count
+	return nil
+}
+
+// status names the GSS status that an error carries.
+func status(err error) string {
+	for _, s := range []struct {
+		err  error
+		name string
+	}{
+		{nil, "COMPLETE"},
+		{gssapi.ErrDefectiveToken, "DEFECTIVE_TOKEN"},
+		{gssapi.ErrUnauthorized, "UNAUTHORIZED"},
+		{gssapi.ErrNoContext, "NO_CONTEXT"},
+		{gssapi.ErrContextExpired, "CONTEXT_EXPIRED"},
+		{gssapi.ErrFailure, "FAILURE"},
+	} {
+		if errors.Is(err, s.err) {
+			return s.name
+		}
+	}
+	return "another status"
+}
