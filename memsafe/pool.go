@@ -89,7 +89,7 @@ func (p *Pool) Alloc(n int) (*Secret, error) {
 	if n <= 0 {
 		return nil, fmt.Errorf("memsafe: secret of %d bytes: the size must be positive", n)
 	}
-	need := (n + granule - 1) / granule
+	need := (n-1)/granule + 1 // no overflow, whatever n is
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed.Load() {

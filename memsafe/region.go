@@ -94,6 +94,16 @@ func newSecretRegion(size int) (*secretRegion, error) {
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, fmt.Errorf("memsafe: memfd_secret: %w", err)
 	}
+	// Placing the memory between the guard pages must not fail: the kernel takes
+	// the reserved range apart first, and what it leaves free is soon another
+	// thread's. So it is mapped anywhere once, for the limit to say no.
+	trial, err := unix.MmapPtr(fd, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, limitError(size, err)
+	}
+	if err := unix.MunmapPtr(trial, uintptr(size)); err != nil {
+		return nil, fmt.Errorf("memsafe: memfd_secret: %w", err)
+	}
 	page := os.Getpagesize()
 	whole := size + 2*page
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(whole), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
@@ -102,7 +112,7 @@ func newSecretRegion(size int) (*secretRegion, error) {
 	}
 	r := &secretRegion{span: span{unsafe.Add(base, page), size}, whole: span{base, whole}}
 	if _, err := unix.MmapPtr(fd, 0, r.base, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
-		return nil, errors.Join(limitError(size, err), r.free())
+		return nil, errors.Join(limitError(size, err), r.freeGuards())
 	}
 	if err := unix.Madvise(r.bytes(), unix.MADV_DONTFORK); err != nil {
 		return nil, errors.Join(fmt.Errorf("memsafe: keeping secret memory from children: %w", err), r.free())
@@ -116,6 +126,13 @@ func newSecretRegion(size int) (*secretRegion, error) {
 func (*secretRegion) backing() string { return "memfd_secret" }
 func (r *secretRegion) free() error {
 	return unix.MunmapPtr(r.whole.base, uintptr(r.whole.size))
+}
+
+// freeGuards unmaps the guard pages and leaves what is between them alone: it
+// may be address space that is still reserved, or another thread's memory.
+func (r *secretRegion) freeGuards() error {
+	page := uintptr(os.Getpagesize())
+	return errors.Join(unix.MunmapPtr(r.whole.base, page), unix.MunmapPtr(unsafe.Add(r.base, r.size), page))
 }
 
 // populate takes every page now, so that a lack of memory shows here. The
@@ -146,7 +163,7 @@ func newGuardRegion(size int) (*guardRegion, error) {
 		return nil, err
 	}
 	buf := memguard.NewBuffer(size)
-	if buf.Size() != size {
+	if !buf.IsAlive() {
 		return nil, errors.New("memsafe: memguard returned a null buffer")
 	}
 	b := buf.Bytes()
