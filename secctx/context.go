@@ -3,7 +3,6 @@ package secctx
 import (
 	"errors"
 	"reflect"
-	"slices"
 	"sync"
 
 	"github.com/golang-auth/go-gssapi/v3"
@@ -38,10 +37,10 @@ type secContext struct {
 
 	established  bool // both sides are done, as the mechanism said last
 	transferable bool
-	mech         gssapi.Oid
-	named        bool          // the caller may hold names of inner
-	settled      bool          // inner came by import or tried to export: Continue must not reach it
-	sealed       [tagSize]byte // tail of the token that the context is in
+	mech         gssapi.GssMech // or nil
+	named        bool           // the caller may hold names of inner
+	settled      bool           // inner came by import or tried to export: Continue must not reach it
+	sealed       [tagSize]byte  // tail of the token that the context is in
 }
 
 // base is how Export and TakeBack find the context under its extensions.
@@ -89,9 +88,7 @@ func (c *secContext) unalone() { c.gate.Unlock() }
 func (c *secContext) learn(info *gssapi.SecContextInfoPartial) {
 	c.established = info.FullyEstablished && !c.inner.ContinueNeeded()
 	c.transferable = info.Transferrable
-	if info.Mech != nil {
-		c.mech = slices.Clone(info.Mech.Oid())
-	}
+	c.mech = info.Mech
 }
 
 func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartial, error) {

@@ -81,9 +81,11 @@ func (c *secContext) export(to seal.Audience) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.p.sealer.Reserve(seal.Request{
-		Format: c.p.format, Mechanism: c.mech, Audience: to, Lifetime: lifetime,
-	})
+	request := seal.Request{Format: c.p.format, Audience: to, Lifetime: lifetime}
+	if c.mech != nil {
+		request.Mechanism = c.mech.Oid()
+	}
+	r, err := c.p.sealer.Reserve(request)
 	if err != nil {
 		return nil, refused(err)
 	}

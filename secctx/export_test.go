@@ -284,3 +284,14 @@ func TestExportBySmallSealer(t *testing.T) {
 	r.talk(t, r.sc)
 	require.Zero(t, pool.InUse(), "secrets left")
 }
+
+// TestExportWithoutMechanism: a provider need not say which mechanism it is.
+func TestExportWithoutMechanism(t *testing.T) {
+	r := newRig(t, newHost(t, nil))
+	r.sc.(*secContext).learn(&gssapi.SecContextInfoPartial{FullyEstablished: true, Transferrable: true})
+	token, err := r.sc.Export()
+	require.NoError(t, err)
+	head, err := seal.Inspect(token)
+	require.NoError(t, err)
+	require.Empty(t, head.Mechanism)
+}
