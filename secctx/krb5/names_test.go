@@ -1,0 +1,160 @@
+package krb5_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/secctx/krb5"
+)
+
+func importName(t *testing.T, p *krb5.Provider, text string, nt gssapi.GssNameType) gssapi.GssName {
+	t.Helper()
+	n, err := p.ImportName(text, nt)
+	require.NoError(t, err, text)
+	return n
+}
+
+func TestNames(t *testing.T) {
+	p := newBench(t, krb5.Config{Realm: "DEFAULT.TEST"}).p
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	for _, c := range []struct {
+		text  string
+		nt    gssapi.GssNameType
+		shown string
+		mn    string
+	}{
+		{"alice@EXAMPLE.TEST", gssapi.GSS_NT_USER_NAME, "alice@EXAMPLE.TEST", "alice@EXAMPLE.TEST"},
+		{"alice", gssapi.GSS_NT_USER_NAME, "alice@DEFAULT.TEST", "alice@DEFAULT.TEST"},
+		{"a/b@R", gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, "a/b@R", "a/b@R"},
+		{`a\/b@R`, gssapi.GSS_NO_OID, `a\/b@R`, `a\/b@R`},
+		{"alice@corp.test@R", gssapi.GSS_KRB5_NT_ENTERPRISE_NAME, `alice\@corp.test@R`, `alice\@corp.test@R`},
+		{"HTTP@WWW.Example.Test", gssapi.GSS_NT_HOSTBASED_SERVICE, "HTTP@WWW.Example.Test", "HTTP/www.example.test"},
+		{"HTTP", gssapi.GSS_NT_HOSTBASED_SERVICE, "HTTP", "HTTP/" + strings.ToLower(host)},
+	} {
+		n := importName(t, p, c.text, c.nt)
+		shown, _, err := n.Display()
+		require.NoError(t, err)
+		require.Equal(t, c.shown, shown)
+		mn, err := n.Canonicalize(gssapi.GSS_MECH_KRB5)
+		require.NoError(t, err)
+		shown, nt, err := mn.Display()
+		require.NoError(t, err)
+		require.Equal(t, c.mn, shown)
+		require.Equal(t, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, nt)
+		same, err := n.Compare(mn)
+		require.NoError(t, err)
+		require.True(t, same)
+		_, err = n.Export()
+		require.ErrorIs(t, err, gssapi.ErrNameNotMn)
+		_, err = n.Canonicalize(gssapi.GSS_MECH_SPNEGO)
+		require.ErrorIs(t, err, gssapi.ErrBadMech)
+		mechs, err := n.InquireMechs()
+		require.NoError(t, err)
+		require.Equal(t, []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, mechs)
+		require.NoError(t, n.Release())
+	}
+	for _, c := range []struct {
+		text string
+		nt   gssapi.GssNameType
+		err  error
+	}{
+		{"", gssapi.GSS_NT_USER_NAME, gssapi.ErrBadName},
+		{"a@b@c", gssapi.GSS_NT_USER_NAME, gssapi.ErrBadName},
+		{"@host", gssapi.GSS_NT_HOSTBASED_SERVICE, gssapi.ErrBadName},
+		{"a/b@host", gssapi.GSS_NT_HOSTBASED_SERVICE, gssapi.ErrBadName},
+		{"http@ho\x00st", gssapi.GSS_NT_HOSTBASED_SERVICE, gssapi.ErrBadName},
+		{"1000", gssapi.GSS_NT_STRING_UID_NAME, gssapi.ErrBadNameType},
+		{"", gssapi.GSS_NT_ANONYMOUS, gssapi.ErrBadNameType},
+	} {
+		_, err := p.ImportName(c.text, c.nt)
+		require.ErrorIs(t, err, c.err, c.text)
+	}
+	types, err := p.InquireNamesForMech(gssapi.GSS_MECH_KRB5)
+	require.NoError(t, err)
+	require.Contains(t, types, gssapi.GssNameType(gssapi.GSS_NT_HOSTBASED_SERVICE))
+	_, err = p.InquireNamesForMech(gssapi.GSS_MECH_SPNEGO)
+	require.ErrorIs(t, err, gssapi.ErrBadMech)
+}
+
+// TestExportedName: the form of RFC 2743 section 3.2 comes back as the same
+// name, and nothing else is taken for it.
+func TestExportedName(t *testing.T) {
+	p := newBench(t, krb5.Config{}).p
+	n, err := importName(t, p, `http/a\@b@EXAMPLE.TEST`, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME).Canonicalize(nil)
+	require.NoError(t, err)
+	b, err := n.Export()
+	require.NoError(t, err)
+	require.Equal(t, "\x04\x01\x00\x0b\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x00\x00\x00\x16http/a\\@b@EXAMPLE.TEST", string(b))
+	again := importName(t, p, string(b), gssapi.GSS_NT_EXPORT_NAME)
+	same, err := again.Compare(n)
+	require.NoError(t, err)
+	require.True(t, same)
+	copied, err := again.Duplicate()
+	require.NoError(t, err)
+	exported, err := copied.Export()
+	require.NoError(t, err)
+	require.Equal(t, b, exported)
+	for i := range b {
+		_, err := p.ImportName(string(b[:i]), gssapi.GSS_NT_EXPORT_NAME)
+		require.ErrorIs(t, err, gssapi.ErrBadName)
+	}
+	_, err = p.ImportName(string(b)+"x", gssapi.GSS_NT_EXPORT_NAME)
+	require.ErrorIs(t, err, gssapi.ErrBadName)
+	_, err = n.Compare(foreignName{})
+	require.ErrorIs(t, err, gssapi.ErrBadName)
+	require.ErrorIs(t, err, krb5.ErrForeign)
+	_, err = p.InitSecContext(foreignName{})
+	require.ErrorIs(t, err, krb5.ErrForeign)
+}
+
+type foreignName struct{ gssapi.GssName }
+
+// TestProvider: registered under its name, and what it says of itself.
+func TestProvider(t *testing.T) {
+	g, err := gssapi.NewProvider(krb5.ProviderName)
+	require.NoError(t, err)
+	require.Equal(t, krb5.ProviderName, g.Name())
+	mechs, err := g.IndicateMechs()
+	require.NoError(t, err)
+	require.Equal(t, []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, mechs)
+	for e := gssapi.HasExtChannelBindingSignalling; e <= gssapi.HasExtCredStore; e++ {
+		_, store := g.(gssapi.ProviderExtCredStore)
+		_, identity := g.(gssapi.ProviderExtKrb5Identity)
+		want := map[gssapi.GssapiExtension]bool{
+			gssapi.HasExtCredStore: store, gssapi.HasExtKrb5Identity: identity,
+			gssapi.HasExtRFC4121: true, gssapi.HasExtChannelBindingSignalling: true,
+		}[e]
+		require.Equal(t, want, g.HasExtension(e), "extension %d", e)
+	}
+	require.NoError(t, g.Release())
+	_, err = g.AcceptSecContext()
+	require.ErrorIs(t, err, krb5.ErrReleased)
+	_, err = g.ImportSecContext(nil)
+	require.ErrorIs(t, err, krb5.ErrReleased)
+}
+
+// TestReleaseLeavesContexts: releasing the provider ends no context.
+func TestReleaseLeavesContexts(t *testing.T) {
+	b := newBench(t, krb5.Config{})
+	init, acc := b.establish(t, allFlags)
+	require.NoError(t, b.p.Release())
+	converse(t, init, acc)
+}
+
+// TestErrors: status and reason are found, and the C numbering is right.
+func TestErrors(t *testing.T) {
+	b := newBench(t, krb5.Config{})
+	_, _, err := b.show(t, nil)
+	var e *krb5.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, gssapi.FatalErrorCode(9), e.FatalErrorCode, "GSS_S_DEFECTIVE_TOKEN")
+	require.ErrorIs(t, err, gssapi.ErrDefectiveToken)
+	require.NotErrorIs(t, err, gssapi.ErrFailure)
+	require.Equal(t, "krb5: invalid token was supplied: kmsg: malformed message: token frame", err.Error())
+	require.Equal(t, "Kerberos error 4711", krb5.Code(4711).Error())
+}
