@@ -48,7 +48,13 @@ func TestCipherAssociatedData(t *testing.T) {
 		sealed := pattern(BlockSize + 50 + id.MACSize())
 		require.NoError(t, seal.Seal(ki, sealed, []byte("associated")))
 		for _, aad := range []string{"", "associatee", "associate", "associated "} {
-			require.ErrorIs(t, open.Open(ki, bytes.Clone(sealed), []byte(aad)), ErrIntegrity)
+			b := bytes.Clone(sealed)
+			require.ErrorIs(t, open.Open(ki, b, []byte(aad)), ErrIntegrity)
+			if id.suite().etm {
+				require.Equal(t, sealed, b, "it was decrypted before it was authenticated")
+			} else {
+				require.Equal(t, make([]byte, len(b)), b, "plaintext that is not authentic is left")
+			}
 		}
 		require.NoError(t, open.Open(ki, sealed, []byte("associated")))
 	})
@@ -142,6 +148,33 @@ func TestMACSettles(t *testing.T) {
 	})
 }
 
+// TestCipherSettles: between messages a Cipher holds its expanded key and
+// nothing of the last message.
+func TestCipherSettles(t *testing.T) {
+	eachID(t, func(t *testing.T, id ID, key []byte) {
+		ki := derived(t, id, key, Ki)
+		seal, open := newCipher(t, id, key, Sealing), newCipher(t, id, key, Opening)
+		b := pattern(BlockSize + 100 + id.MACSize())
+		for _, step := range []struct {
+			c *Cipher
+			f func() error
+		}{
+			{seal, func() error { return seal.Seal(ki, b, nil) }},
+			{open, func() error { return open.Open(ki, b, nil) }},
+			{open, func() error { return open.Verify(nil, ki, b) }},
+		} {
+			fresh, digest := bytes.Clone(image(step.c.chain.mode)), bytes.Clone(image(step.c.mac.h))
+			_ = step.f()
+			require.Equal(t, fresh, image(step.c.chain.mode))
+			require.Equal(t, digest, image(step.c.mac.h))
+			require.Zero(t, step.c.chain.last)
+			require.Zero(t, step.c.chain.prev)
+			require.Zero(t, step.c.mac.pad)
+		}
+		require.Equal(t, pattern(BlockSize+100), b[:BlockSize+100], "it was sealed and opened")
+	})
+}
+
 func TestFlat(t *testing.T) {
 	type inner struct{ a [4]uint32 }
 	require.True(t, flat(reflect.TypeFor[struct {
@@ -160,6 +193,23 @@ func TestFlat(t *testing.T) {
 	b := &inner{a: [4]uint32{1, 2, 3, 4}}
 	require.True(t, wipeObject(b))
 	require.Zero(t, *b)
+}
+
+func TestCopyKey(t *testing.T) {
+	for n := range 40 {
+		dst := make([]byte, n)
+		CopyKey(dst, pattern(n))
+		require.Equal(t, pattern(n), dst)
+	}
+}
+
+// TestNames: what the registry calls them.
+func TestNames(t *testing.T) {
+	eachID(t, func(t *testing.T, id ID, _ []byte) {
+		require.Equal(t, map[ID]int32{17: 15, 18: 16, 19: 19, 20: 20}[id], id.ChecksumType())
+	})
+	require.Equal(t, "aes256-cts-hmac-sha384-192", AES256SHA384.String())
+	require.Equal(t, "etype 23", ID(23).String())
 }
 
 // TestCipherAllocates: the methods of a Cipher allocate nothing.

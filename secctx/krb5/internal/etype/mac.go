@@ -60,8 +60,8 @@ func (m *mac) feed(key []byte, with byte) {
 func (m *mac) scrub() {
 	memsafe.Wipe(m.pad[:])
 	m.h.Reset()
-	m.write(m.pad[:m.size])   // one block, worked on
-	m.write(m.pad[:m.size-1]) // and one that is only buffered
+	m.write(m.pad[:1]) // in two pieces, so that the block goes through the buffer
+	m.write(m.pad[1:m.size])
 	m.h.Reset()
 }
 

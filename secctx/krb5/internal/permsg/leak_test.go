@@ -85,11 +85,27 @@ func leakVictim(v *memscan.Victim, end func(*Session)) {
 	for i, b := range append(ends[0].out.keys.all(), ends[0].in.keys.all()...) {
 		v.Needle(strconv.Itoa(i/4)+" "+keyNames[i%4], b)
 	}
-	v.UnderLoad(func() { converse(v, ends[0], ends[1]) })
+	v.UnderLoad(func() {
+		converse(v, ends[0], ends[1])
+		tooManyLanes(v, ends[0])
+	})
 	v.Checkpoint("live")
 	end(ends[0])
 	end(ends[1])
 	v.Checkpoint("ended")
+}
+
+// tooManyLanes has more messages under way at once than there are lanes to keep.
+func tooManyLanes(v *memscan.Victim, s *Session) {
+	var lanes []*lane
+	for range 2 * maxIdleLanes {
+		l, err := s.out.lane(s.id)
+		v.Check(err)
+		lanes = append(lanes, l)
+	}
+	for _, l := range lanes {
+		s.out.done(l)
+	}
 }
 
 // converse sends every kind of message both ways, in goroutines of their own, so

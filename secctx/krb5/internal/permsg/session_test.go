@@ -174,6 +174,10 @@ func TestDirections(t *testing.T) {
 				require.Equal(t, v.ok, err == nil, "%v", err)
 				if !v.ok {
 					require.ErrorIs(t, err, gssapi.ErrBadMic)
+					// Refused for its flags, before any key is tried.
+					var status gssapi.FatalStatus
+					require.ErrorAs(t, err, &status)
+					require.NotContains(t, status.MechErrors, errNotEqual)
 				}
 			}
 			tok, err := v.from.GetMIC(pattern(20))

@@ -150,3 +150,27 @@ func TestMalformed(t *testing.T) {
 		require.NoError(t, b.VerifyMIC(nil, mic))
 	})
 }
+
+// TestSealedForm takes a sealed token apart: header, and inside it the message
+// and the same header.
+func TestSealedForm(t *testing.T) {
+	eachID(t, func(t *testing.T, id etype.ID) {
+		_, b := pair(t, id)
+		tok, err := b.Wrap([]byte("message"), true)
+		require.NoError(t, err)
+		want := []byte{5, 4, 7, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF}
+		require.Equal(t, want, tok[:headerSize])
+		plain, err := etype.Decrypt(nil, id, pattern(id.KeySize()), usageAcceptorSeal, tok[headerSize:])
+		require.NoError(t, err)
+		require.Equal(t, append([]byte("message"), want...), plain)
+	})
+}
+
+func TestUnrotate(t *testing.T) {
+	unrotate(nil, nil, 5) // nothing to turn, and no division by it
+	dst := make([]byte, 5)
+	for rrc, want := range map[uint16]string{0: "abcde", 1: "bcdea", 4: "eabcd", 5: "abcde", 6: "bcdea", 65535: "abcde"} {
+		unrotate(dst, []byte("abcde"), rrc)
+		require.Equal(t, want, string(dst), "RRC %d", rrc)
+	}
+}
