@@ -6,8 +6,12 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// SetNow gives the provider another clock. Set it before the provider is used.
-func (p *Provider) SetNow(now func() time.Time) { p.now = now }
+// SetNow gives the provider another clock, and lets it give out each time anew.
+// Nothing else may use the provider meanwhile.
+func (p *Provider) SetNow(now func() time.Time) {
+	p.now = now
+	p.stamped.Store(0)
+}
 
 // LockedBytes is how much locked memory is in use.
 func (p *Provider) LockedBytes() int {
