@@ -80,6 +80,31 @@ func prime(t *testing.T, i, a *proc) {
 	}
 }
 
+// TestChannelBindings shows that the implementations compute the same bindings:
+// equal ones establish a context, different ones are refused.
+func TestChannelBindings(t *testing.T) {
+	for _, initiator := range players() {
+		for _, acceptor := range players() {
+			t.Run(initiator.name+"-to-"+acceptor.name, func(t *testing.T) {
+				i, a := initiator.start(t), acceptor.start(t)
+				i.do("bind", "tls-unique:one")
+				a.do("bind", "tls-unique:one")
+				establish(t, i, a, "e18@localhost", allFlags)
+				i.do("close")
+				a.do("close")
+
+				a.do("bind", "tls-unique:two")
+				initiated := i.send("connect", a.do("listen"), "e18@localhost", allFlags)
+				_, err := a.try("accept")
+				require.ErrorContains(t, err, "bad-bindings")
+				a.do("close")
+				_, err = initiated()
+				require.Error(t, err)
+			})
+		}
+	}
+}
+
 // converse sends messages of each kind both ways, some of 64 KiB, and exports and
 // imports both contexts after each.
 func converse(t *testing.T, i, a *proc) {

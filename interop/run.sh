@@ -10,6 +10,7 @@ cd "$(dirname "$0")"
 needs() {
 	cat <<-EOF
 	gcc cc --version
+	libc6-dev test -e /usr/include/stdio.h
 	pkg-config pkg-config --version
 	libkrb5-dev pkg-config --exists mit-krb5-gssapi
 	heimdal-multidev pkg-config --exists heimdal-gssapi

@@ -34,6 +34,7 @@ gss_words(OM_uint32 major)
 		const char *word;
 	} routine[] = {
 		{ GSS_S_BAD_MIC, "bad-mic" },
+		{ GSS_S_BAD_BINDINGS, "bad-bindings" },
 		{ GSS_S_NO_CONTEXT, "no-context" },
 		{ GSS_S_DEFECTIVE_TOKEN, "defective-token" },
 		{ GSS_S_CONTEXT_EXPIRED, "context-expired" },
@@ -107,8 +108,7 @@ gss_initiate(struct peer *p, const char *service, OM_uint32 flags,
 		return -1;
 	do {
 		*major = gss_init_sec_context(minor, GSS_C_NO_CREDENTIAL,
-		    &p->ctx, target, &mech_krb5, flags, 0,
-		    GSS_C_NO_CHANNEL_BINDINGS, &in, NULL, &out, &got, NULL);
+		    &p->ctx, target, &mech_krb5, flags, 0, p->bindings, &in, NULL, &out, &got, NULL);
 		free(in.value);
 		in.value = NULL;
 		in.length = 0;
@@ -145,8 +145,7 @@ gss_accept(struct peer *p, OM_uint32 *major, OM_uint32 *minor)
 		if (read_token(p, &in) != 0)
 			return -1;
 		*major = gss_accept_sec_context(minor, &p->ctx,
-		    GSS_C_NO_CREDENTIAL, &in, GSS_C_NO_CHANNEL_BINDINGS, NULL,
-		    NULL, &out, NULL, NULL, NULL);
+		    GSS_C_NO_CREDENTIAL, &in, p->bindings, NULL, NULL, &out, NULL, NULL, NULL);
 		free(in.value);
 		if (GSS_ERROR(*major))
 			rc = -1;

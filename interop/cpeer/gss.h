@@ -17,6 +17,7 @@ struct peer {
 	gss_ctx_id_t ctx;
 	char out;	/* direction of what this side sends: 'i' or 'a' */
 	char in;
+	gss_channel_bindings_t bindings;	/* of the next establishment */
 };
 
 /* Major status as words joined with '+': "complete", "gap", "duplicate+bad-mic"

@@ -3,6 +3,7 @@
  * Heimdal's (compiled with -DHEIMDAL). It obeys one command a line on its
  * standard input and answers each with one line, "ok ..." or "error ...".
  *
+ *   bind TEXT                       channel bindings from here on
  *   connect PORT SERVICE FLAG,...   initiate over 127.0.0.1
  *   listen                          choose a port
  *   accept                          accept there
@@ -27,7 +28,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct peer peer = { .fd = -1, .ctx = GSS_C_NO_CONTEXT };
+static struct peer peer = { .fd = -1, .ctx = GSS_C_NO_CONTEXT,
+	.bindings = GSS_C_NO_CHANNEL_BINDINGS };
 static int listener = -1;
 
 static void
@@ -103,6 +105,20 @@ parse_flags(char *words, OM_uint32 *flags)
 }
 
 static void
+do_bind(const char *text)
+{
+	static char data[128];
+	static struct gss_channel_bindings_struct bindings;
+
+	snprintf(data, sizeof data, "%s", text);
+	memset(&bindings, 0, sizeof bindings);
+	bindings.application_data.length = strlen(data);
+	bindings.application_data.value = data;
+	peer.bindings = &bindings;
+	printf("ok\n");
+}
+
+static void
 answer_establishment(int rc, OM_uint32 major, OM_uint32 minor)
 {
 	if (rc == 0)
@@ -118,6 +134,7 @@ do_connect(int port, char *service, char *words)
 {
 	struct sockaddr_in a = loopback(port);
 	OM_uint32 flags, major = 0, minor = 0;
+	int rc;
 
 	if (parse_flags(words, &flags) != 0) {
 		printf("error unknown flag\n");
@@ -128,8 +145,8 @@ do_connect(int port, char *service, char *words)
 		printf("error cannot connect\n");
 		return;
 	}
-	answer_establishment(gss_initiate(&peer, service, flags, &major,
-	    &minor), major, minor);
+	rc = gss_initiate(&peer, service, flags, &major, &minor);
+	answer_establishment(rc, major, minor);
 }
 
 static void
@@ -151,14 +168,16 @@ static void
 do_accept(void)
 {
 	OM_uint32 major, minor;
+	int rc;
 
 	peer.fd = accept(listener, NULL, NULL);
 	close(listener);
-	if (peer.fd < 0)
+	if (peer.fd < 0) {
 		printf("error cannot accept\n");
-	else
-		answer_establishment(gss_accept(&peer, &major, &minor), major,
-		    minor);
+		return;
+	}
+	rc = gss_accept(&peer, &major, &minor);
+	answer_establishment(rc, major, minor);
 }
 
 static void
@@ -302,7 +321,9 @@ obey(char *line)
 	uint64_t n, count, window;
 	int port;
 
-	if (sscanf(line, "connect %d %127s %127s", &port, service, words) == 3)
+	if (sscanf(line, "bind %127s", words) == 1)
+		do_bind(words);
+	else if (sscanf(line, "connect %d %127s %127s", &port, service, words) == 3)
 		do_connect(port, service, words);
 	else if (strcmp(line, "listen") == 0)
 		do_listen();

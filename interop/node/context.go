@@ -24,6 +24,7 @@ type node struct {
 	conn     *net.TCPConn
 	reader   *bufio.Reader
 	out, in  wire.Direction
+	bindings *gssapi.ChannelBinding // of the next establishment; nil: none
 	listener *net.TCPListener
 	workers  *net.UnixListener
 }
@@ -63,6 +64,7 @@ var statuses = []struct {
 	{gssapi.InfoUnseqToken, "unseq"},
 	{gssapi.InfoGapToken, "gap"},
 	{gssapi.ErrBadMic, "bad-mic"},
+	{gssapi.ErrBadBindings, "bad-bindings"},
 	{gssapi.ErrNoContext, "no-context"},
 	{gssapi.ErrDefectiveToken, "defective-token"},
 	{gssapi.ErrContextExpired, "context-expired"},
@@ -107,6 +109,11 @@ var flagWords = map[string]gssapi.ContextFlag{
 	"integ":    gssapi.ContextFlagInteg,
 }
 
+func (n *node) bind(args []string) (string, error) {
+	n.bindings = &gssapi.ChannelBinding{Data: []byte(args[0])}
+	return "", nil
+}
+
 func (n *node) connect(args []string) (string, error) {
 	var flags gssapi.ContextFlag
 	for w := range strings.SplitSeq(args[2], ",") {
@@ -127,7 +134,7 @@ func (n *node) connect(args []string) (string, error) {
 	}
 	defer name.Release()
 	n.sc, err = n.provider.InitSecContext(name, gssapi.WithInitiatorMech(gssapi.GSS_MECH_KRB5),
-		gssapi.WithInitiatorFlags(flags))
+		gssapi.WithInitiatorFlags(flags), gssapi.WithInitiatorChannelBinding(n.bindings))
 	if err != nil {
 		return "", err
 	}
@@ -159,7 +166,7 @@ func (n *node) acceptConn() error {
 	}
 	n.use(c)
 	n.out, n.in = wire.FromAcceptor, wire.FromInitiator
-	n.sc, err = n.provider.AcceptSecContext()
+	n.sc, err = n.provider.AcceptSecContext(gssapi.WithAcceptorChannelBinding(n.bindings))
 	return err
 }
 

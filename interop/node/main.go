@@ -7,6 +7,7 @@
 // It obeys one command a line on its standard input and answers each with one
 // line, "ok ..." or "error ...":
 //
+//	bind TEXT                      channel bindings from here on
 //	connect PORT SERVICE FLAG,...  initiate over 127.0.0.1
 //	listen                         choose a port
 //	accept                         accept there
@@ -87,6 +88,7 @@ var commands = map[string]struct {
 	args int
 	run  func(*node, []string) (string, error)
 }{
+	"bind":         {1, (*node).bind},
 	"connect":      {3, (*node).connect},
 	"listen":       {0, (*node).listen},
 	"accept":       {0, (*node).accept},
