@@ -110,6 +110,4 @@ func missing(dir string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-func isTmpfs(sfs *unix.Statfs_t) bool {
-	return sfs.Type == unix.TMPFS_MAGIC || sfs.Type == unix.RAMFS_MAGIC
-}
+func isTmpfs(sfs *unix.Statfs_t) bool { return sfs.Type == unix.TMPFS_MAGIC }

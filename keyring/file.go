@@ -68,7 +68,7 @@ func parseFileName(name string) (seq uint64, ok bool) {
 		return 0, false
 	}
 	seq, err := strconv.ParseUint(hex, 16, 64)
-	return seq, err == nil && fileName(seq) == name
+	return seq, err == nil && seq <= maxSeq && fileName(seq) == name
 }
 
 // mapFile maps size bytes of fd and locks the first page. It owns fd from now on.

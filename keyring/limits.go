@@ -50,6 +50,10 @@ const (
 	// limit without room for the keys.
 	scratchShare = 16
 
+	// maxSeq is the highest number of an epoch; files with a higher one are not
+	// ours, and must not make the next number wrap.
+	maxSeq = 1 << 62
+
 	// pageSize is the size of an epoch's first page: header, state and key.
 	pageSize = 4096
 

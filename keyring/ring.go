@@ -189,6 +189,9 @@ func (r *Ring) Epoch(id [16]byte) (*Epoch, error) {
 
 // discover looks for an epoch that another process made.
 func (r *Ring) discover(id [16]byte) (*Epoch, error) {
+	if r.pool != nil { // a ring of New has no other's
+		return nil, ErrUnknown
+	}
 	now, err := r.clock.Now()
 	if err != nil {
 		return nil, err

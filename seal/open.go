@@ -52,50 +52,49 @@ func (h *Host) redeem(b []byte, format, event string, may func(*token.Token) err
 	return plain, nil
 }
 
-// authenticate returns the plain token of an authentic one, unclaimed yet.
+// authenticate returns the plain token of an authentic one, unclaimed yet. The
+// commitment is checked first, in little memory: what anybody can send takes no
+// more of the pool than that.
 func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
 	if token.Suite(e.Suite()) != t.Suite {
 		return nil, h.defective(t, "suite is not the epoch's")
 	}
-	// One piece of locked memory: the body, and behind it the keys, which
-	// Truncate wipes with the padding.
-	size := t.BodySize()
-	plain, err := h.pool.Alloc(size + token.KeySize + token.CommitmentSize)
+	keys, err := h.pool.Alloc(token.KeySize + token.CommitmentSize)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	n, err := h.decrypt(e, t, plain.Bytes()[:size], plain.Bytes()[size:])
-	if err != nil {
-		plain.Wipe()
-		return nil, err
-	}
-	plain.Truncate(n)
-	return plain, nil
-}
-
-// decrypt derives the token's keys into keys, checks the commitment and then
-// decrypts into body. It returns the length of the plain token.
-func (h *Host) decrypt(e *keyring.Epoch, t *token.Token, body, keys []byte) (int, error) {
-	enc, com := keys[:token.KeySize], keys[token.KeySize:]
-	err := e.Derive(t.Bound,
+	defer keys.Wipe()
+	enc, com := keys.Bytes()[:token.KeySize], keys.Bytes()[token.KeySize:]
+	err = e.Derive(t.Bound,
 		keyring.Output{Label: token.EncLabel, Key: enc},
 		keyring.Output{Label: token.ComLabel, Key: com})
 	switch {
 	case errors.Is(err, keyring.ErrRetired):
-		return 0, h.defective(t, "epoch retired")
+		return nil, h.defective(t, "epoch retired")
 	case err != nil:
-		return 0, unavailable(err)
+		return nil, unavailable(err)
 	case subtle.ConstantTimeCompare(com, t.Commitment) != 1:
-		return 0, h.defective(t, "header not authentic")
+		return nil, h.defective(t, "header not authentic")
 	}
-	n, err := t.Open(body, enc)
-	switch {
-	case errors.Is(err, token.ErrOpen):
-		return 0, h.defective(t, "header genuine, body altered")
-	case err != nil: // a mode that forbids the suite
-		return 0, unavailable(err)
+	return h.decrypt(t, enc)
+}
+
+// decrypt returns the plain token of one whose header is authentic.
+func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
+	plain, err := h.pool.Alloc(t.BodySize())
+	if err != nil {
+		return nil, unavailable(err)
 	}
-	return n, nil
+	n, err := t.Open(plain.Bytes(), key)
+	if err != nil {
+		plain.Wipe()
+		if errors.Is(err, token.ErrOpen) {
+			return nil, h.defective(t, "header genuine, body altered")
+		}
+		return nil, unavailable(err) // a mode that forbids the suite
+	}
+	plain.Truncate(n)
+	return plain, nil
 }
 
 // mayOpen checks that this process is the token's audience.
