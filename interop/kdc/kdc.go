@@ -205,6 +205,12 @@ func (r *Realm) Tickets(user string) (string, error) {
 	return cache, err
 }
 
+// UserKeytab makes a keytab that holds the user's key alone, and answers its path.
+func (r *Realm) UserKeytab(user string) (string, error) {
+	keytab := r.path("keytab-" + user)
+	return keytab, r.admin("ktadd -k " + keytab + " -norandkey " + user)
+}
+
 // Login fills the credential cache with a ticket for the user, by the keytab.
 func (r *Realm) Login(user string) error {
 	_, err := r.run("kinit", "-k", "-t", r.Keytab(), "-c", r.CCache(), user)

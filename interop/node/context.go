@@ -65,6 +65,7 @@ var statuses = []struct {
 	{gssapi.InfoGapToken, "gap"},
 	{gssapi.ErrBadMic, "bad-mic"},
 	{gssapi.ErrBadBindings, "bad-bindings"},
+	{gssapi.ErrNoCred, "no-cred"},
 	{gssapi.ErrNoContext, "no-context"},
 	{gssapi.ErrDefectiveToken, "defective-token"},
 	{gssapi.ErrContextExpired, "context-expired"},

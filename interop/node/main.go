@@ -46,6 +46,7 @@ func main() {
 	format := flag.String("format", defaultFormat, "name of the plain format, secctx.Config.Format")
 	var m mechanism
 	flag.BoolVar(&m.noSubkey, "no-subkey", false, "accept without a subkey of one's own (only sealctx's mechanism)")
+	flag.BoolVar(&m.grant, "grant", false, "ask the KDC for tickets (only sealctx's mechanism)")
 	flag.DurationVar(&m.skew, "skew", 0, "clock skew (only sealctx's mechanism)")
 	socket := flag.String("socket", "", "path at which to receive contexts; empty: none")
 	flag.Parse()

@@ -50,6 +50,7 @@ func (c *leakyContext) Export() ([]byte, error) {
 type mechanism struct {
 	noSubkey bool          // accept without a subkey of one's own
 	skew     time.Duration // 0: the mechanism's default
+	grant    bool          // ask the KDC of $KRB5_CONFIG for tickets
 }
 
 // wrapped makes the provider that a node uses: sealed by this host's keyring.

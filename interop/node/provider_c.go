@@ -13,7 +13,7 @@ import (
 // bare makes the provider that a node wraps: a C library's.
 func bare(m mechanism) (gssapi.Provider, error) {
 	if m != (mechanism{}) {
-		return nil, errors.New("-no-subkey and -skew are for sealctx's own mechanism")
+		return nil, errors.New("-no-subkey, -skew and -grant are for sealctx's own mechanism")
 	}
 	return gssapi.NewProvider(gssapic.LIBID)
 }
