@@ -91,3 +91,36 @@ func windowOfPeer(t *testing.T, peer, holder *proc, kind string, move func() *pr
 	require.Equal(t, "duplicate", put(again))
 	require.Equal(t, "complete", put(holder.do("make", kind, 3)), "no number twice, none left out")
 }
+
+// TestJump lets a peer leave out as many messages as the window is long, and one
+// more or less, and then send the latest of those left out. The holder is
+// sealctx's own mechanism: MIT takes the first message after a jump of exactly
+// 64 for a duplicate.
+func TestJump(t *testing.T) {
+	for _, peerMaker := range libraries {
+		for jump := 62; jump <= 66; jump++ {
+			t.Run(fmt.Sprintf("initiator=%s/jump=%d", peerMaker, jump), func(t *testing.T) {
+				n := nodes(t, golang, 2)
+				peer := cpeer(t, peerMaker)
+				establish(t, peer, n[0], "e18@localhost", allFlags)
+				put := func(holder *proc, frame string) string {
+					peer.do("put", "W", frame)
+					return take(holder)
+				}
+				require.Equal(t, "complete", put(n[0], peer.do("make", "W", 0)))
+				missing := make([]string, jump-1)
+				for i := range missing {
+					missing[i] = peer.do("make", "W", i)
+				}
+				hand(t, n[0], n[1])
+				require.Equal(t, "gap", put(n[1], peer.do("make", "W", jump)))
+				require.Equal(t, "complete", put(n[1], peer.do("make", "W", jump+1)))
+				hand(t, n[1], n[0])
+				late := missing[jump-2]
+				require.Equal(t, "unseq", put(n[0], late))
+				require.Equal(t, "duplicate", put(n[0], late))
+				require.Equal(t, "complete", put(n[0], peer.do("make", "W", jump+2)))
+			})
+		}
+	}
+}
