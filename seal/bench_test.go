@@ -3,6 +3,8 @@ package seal_test
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -26,14 +28,7 @@ func BenchmarkCycle(b *testing.B) {
 			req := seal.Request{Format: "mit/2/amd64", Mechanism: make([]byte, 9)}
 			b.ReportAllocs()
 			for b.Loop() {
-				r, err := h.Reserve(req)
-				if err != nil {
-					b.Fatal(err)
-				}
-				sealed, err := r.Seal(plain)
-				if err != nil {
-					b.Fatal(err)
-				}
+				sealed := sealOne(b, h, req, plain)
 				opened, err := h.Open(sealed, req.Format)
 				if err != nil {
 					b.Fatal(err)
@@ -41,6 +36,67 @@ func BenchmarkCycle(b *testing.B) {
 				opened.Wipe()
 			}
 		})
+	}
+}
+
+// BenchmarkOpen is open and claim alone, with few and with many tokens
+// outstanding in the register.
+func BenchmarkOpen(b *testing.B) {
+	for _, outstanding := range []int{1_000, 10_000_000} {
+		b.Run(fmt.Sprintf("outstanding=%d", outstanding), func(b *testing.B) {
+			h := benchHost(b, &keyring.Options{Outstanding: outstanding + batch})
+			fill(b, h, outstanding)
+			req := seal.Request{Format: "mit/2/amd64", Mechanism: make([]byte, 9)}
+			plain := make([]byte, plainSize)
+			_, _ = rand.Read(plain)
+			var tokens [][]byte
+			b.ReportAllocs()
+			for b.Loop() {
+				if len(tokens) == 0 {
+					b.StopTimer()
+					for range batch {
+						tokens = append(tokens, sealOne(b, h, req, plain))
+					}
+					b.StartTimer()
+				}
+				opened, err := h.Open(tokens[0], req.Format)
+				if err != nil {
+					b.Fatal(err)
+				}
+				opened.Wipe()
+				tokens = tokens[1:]
+			}
+		})
+	}
+}
+
+// batch is how many tokens are sealed between two stretches of opening.
+const batch = 2_000
+
+func sealOne(b *testing.B, h *seal.Host, req seal.Request, plain []byte) []byte {
+	r, err := h.Reserve(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	sealed, err := r.Seal(plain)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return sealed
+}
+
+// fill makes n tokens outstanding: the register does not see that nobody sealed
+// them.
+func fill(b *testing.B, h *seal.Host, n int) {
+	e, err := h.Ring().Current()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Release()
+	for range n {
+		if _, err := e.Reserve(e.MaxLifetime()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
@@ -98,8 +154,12 @@ func ticketState(extra []byte) (*tls.SessionState, error) {
 
 func benchHost(b *testing.B, o *keyring.Options) *seal.Host {
 	b.Helper()
-	o.AnyFilesystem = true // where there is no tmpfs the numbers are the same
-	ring, err := keyring.Open(filepath.Join(benchDir(b), "ring"), o)
+	dir, err := os.MkdirTemp("/dev/shm", "sealctx-bench-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	ring, err := keyring.Open(filepath.Join(dir, "ring"), o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -118,5 +178,3 @@ func benchHost(b *testing.B, o *keyring.Options) *seal.Host {
 	})
 	return h
 }
-
-func benchDir(b *testing.B) string { return b.TempDir() }

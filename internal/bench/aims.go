@@ -17,13 +17,21 @@ var peers = []struct {
 	args []string
 }{
 	{"MIT export+import", []string{"export", "20000"}},
+	{"MIT 1 KiB", []string{"wrap", "1024", "20000"}},
+	{"MIT 64 KiB", []string{"wrap", "65536", "500"}},
 }
 
-// Our benchmarks.
+// Our benchmarks, each measured in both builds.
 var ours = []struct{ name, pkg, bench string }{
 	{"seal cycle AES", "seal", "^BenchmarkCycle$/^AES-256-GCM$"},
 	{"seal cycle ChaCha", "seal", "^BenchmarkCycle$/^ChaCha20-Poly1305$"},
+	{"open, 1,000 out", "seal", "^BenchmarkOpen$/^outstanding=1000$"},
+	{"open, 10,000,000 out", "seal", "^BenchmarkOpen$/^outstanding=10000000$"},
 	{"TLS ticket", "seal", "^BenchmarkTicket$"},
+	{"krb5 export+import", "secctx/krb5", "^BenchmarkExportImport$/^enctype=18$"},
+	{"krb5 1 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=1024$/^enctype=18$"},
+	{"krb5 64 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=65536$/^enctype=18$"},
+	{"krb5 sealed export+import", "internal/bench", "^BenchmarkSealedExportImport$"},
 }
 
 // The aims: of at most at times to.
@@ -35,4 +43,9 @@ var aims = []struct {
 	{"seal cycle AES, erased", "MIT export+import", 0.65},
 	{"seal cycle AES, plain", "TLS ticket, plain", 1.0},
 	{"seal cycle ChaCha, plain", "TLS ticket, plain", 1.0},
+	{"open, 10,000,000 out, plain", "open, 1,000 out, plain", 1.15},
+	{"krb5 1 KiB, plain", "MIT 1 KiB", 0.6},
+	{"krb5 64 KiB, plain", "MIT 64 KiB", 0.5},
+	{"krb5 export+import, plain", "MIT export+import", 0.25},
+	{"krb5 sealed export+import, plain", "MIT export+import", 0.7},
 }
