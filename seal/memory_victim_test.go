@@ -36,13 +36,21 @@ type victimCase struct {
 	does  func(*memscan.Victim, *Host, [][]byte) error
 	opens bool   // it is given tokens that the test has sealed
 	hands int    // what it hands over itself
+	ops   int    // how often it does it; zero: a few times
 	env   string // more environment
 	suite keyring.Suite
+	// alter changes the tokens that it is given.
+	alter func([]byte)
 	// keyGone: the host key must not even be in its own page afterwards.
 	keyGone bool
+	// holds: it keeps opened tokens in locked memory, and nothing else.
+	holds bool
 	// leaks: these needles must be found: a control.
 	leaks []string
 }
+
+func alterBody(b []byte)   { b[len(b)-20] ^= 1 }
+func alterHeader(b []byte) { b[40] ^= 1 }
 
 const (
 	handsStart = 1 << iota // beginnings of tokens that it reserved
@@ -51,11 +59,16 @@ const (
 
 var victimCases = []victimCase{
 	{name: "seal", does: victimSeals, hands: handsStart | handsPlain},
-	{name: "open", does: victimOpens(nil), opens: true},
+	{name: "open", does: victimOpens, opens: true},
 	{name: "take back", does: victimTakesBack, opens: true},
 	{name: "cancel", does: victimCancels, hands: handsStart},
-	{name: "open altered body", does: victimOpens(func(b []byte) { b[len(b)-20] ^= 1 }), opens: true},
-	{name: "open altered header", does: victimOpens(func(b []byte) { b[40] ^= 1 }), opens: true},
+	{name: "open altered body", does: victimIsRefused, opens: true, alter: alterBody},
+	{name: "open altered header", does: victimIsRefused, opens: true, alter: alterHeader},
+	{name: "open in new goroutines", does: victimOpensAside, opens: true, ops: 64},
+	{name: "work in new goroutines", does: victimWorks, hands: handsPlain, ops: 64},
+	{name: "open and hold", does: victimHolds, opens: true, holds: true},
+	{name: "ask for the status", does: victimAsks, opens: true},
+	{name: "cancel with altered header", does: victimCancelsOthers, opens: true, alter: alterHeader},
 	{name: "open twice", does: victimOpensTwice, opens: true},
 	{name: "seal too late", does: victimSealsTooLate, hands: handsStart | handsPlain},
 	{name: "random source fails", does: victimWithoutRandom, hands: handsStart | handsPlain},
@@ -76,16 +89,19 @@ func sealVictim(v *memscan.Victim) {
 	v.Check(err)
 	for _, c := range victimCases {
 		if c.name == os.Getenv(caseVar) {
+			for _, b := range tokens {
+				if c.alter != nil {
+					c.alter(b)
+				}
+			}
 			v.UnderLoad(func() { v.Check(c.does(v, h, tokens)) })
 		}
 	}
-	if n := h.pool.InUse(); n != 0 {
-		v.Fatal(errors.New("locked memory not given back"))
-	}
 	// So that nothing the case made is reachable, and all of it collected.
 	clear(tokens)
+	v.Value("in use", uint64(h.pool.InUse()))
 	v.Checkpoint("done")
-	runtime.KeepAlive(h)
+	runtime.KeepAlive(held)
 }
 
 // victimOps is how often a case does what it does.
@@ -149,20 +165,129 @@ func victimSeals(v *memscan.Victim, h *Host, _ [][]byte) error {
 	return nil
 }
 
-func victimOpens(alter func([]byte)) func(*memscan.Victim, *Host, [][]byte) error {
-	return func(_ *memscan.Victim, h *Host, tokens [][]byte) error {
-		for _, b := range tokens {
-			if alter != nil {
-				alter(b)
-			}
-			s, err := h.Open(b, testFormat)
-			s.Wipe()
-			if alter != nil && err != ErrDefective || alter == nil && err != nil {
-				return errors.Join(errors.New("not as expected"), err)
-			}
+func victimOpens(_ *memscan.Victim, h *Host, tokens [][]byte) error {
+	for _, b := range tokens {
+		s, err := h.Open(b, testFormat)
+		if err != nil {
+			return err
 		}
-		return nil
+		s.Wipe()
 	}
+	return nil
+}
+
+// victimOpensAside opens on stacks that have yet to grow, each from another
+// depth, so that some grow in the middle of the work. The goroutines are all
+// there before the first opens: none takes over what another has left.
+func victimOpensAside(v *memscan.Victim, h *Host, tokens [][]byte) error {
+	errs, begin := make(chan error), make(chan bool)
+	for i := range tokens {
+		go func() {
+			<-begin
+			sink(deeper(i, func() { errs <- victimOpens(v, h, tokens[i:i+1]) }))
+		}()
+	}
+	for range tokens {
+		begin <- true
+		if err := <-errs; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deeper calls f from n frames further down the stack.
+//
+//go:noinline
+func deeper(n int, f func()) byte {
+	var frame [48]byte
+	if n == 0 {
+		f()
+		return frame[0]
+	}
+	return deeper(n-1, f) + frame[n%len(frame)]
+}
+
+//go:noinline
+func sink(byte) {}
+
+// victimWorks has a secret on a stack that has yet to grow, as a cipher might.
+func victimWorks(v *memscan.Victim, h *Host, _ [][]byte) error {
+	e, err := h.ring.Current() // the host key is here as in the other cases
+	if err != nil {
+		return err
+	}
+	defer e.Release()
+	plain := newPlain()
+	defer memsafe.Wipe(plain)
+	hand(v, "plain", plain)
+	done, begin := make(chan bool), make(chan bool)
+	for i := range victimOps() {
+		go func() {
+			<-begin
+			sink(deeper(i, func() { memsafe.Do(func() { sink(onStack(plain)) }) }))
+			done <- true
+		}()
+	}
+	for range victimOps() {
+		begin <- true
+		<-done
+	}
+	return nil
+}
+
+//go:noinline
+func onStack(secret []byte) byte {
+	var frame [256]byte
+	copy(frame[:], secret)
+	return deeper(30, func() {}) + frame[secret[0]]
+}
+
+func victimIsRefused(_ *memscan.Victim, h *Host, tokens [][]byte) error {
+	for _, b := range tokens {
+		if _, err := h.Open(b, testFormat); err != ErrDefective {
+			return errors.Join(errors.New("not defective"), err)
+		}
+	}
+	return nil
+}
+
+// victimHolds keeps what it opened.
+func victimHolds(_ *memscan.Victim, h *Host, tokens [][]byte) error {
+	for _, b := range tokens {
+		s, err := h.Open(b, testFormat)
+		if err != nil {
+			return err
+		}
+		held = append(held, s)
+	}
+	return nil
+}
+
+var held []*memsafe.Secret
+
+func victimAsks(_ *memscan.Victim, h *Host, tokens [][]byte) error {
+	for _, b := range tokens {
+		if _, state, err := h.Status(b); err != nil || state != Outstanding {
+			return errors.Join(errors.New(state.String()), err)
+		}
+	}
+	return nil
+}
+
+// victimCancelsOthers tries to cancel reservations by headers that nobody made.
+func victimCancelsOthers(_ *memscan.Victim, h *Host, tokens [][]byte) error {
+	for _, b := range tokens {
+		parsed, err := token.Parse(b)
+		if err != nil {
+			return err
+		}
+		start := b[:len(parsed.Bound)+token.CommitmentSize]
+		if err := h.CancelFor(Peer{UID: h.self.uid}, start); err != ErrDefective {
+			return errors.Join(errors.New("not defective"), err)
+		}
+	}
+	return nil
 }
 
 func victimTakesBack(_ *memscan.Victim, h *Host, tokens [][]byte) error {
@@ -292,8 +417,9 @@ func victimRetires(v *memscan.Victim, h *Host, tokens [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if err := h.ring.Retire(parsed.Epoch); err != nil {
-		return err
+	h.random = hookReader(func() { v.Check(h.ring.Retire(parsed.Epoch)) })
+	if _, err := h.reserve(reservedHeader(h), time.Minute); !errors.Is(err, keyring.ErrRetired) {
+		return errors.Join(errors.New("reserved all the same"), err)
 	}
 	if _, err := r.Seal(nil); !errors.Is(err, keyring.ErrRetired) {
 		return errors.Join(errors.New("sealed all the same"), err)
@@ -302,6 +428,16 @@ func victimRetires(v *memscan.Victim, h *Host, tokens [][]byte) error {
 		return errors.Join(errors.New("opened all the same"), err)
 	}
 	return nil // kept is never released
+}
+
+func reservedHeader(h *Host) token.Header {
+	req := testRequest
+	req.Audience = h.self.user
+	head, err := header(h.self.uid, req)
+	if err != nil {
+		panic(err)
+	}
+	return head
 }
 
 func victimCloses(v *memscan.Victim, h *Host, _ [][]byte) error {
