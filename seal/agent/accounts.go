@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"sync"
+	"time"
+)
+
+// accounts counts what each user has, however many connections and processes it
+// spreads that over. Safe for concurrent use.
+type accounts struct {
+	mu     sync.Mutex
+	byUser map[uint32]*account
+}
+
+// An account is one user's.
+type account struct {
+	uid uint32
+
+	mu          sync.Mutex
+	connections int
+	requests    int
+	pending     int                       // reservations being made
+	outstanding map[slotKey]time.Duration // when each expires, since boot
+}
+
+// connect counts a connection, and returns nil where it is one too many.
+func (a *accounts) connect(uid uint32, limit int) *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	acct := a.byUser[uid]
+	if acct == nil {
+		acct = &account{uid: uid, outstanding: map[slotKey]time.Duration{}}
+		if a.byUser == nil {
+			a.byUser = map[uint32]*account{}
+		}
+		a.byUser[uid] = acct
+	}
+	acct.mu.Lock()
+	defer acct.mu.Unlock()
+	if acct.connections >= limit {
+		return nil
+	}
+	acct.connections++
+	return acct
+}
+
+// find returns the account of a user, or nil.
+func (a *accounts) find(uid uint32) *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.byUser[uid]
+}
+
+// all returns every account.
+func (a *accounts) all() []*account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]*account, 0, len(a.byUser))
+	for _, acct := range a.byUser {
+		list = append(list, acct)
+	}
+	return list
+}
+
+// sweep forgets what expired by now, and users that have nothing.
+func (a *accounts) sweep(now time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for uid, acct := range a.byUser {
+		acct.mu.Lock()
+		acct.expire(now)
+		if acct.connections == 0 && len(acct.outstanding) == 0 {
+			delete(a.byUser, uid)
+		}
+		acct.mu.Unlock()
+	}
+}
+
+func (a *account) disconnect() {
+	a.mu.Lock()
+	a.connections--
+	a.mu.Unlock()
+}
+
+// begin counts a request under way, and reports whether it may be.
+func (a *account) begin(limit int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.requests >= limit {
+		return false
+	}
+	a.requests++
+	return true
+}
+
+func (a *account) end() {
+	a.mu.Lock()
+	a.requests--
+	a.mu.Unlock()
+}
+
+// reserve makes room for one more outstanding token, and reports whether there
+// is any. It is followed by reserved or unreserved.
+func (a *account) reserve(limit int, now time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.outstanding)+a.pending >= limit {
+		a.expire(now)
+	}
+	if len(a.outstanding)+a.pending >= limit {
+		return false
+	}
+	a.pending++
+	return true
+}
+
+func (a *account) reserved(key slotKey, expires time.Duration) {
+	a.mu.Lock()
+	a.pending--
+	a.outstanding[key] = expires
+	a.mu.Unlock()
+}
+
+func (a *account) unreserved() {
+	a.mu.Lock()
+	a.pending--
+	a.mu.Unlock()
+}
+
+// spent forgets a token that was claimed.
+func (a *account) spent(key slotKey) {
+	a.mu.Lock()
+	delete(a.outstanding, key)
+	a.mu.Unlock()
+}
+
+// retired forgets the tokens of an epoch.
+func (a *account) retired(epoch [16]byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key := range a.outstanding {
+		if key.epoch == epoch {
+			delete(a.outstanding, key)
+		}
+	}
+}
+
+// expire is called with the lock held.
+func (a *account) expire(now time.Duration) {
+	for key, expires := range a.outstanding {
+		if expires <= now {
+			delete(a.outstanding, key)
+		}
+	}
+}
+
+func (a *account) tokens() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.outstanding)
+}

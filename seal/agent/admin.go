@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"encoding/hex"
+	"errors"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// inspect tells how a token stands, without spending it: to its exporter, to its
+// audience and to an administrator.
+func (c *conn) inspect(r *request) (wire.Code, error) {
+	b, err := wire.ParseInspect(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	host, t := c.s.hostOf(b)
+	var state seal.State
+	if c.admin() {
+		_, state, err = host.Status(b)
+	} else {
+		var p seal.Peer
+		if p, err = c.opener(t.Audience.Kind); err == nil {
+			_, state, err = host.StatusFor(p, b)
+		}
+	}
+	if err != nil {
+		c.denied(r.op, codeOf(err), err.Error())
+		return c.failWith(r.op, err)
+	}
+	return wire.OK, c.send(wire.Frame(wire.Header{Op: r.op, Reply: true}, []byte{byte(state)}))
+}
+
+// stat tells everybody about itself, and an administrator about the epochs.
+func (c *conn) stat() (wire.Code, error) {
+	st := wire.Status{Admin: c.admin(), Outstanding: uint32(c.acct.tokens()), Limit: uint32(c.quota().Outstanding)}
+	for _, h := range c.s.hosts {
+		st.Suites = append(st.Suites, byte(h.suite))
+		if !st.Admin {
+			continue
+		}
+		infos, err := h.Ring().Epochs()
+		if err != nil {
+			return c.failWith(wire.Stat, err)
+		}
+		for _, e := range infos {
+			st.Epochs = append(st.Epochs, wire.Epoch{
+				ID: e.ID, Suite: byte(e.Suite), Seals: e.Seals, Age: e.Age,
+				Outstanding: uint32(e.Outstanding), Limit: uint32(e.Limit), MaxLifetime: e.MaxLifetime,
+			})
+		}
+	}
+	frame, err := st.Marshal()
+	if err != nil {
+		return c.fail(wire.Stat, wire.Unavailable, err.Error())
+	}
+	return wire.OK, c.send(frame)
+}
+
+// rotate has the next keys made, of one suite or of all. Outstanding tokens stay
+// good.
+func (c *conn) rotate(r *request) (wire.Code, error) {
+	suite, err := wire.ParseRotate(r.body)
+	switch {
+	case err != nil:
+		return c.deny(r.op, wire.Protocol, "")
+	case !c.admin():
+		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
+	case suite != 0 && c.s.host(keyring.Suite(suite)) == nil:
+		return c.deny(r.op, wire.BadRequest, "no keys of that suite here")
+	}
+	for _, h := range c.s.hosts {
+		if suite != 0 && h.suite != keyring.Suite(suite) {
+			continue
+		}
+		if err := h.Ring().Rotate(); err != nil {
+			return c.deny(r.op, wire.Unavailable, err.Error())
+		}
+		c.log.Info(eventRotated, "suite", h.suite.String())
+	}
+	return c.done(r.op)
+}
+
+// retire ends an epoch: its outstanding tokens are worthless from now on.
+func (c *conn) retire(r *request) (wire.Code, error) {
+	id, err := wire.ParseRetire(r.body)
+	switch {
+	case err != nil:
+		return c.deny(r.op, wire.Protocol, "")
+	case !c.admin():
+		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
+	}
+	err = keyring.ErrUnknown
+	for _, h := range c.s.hosts {
+		if err = h.Ring().Retire(id); !errors.Is(err, keyring.ErrUnknown) {
+			break
+		}
+	}
+	switch {
+	case errors.Is(err, keyring.ErrUnknown), errors.Is(err, keyring.ErrRetired):
+		return c.deny(r.op, wire.Unknown, "")
+	case err != nil:
+		return c.deny(r.op, wire.Unavailable, err.Error())
+	}
+	for _, acct := range c.s.users.all() {
+		acct.retired(id)
+	}
+	c.log.Info(eventRetired, "epoch", hex.EncodeToString(id[:]))
+	return c.done(r.op)
+}

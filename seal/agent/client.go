@@ -1,0 +1,377 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/boottime"
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// A Client asks an agent. It is a seal.Sealer; safe for concurrent use. It
+// connects again by itself when the agent was restarted or the connection was
+// closed, and when this process has changed its user. It has no goroutine.
+type Client struct {
+	_ [0]func() // not comparable
+
+	path    string
+	timeout time.Duration
+	pool    *memsafe.Pool
+	owned   bool // the pool is the client's to close
+	clock   *boottime.Clock
+	slots   chan struct{} // one for each connection there may be
+
+	mu     sync.Mutex
+	idle   []*link // the one used last is last
+	closed bool
+}
+
+var _ seal.Sealer = (*Client)(nil)
+
+// A Dialer makes clients. The zero value is the recommendation.
+type Dialer struct {
+	// Timeout bounds each request, connecting and trying again included. Zero:
+	// five seconds. A request that gets no answer in time fails with ErrAway or
+	// ErrUncertain.
+	Timeout time.Duration
+
+	// Pool is the locked memory for keys and opened tokens. Nil: one of
+	// memsafe.NewPool(0), which the Client's Close closes.
+	Pool *memsafe.Pool
+}
+
+// Dial returns a client of the agent that listens at an absolute path, with the
+// options of the zero Dialer.
+func Dial(path string) (*Client, error) { return new(Dialer).Dial(path) }
+
+// Dial returns a client of the agent that listens at an absolute path, after
+// connecting to it once. It trusts the socket only where nobody but root, this
+// process's user and the owner of the socket's directory could have put it, and
+// the directories above vouch for that owner; and the agent only if it is root
+// or that owner. Errors: ErrAway, ErrImpostor, memsafe.ErrLimit.
+func (d *Dialer) Dial(path string) (*Client, error) {
+	clock, err := boottime.New()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	c := &Client{path: path, timeout: d.Timeout, pool: d.Pool, clock: clock, slots: make(chan struct{}, clientConnections)}
+	if c.timeout == 0 {
+		c.timeout = defaultTimeout
+	}
+	l, err := c.connect(c.deadline())
+	if err != nil {
+		return nil, err
+	}
+	if c.pool == nil {
+		if c.pool, err = memsafe.NewPool(0); err != nil {
+			l.close()
+			return nil, unavailable(err)
+		}
+		c.owned = true
+	}
+	c.idle = append(c.idle, l)
+	return c, nil
+}
+
+// Close closes the connections, and the pool unless the caller brought it. It
+// must not run beside other calls, and secrets that Open returned are gone with
+// their pool. Reservations and tokens stay good.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	for _, l := range c.idle {
+		l.close()
+	}
+	c.idle = nil
+	if c.owned {
+		return c.pool.Close()
+	}
+	return nil
+}
+
+func (c *Client) deadline() time.Time { return time.Now().Add(c.timeout) }
+
+func unavailable(err error) error { return fmt.Errorf("%w: %w", seal.ErrUnavailable, err) }
+
+// Reserve is described at seal.Sealer. It is the one request that is sent again
+// when the agent does not answer: an unused reservation only takes room until it
+// expires. For a process as audience the process must be in this process's
+// namespace. Further errors: ErrAway, ErrRefused, ErrQuota, ErrProtocol.
+func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
+	ask, subject, err := reserveRequest(req)
+	if err != nil {
+		return nil, err
+	}
+	if subject >= 0 {
+		defer unix.Close(subject)
+	}
+	deadline := c.deadline()
+	pause := 2 * time.Millisecond
+	for try := 1; ; try++ {
+		g, err := c.reserve(ask, subject, deadline)
+		if err == nil {
+			if err = asAsked(g, req); err != nil {
+				g.Key.Wipe()
+				return nil, err
+			}
+			return g.Reservation()
+		}
+		if !errors.Is(err, ErrAway) || try == reserveTries || time.Until(deadline) < pause {
+			return nil, err
+		}
+		time.Sleep(pause)
+		pause *= 16
+	}
+}
+
+// reserveRequest returns the frame that asks for a reservation, and a descriptor
+// of the process that is its audience, or -1.
+func reserveRequest(req seal.Request) (frame []byte, subject int, err error) {
+	ask := wire.ReserveRequest{
+		Lifetime: req.Lifetime, Mechanism: req.Mechanism, Format: []byte(req.Format),
+		Suites: []byte{byte(token.AES256GCM), byte(token.ChaCha20Poly1305)},
+	}
+	subject = -1
+	if req.Lifetime < 0 {
+		return nil, -1, fmt.Errorf("%w: lifetime of %v", seal.ErrRequest, req.Lifetime)
+	}
+	if req.Audience != (seal.Audience{}) {
+		if ask.Audience, err = req.Audience.MarshalBinary(); err != nil {
+			return nil, -1, err
+		}
+		if ask.Audience[0] == wire.KindProcess {
+			if subject, err = subjectOf(req.Audience, ask.Audience[1:]); err != nil {
+				return nil, -1, err
+			}
+			ask.Audience = ask.Audience[:1]
+		}
+	}
+	if frame, err = ask.Marshal(); err != nil {
+		closeDescriptor(subject)
+		return nil, -1, fmt.Errorf("%w: a field is too long", seal.ErrRequest)
+	}
+	return frame, subject, nil
+}
+
+// asAsked checks that the agent reserved what was asked for, so that its mistake
+// is found before a context is given up.
+func asAsked(g *seal.Grant, req seal.Request) error {
+	h, _, err := token.ParseHeader(g.Start)
+	if err != nil {
+		return fmt.Errorf("%w: its reservation is none", ErrProtocol)
+	}
+	want := req.Audience
+	if want == (seal.Audience{}) {
+		want = seal.User(uint32(os.Geteuid()))
+	}
+	bin, err := want.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	sameAudience := h.Audience.Kind == bin[0] &&
+		(bin[0] == wire.KindProcess || string(h.Audience.Value) == string(bin[1:])) // a process may have another number there
+	if string(h.Format) != req.Format || string(h.Mechanism) != string(req.Mechanism) || !sameAudience {
+		return fmt.Errorf("%w: its reservation is not the one asked for", ErrProtocol)
+	}
+	return nil
+}
+
+// Open is described at seal.Sealer. It is sent once. Further errors: ErrUncertain,
+// after which the token may be spent; ErrAway, ErrQuota, ErrProtocol.
+func (c *Client) Open(b []byte, format string) (*memsafe.Secret, error) {
+	return c.redeem(wire.Open, b, format)
+}
+
+// TakeBack is described at seal.Sealer. It is sent once, as Open is.
+func (c *Client) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
+	return c.redeem(wire.TakeBack, b, format)
+}
+
+func (c *Client) redeem(op wire.Op, b []byte, format string) (*memsafe.Secret, error) {
+	if len(b) > seal.MaxToken {
+		return nil, seal.ErrDefective
+	}
+	if !token.ValidFormat([]byte(format)) {
+		format = "" // matches no token, and fits the frame
+	}
+	frame, err := (&wire.OpenRequest{Format: []byte(format), Token: b}).Marshal(op)
+	if err != nil {
+		return nil, seal.ErrDefective
+	}
+	// The plain token is shorter than the sealed one, so there is room for it,
+	// or for a refusal's text.
+	plain, err := c.pool.Alloc(max(len(b), wire.MaxText+8))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	n, err := c.receivePlain(op, frame, plain)
+	if err != nil {
+		plain.Wipe()
+		return nil, err
+	}
+	plain.Truncate(n)
+	return plain, nil
+}
+
+func (c *Client) receivePlain(op wire.Op, frame []byte, plain *memsafe.Secret) (int, error) {
+	prefix := make([]byte, wire.PlainPrefixSize)
+	h, err := c.ask(op, frame, -1, c.deadline(), prefix, plain.Bytes())
+	if err != nil {
+		return 0, err
+	}
+	n, err := wire.PlainLength(h, prefix)
+	if err != nil {
+		return 0, fmt.Errorf("%w: lengths do not agree", ErrProtocol)
+	}
+	return n, nil
+}
+
+// reserve asks once. The key arrives in locked memory of its own.
+func (c *Client) reserve(frame []byte, subject int, deadline time.Time) (*seal.Grant, error) {
+	key, err := c.pool.Alloc(token.KeySize)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	prefix := make([]byte, wire.KeyPrefixSize)
+	suffix := make([]byte, max(2+token.MaxBound+token.CommitmentSize, wire.MaxText+8))
+	h, err := c.ask(wire.Reserve, frame, subject, deadline, prefix, key.Bytes(), suffix)
+	if err != nil {
+		key.Wipe()
+		return nil, err
+	}
+	start, err := wire.ParseReserved(h, prefix, token.KeySize, suffix)
+	if err == nil {
+		var head token.Header
+		if head, _, err = token.ParseHeader(start); err == nil {
+			return &seal.Grant{Start: start, Key: key, Slot: &agentSlot{c, start, head.Expires}}, nil
+		}
+	}
+	key.Wipe()
+	return nil, fmt.Errorf("%w: its reservation is none", ErrProtocol)
+}
+
+// agentSlot is a slot in the agent's register.
+type agentSlot struct {
+	client  *Client
+	start   []byte
+	expires time.Duration
+}
+
+func (s *agentSlot) Valid() error {
+	now, err := s.client.clock.Now()
+	if err != nil {
+		return err
+	}
+	if now >= s.expires {
+		return fmt.Errorf("%w: before it was sealed", seal.ErrExpired)
+	}
+	return nil
+}
+
+// Cancel tells the agent, so that the slot comes back early. The key has been in
+// this process alone and nothing that was sealed under it has left, so nobody
+// can open the token whether the agent hears of it or not.
+func (s *agentSlot) Cancel() error {
+	frame, err := wire.MarshalCancel(s.start)
+	if err != nil {
+		return err
+	}
+	_, err = s.client.askPlainly(wire.Cancel, frame)
+	if errors.Is(err, seal.ErrUnavailable) || errors.Is(err, seal.ErrDefective) {
+		return nil
+	}
+	return err
+}
+
+func (s *agentSlot) Release() {}
+
+// Inspect asks how a token stands, without spending it. The agent tells the
+// token's exporter, its audience, and administrators. Errors: seal.ErrDefective,
+// seal.ErrUnauthorized, and those of asking.
+func (c *Client) Inspect(b []byte) (seal.State, error) {
+	if len(b) > seal.MaxToken {
+		return 0, seal.ErrDefective
+	}
+	frame, err := wire.MarshalInspect(b)
+	if err != nil {
+		return 0, seal.ErrDefective
+	}
+	body, err := c.askPlainly(wire.Inspect, frame)
+	if err == nil && len(body) != 1 {
+		err = ErrProtocol
+	}
+	if err != nil {
+		return 0, err
+	}
+	return seal.State(body[0]), nil
+}
+
+// A Status is what an agent tells of itself.
+type Status struct {
+	Admin       bool            // this process may rotate and retire, and sees epochs
+	Outstanding int             // tokens that this user has outstanding
+	Limit       int             // tokens that this user may have outstanding
+	Suites      []keyring.Suite // the preferred one first
+	Epochs      []keyring.Info  // nil unless Admin
+}
+
+// Status asks the agent how it stands. Errors: those of asking.
+func (c *Client) Status() (*Status, error) {
+	frame, err := wire.MarshalStat()
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.askPlainly(wire.Stat, frame)
+	if err != nil {
+		return nil, err
+	}
+	w, err := wire.ParseStatus(body)
+	if err != nil {
+		return nil, ErrProtocol
+	}
+	st := &Status{Admin: w.Admin, Outstanding: int(w.Outstanding), Limit: int(w.Limit)}
+	for _, s := range w.Suites {
+		st.Suites = append(st.Suites, keyring.Suite(s))
+	}
+	for _, e := range w.Epochs {
+		st.Epochs = append(st.Epochs, keyring.Info{
+			ID: e.ID, Suite: keyring.Suite(e.Suite), Seals: e.Seals, Age: e.Age,
+			Outstanding: int(e.Outstanding), Limit: int(e.Limit), MaxLifetime: e.MaxLifetime,
+		})
+	}
+	return st, nil
+}
+
+// Rotate has the agent make new keys, for every suite; outstanding tokens stay
+// good. Only root and the agent's user may: else ErrRefused.
+func (c *Client) Rotate() error {
+	frame, err := wire.MarshalRotate(0)
+	if err == nil {
+		_, err = c.askPlainly(wire.Rotate, frame)
+	}
+	return err
+}
+
+// Retire has the agent end an epoch: its outstanding tokens are worthless from
+// now on. Only root and the agent's user may: else ErrRefused. ErrUnknownEpoch
+// where there is none of that id.
+func (c *Client) Retire(epoch [16]byte) error {
+	frame, err := wire.MarshalRetire(epoch)
+	if err == nil {
+		_, err = c.askPlainly(wire.Retire, frame)
+	}
+	return err
+}

@@ -1,0 +1,291 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// A conn is one connection of one peer. It answers one request at a time.
+type conn struct {
+	s    *Server
+	sock *net.UnixConn
+	raw  syscall.RawConn
+	recv *peer.Receiver
+	id   *peer.Identity
+	acct *account
+	log  *slog.Logger // names the peer
+
+	policy   *Policy // of which services was read
+	services []string
+
+	mu        sync.Mutex
+	busy      bool // a request is under way
+	quit      bool
+	idleUntil time.Time // the deadline that is set; zero after another was
+}
+
+// A request is one frame and what came with it.
+type request struct {
+	op   wire.Op
+	body []byte
+	fd   int // a descriptor, or -1
+	buf  []byte
+	from time.Time
+}
+
+// serve answers the requests of one connection until it ends.
+func (s *Server) serve(sock *net.UnixConn) {
+	defer sock.Close()
+	c := &conn{s: s, sock: sock, log: s.log}
+	if code := c.start(); code != wire.OK {
+		c.refuse("connect", code)
+		return
+	}
+	defer c.id.Close()
+	defer c.acct.disconnect()
+	defer s.dismiss(c)
+	for c.idle() {
+		if !c.turn() {
+			return
+		}
+	}
+}
+
+// start learns who the peer is and counts it in.
+func (c *conn) start() wire.Code {
+	var err error
+	if c.raw, err = c.sock.SyscallConn(); err != nil {
+		return wire.Unavailable
+	}
+	if err := peer.PassCredentials(c.sock); err != nil { // should it have connected before Serve began
+		return wire.Unavailable
+	}
+	if c.id, err = c.s.ns.Identify(c.sock); err != nil {
+		c.log.Warn(eventPeer, "reason", err)
+		return wire.NotYou
+	}
+	c.log = c.log.With("peer_uid", c.id.UID, "peer_pid", c.id.PID)
+	code := c.enter()
+	if code != wire.OK {
+		c.log.Warn(eventPeer, "reason", code.String())
+		c.id.Close()
+	}
+	return code
+}
+
+func (c *conn) enter() wire.Code {
+	var err error
+	if c.recv, err = peer.NewReceiver(c.sock, c.id); err != nil {
+		return wire.Unavailable
+	}
+	c.acct = c.s.users.connect(c.id.UID, c.quota().Connections)
+	if c.acct == nil {
+		return wire.Quota
+	}
+	code := c.s.admit(c)
+	if code != wire.OK {
+		c.acct.disconnect()
+	}
+	return code
+}
+
+func (c *conn) quota() Quota { return c.s.policy.Load().quota(c.id.UID) }
+
+// idle gets ready to wait for a request, and reports false where the server
+// stops.
+func (c *conn) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+	if c.quit {
+		return false
+	}
+	// Setting a deadline at each request would cost a tenth of answering it.
+	if until := time.Now().Add(idleTimeout); until.Sub(c.idleUntil) > idleTimeout/8 {
+		c.idleUntil = until
+		return c.sock.SetDeadline(until) == nil
+	}
+	return true
+}
+
+// interrupt ends a connection without a request; with one it ends after it.
+func (c *conn) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.quit = true
+	if !c.busy {
+		_ = c.sock.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// hurry sets the time within which a request must be read, and answered.
+func (c *conn) hurry(from time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idleUntil = time.Time{}
+	_ = c.sock.SetDeadline(from.Add(frameTimeout))
+}
+
+// turn reads one request and answers it. It reports whether to go on.
+func (c *conn) turn() bool {
+	var r request
+	begun, code, err := c.read(&r)
+	if begun {
+		defer c.acct.end()
+	}
+	defer r.free()
+	switch {
+	case err != nil:
+		if code != wire.OK { // a violation, not a peer that went away
+			c.log.Warn(eventPeer, "reason", err)
+			c.refuse("receive", code)
+		}
+		return false
+	case code != wire.OK:
+		c.denied(r.op, code, "")
+		c.s.observe.Answered(r.op.String(), code.String(), time.Since(r.from))
+		_ = c.send(wire.Failure(r.op, code, ""))
+		return false // what was not read cannot be skipped
+	}
+	code, more := c.handle(&r)
+	c.s.observe.Answered(r.op.String(), code.String(), time.Since(r.from))
+	return more
+}
+
+// read reads one request. begun says that it counts as under way. An error with
+// a code is a violation of the protocol; one without is the connection's end. A
+// code without an error refuses the request before it is read whole.
+func (c *conn) read(r *request) (begun bool, code wire.Code, err error) {
+	r.fd = -1
+	n := 0
+	for {
+		var got, fd int
+		r.buf, got, fd, err = c.recvInto(r.buf, n)
+		if err != nil {
+			return begun, violation(err), err
+		}
+		if n == 0 {
+			r.from = time.Now()
+			c.setBusy()
+			if begun = c.acct.begin(c.quota().Requests); !begun {
+				closeDescriptor(fd)
+				return false, wire.Quota, nil
+			}
+		}
+		n += got
+		if fd >= 0 && r.fd >= 0 {
+			closeDescriptor(fd)
+			return begun, wire.Protocol, peer.ErrDescriptors
+		}
+		if fd >= 0 {
+			r.fd = fd
+		}
+		done, code, err := c.frame(r, n)
+		if done || code != wire.OK || err != nil {
+			return begun, code, err
+		}
+		c.hurry(r.from)
+	}
+}
+
+// recvInto receives behind the first n bytes of buf, which it makes if need be.
+func (c *conn) recvInto(buf []byte, n int) (out []byte, got, fd int, err error) {
+	if buf == nil {
+		return c.recv.Receive(nil, smallBuffer, freeBuffer)
+	}
+	_, got, fd, err = c.recv.Receive(buf[n:], nil, nil)
+	return buf, got, fd, err
+}
+
+// frame looks at the first n bytes of a request and reports whether it is whole.
+func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
+	if n < wire.HeaderSize {
+		return false, wire.OK, nil
+	}
+	h, err := wire.ParseHeader(r.buf)
+	if err != nil || h.Reply || !h.Op.Known() {
+		return false, wire.Protocol, wire.ErrMalformed
+	}
+	r.op = h.Op
+	whole := wire.HeaderSize + h.Length
+	switch {
+	case n > whole: // the next request before this one's answer
+		return false, wire.Protocol, wire.ErrMalformed
+	case r.fd >= 0 && r.op != wire.Reserve:
+		return false, wire.Protocol, peer.ErrDescriptors
+	case h.Length > c.quota().TokenSize+wire.MaxBesideToken:
+		return false, wire.Quota, nil
+	case n == whole:
+		r.body = r.buf[wire.HeaderSize:whole]
+		return true, wire.OK, nil
+	case len(r.buf) < whole:
+		buf := make([]byte, whole)
+		copy(buf, r.buf[:n])
+		freeBuffer(r.buf)
+		r.buf = buf
+	}
+	return false, wire.OK, nil
+}
+
+func (c *conn) setBusy() {
+	c.mu.Lock()
+	c.busy = true
+	c.mu.Unlock()
+}
+
+// violation is the code for an error of receiving that is the peer's fault.
+func violation(err error) wire.Code {
+	switch {
+	case errors.Is(err, peer.ErrImpostor):
+		return wire.NotYou
+	case errors.Is(err, peer.ErrDescriptors):
+		return wire.Protocol
+	}
+	return wire.OK
+}
+
+// refuse tells the peer why its connection ends, if it still listens.
+func (c *conn) refuse(where string, code wire.Code) {
+	c.s.observe.Refused(where, code.String())
+	if c.raw != nil {
+		_ = c.send(wire.Failure(0, code, "connection "+where+": "+code.String()))
+	}
+}
+
+// send writes the parts of an answer.
+func (c *conn) send(parts ...[]byte) error {
+	_, err := peer.TrySend(c.raw, func() { c.hurry(time.Now()) }, parts...)
+	return err
+}
+
+func (r *request) free() {
+	closeDescriptor(r.fd)
+	freeBuffer(r.buf)
+	r.buf, r.body = nil, nil
+}
+
+func closeDescriptor(fd int) {
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+}
+
+// buffers keeps the buffers of small requests, which hold no secret.
+var buffers = sync.Pool{New: func() any { return new([smallFrame]byte) }}
+
+func smallBuffer() []byte { return buffers.Get().(*[smallFrame]byte)[:] }
+
+func freeBuffer(b []byte) {
+	if len(b) == smallFrame {
+		buffers.Put((*[smallFrame]byte)(b))
+	}
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// Errors of a Client, besides those of package seal, which it returns as a Host
+// does. Each matches the error of package seal beside it through errors.Is, and
+// so gets its GSS status.
+var (
+	// ErrAway: no agent answers: none is there, or it did not answer in time
+	// (seal.ErrUnavailable, GSS_S_FAILURE). A request that had been sent may
+	// have been carried out all the same, see ErrUncertain.
+	ErrAway = fmt.Errorf("%w: agent does not answer", seal.ErrUnavailable)
+
+	// ErrUncertain: the agent went away between an open, take-back or cancel and
+	// its answer (ErrAway). The token may be spent. It is not asked again by
+	// itself; asking again is safe, and at most one asker gets the context.
+	ErrUncertain = fmt.Errorf("%w: whether the token is spent is not known", ErrAway)
+
+	// ErrImpostor: what listens at the socket's path is not the agent, or
+	// somebody else could put something there (seal.ErrUnavailable,
+	// GSS_S_FAILURE). Nothing was sent.
+	ErrImpostor = fmt.Errorf("%w: not to be trusted as an agent", seal.ErrUnavailable)
+
+	// ErrProtocol: the answer is none of the protocol (seal.ErrUnavailable,
+	// GSS_S_FAILURE).
+	ErrProtocol = fmt.Errorf("%w: not the agent's protocol", seal.ErrUnavailable)
+
+	// ErrQuota: this user has as much as it may have; nothing is spent
+	// (seal.ErrUnavailable, GSS_S_FAILURE).
+	ErrQuota = fmt.Errorf("%w: quota of this user", seal.ErrUnavailable)
+
+	// ErrRefused: the agent's policy does not let this user do that
+	// (seal.ErrUnauthorized, GSS_S_UNAUTHORIZED).
+	ErrRefused = fmt.Errorf("%w: refused by the agent's policy", seal.ErrUnauthorized)
+
+	// ErrUnknownEpoch: there is no epoch of that id (GSS_S_FAILURE).
+	ErrUnknownEpoch = errors.New("agent: no such epoch")
+
+	// ErrClosed: the client was closed (seal.ErrUnavailable, GSS_S_FAILURE).
+	ErrClosed = fmt.Errorf("%w: client is closed", seal.ErrUnavailable)
+)
+
+// codeOf is the code of an error of package seal. The order matters where an
+// error wraps several.
+func codeOf(err error) wire.Code {
+	for _, c := range sealCodes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return wire.Unavailable
+}
+
+// errorOf is the error of a code, with the agent's text behind it.
+func errorOf(code wire.Code, text string) error {
+	err := seal.ErrUnavailable
+	for _, c := range sealCodes {
+		if c.code == code {
+			err = c.err
+		}
+	}
+	for _, c := range ownCodes {
+		if c.code == code {
+			err = c.err
+		}
+	}
+	if text == "" || err == seal.ErrDefective { // that one says nothing, by design
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, text)
+}
+
+type coded struct {
+	code wire.Code
+	err  error
+}
+
+var sealCodes = []coded{
+	{wire.Defective, seal.ErrDefective},
+	{wire.Expired, seal.ErrExpired},
+	{wire.Unauthorized, seal.ErrUnauthorized},
+	{wire.OtherFormat, seal.ErrFormat},
+	{wire.Spent, seal.ErrSpent},
+	{wire.BadRequest, seal.ErrRequest},
+	{wire.BadAudience, seal.ErrAudience},
+	{wire.Unavailable, seal.ErrUnavailable},
+}
+
+var ownCodes = []coded{
+	{wire.Refused, ErrRefused},
+	{wire.Quota, ErrQuota},
+	{wire.Protocol, ErrProtocol},
+	{wire.NotYou, ErrRefused},
+	{wire.Unknown, ErrUnknownEpoch},
+	{wire.Stopping, ErrAway},
+}
+
+// slotKey names one reservation of one epoch; a slot's word is never the same
+// twice.
+type slotKey struct {
+	epoch [16]byte
+	index uint32
+	word  uint64
+}
+
+func keyOf(h *token.Header) slotKey { return slotKey{h.Epoch, h.Slot, h.Word} }

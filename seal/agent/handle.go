@@ -1,0 +1,276 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// handle answers a whole request. It reports whether the connection goes on.
+func (c *conn) handle(r *request) (code wire.Code, more bool) {
+	var err error
+	switch r.op {
+	case wire.Reserve:
+		code, err = c.reserve(r)
+	case wire.Open, wire.TakeBack:
+		code, err = c.open(r)
+	case wire.Cancel:
+		code, err = c.cancel(r)
+	case wire.Inspect:
+		code, err = c.inspect(r)
+	case wire.Stat:
+		code, err = c.stat()
+	case wire.Rotate:
+		code, err = c.rotate(r)
+	case wire.Retire:
+		code, err = c.retire(r)
+	}
+	return code, err == nil && code != wire.Protocol
+}
+
+// fail refuses a request. The text of a defective token's refusal is empty: its
+// sender is not told why.
+func (c *conn) fail(op wire.Op, code wire.Code, text string) (wire.Code, error) {
+	if code == wire.Defective {
+		text = ""
+	}
+	return code, c.send(wire.Failure(op, code, text))
+}
+
+// failWith refuses a request for an error of package seal.
+func (c *conn) failWith(op wire.Op, err error) (wire.Code, error) {
+	return c.fail(op, codeOf(err), err.Error())
+}
+
+// deny is fail for what package seal does not log.
+func (c *conn) deny(op wire.Op, code wire.Code, text string) (wire.Code, error) {
+	c.denied(op, code, text)
+	return c.fail(op, code, text)
+}
+
+func (c *conn) denied(op wire.Op, code wire.Code, text string) {
+	c.log.Warn(eventDenied, "operation", op.String(), "status", code.String(), "reason", text)
+}
+
+// peer is the other end as package seal asks for it.
+func (c *conn) peer() seal.Peer {
+	return seal.Peer{UID: c.id.UID, Groups: c.id.Groups, Log: c.log}
+}
+
+// opener is peer with what the audience of a token asks for: its services by
+// the policy of now, its process only where the token is for one.
+func (c *conn) opener(kind uint8) (seal.Peer, error) {
+	p := c.peer()
+	switch kind {
+	case wire.KindService:
+		if policy := c.s.policy.Load(); c.policy != policy || c.services == nil {
+			c.policy, c.services = policy, policy.servicesOf(c.id.UID, c.id.Groups)
+		}
+		p.Services = c.services
+	case wire.KindProcess:
+		var err error
+		if p.Process, err = c.id.Process(); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// admin reports whether the peer may rotate and retire.
+func (c *conn) admin() bool { return c.id.UID == 0 || c.id.UID == c.s.uid }
+
+func (c *conn) reserve(r *request) (wire.Code, error) {
+	ask, err := wire.ParseReserve(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	host := c.s.offered(ask.Suites)
+	if host == nil {
+		return c.deny(r.op, wire.BadRequest, "none of the offered suites is allowed here")
+	}
+	to, code, text := c.audience(ask.Audience, r.fd)
+	if code != wire.OK {
+		return c.deny(r.op, code, text)
+	}
+	now, err := c.s.now()
+	if err != nil {
+		return c.failWith(r.op, err)
+	}
+	if !c.acct.reserve(c.quota().Outstanding, now) {
+		return c.deny(r.op, wire.Quota, "too many tokens outstanding")
+	}
+	grant, err := host.ReserveFor(c.peer(), seal.Request{
+		Format: string(ask.Format), Mechanism: ask.Mechanism, Audience: to, Lifetime: ask.Lifetime,
+	})
+	if err != nil {
+		c.acct.unreserved()
+		return c.failWith(r.op, err)
+	}
+	defer grant.Slot.Release()
+	defer grant.Key.Wipe()
+	return c.grant(grant)
+}
+
+// grant sends what a reservation is made of. Where it does not arrive nobody has
+// the key, and the slot comes back.
+func (c *conn) grant(g *seal.Grant) (wire.Code, error) {
+	head, _, err := token.ParseHeader(g.Start)
+	if err != nil {
+		c.acct.unreserved()
+		return c.failWith(wire.Reserve, err)
+	}
+	key := keyOf(&head)
+	c.acct.reserved(key, head.Expires)
+	err = c.send(wire.KeyPrefix(g.Key.Len(), len(g.Start)), g.Key.Bytes(), wire.KeySuffix(g.Start))
+	if err != nil && g.Slot.Cancel() == nil {
+		c.acct.spent(key)
+	}
+	return wire.OK, err
+}
+
+// audience decides whether the peer may reserve for an audience, and returns it
+// in full. A process comes as a descriptor.
+func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, text string) {
+	if len(b) == 1 && b[0] == wire.KindProcess {
+		if fd < 0 {
+			return to, wire.Protocol, "no descriptor of the process"
+		}
+		return c.processAudience(fd)
+	}
+	if fd >= 0 {
+		return to, wire.Protocol, "a descriptor without a process"
+	}
+	if len(b) == 0 {
+		return seal.User(c.id.UID), wire.OK, ""
+	}
+	if err := to.UnmarshalBinary(b); err != nil || b[0] == 0 || b[0] == wire.KindProcess {
+		return to, wire.BadAudience, "no such audience"
+	}
+	policy, uid, groups, may := c.s.policy.Load(), c.id.UID, c.id.Groups, false
+	switch value := b[1:]; b[0] {
+	case wire.KindUser:
+		may = policy.mayReserveUser(uid, groups, binary.BigEndian.Uint32(value))
+	case wire.KindGroup:
+		may = policy.mayReserveGroup(uid, groups, binary.BigEndian.Uint32(value))
+	case wire.KindService:
+		may = policy.mayReserveService(uid, groups, string(value))
+	}
+	if !may {
+		return to, wire.Refused, "the policy does not let this user reserve for " + to.String()
+	}
+	return to, wire.OK, ""
+}
+
+func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text string) {
+	to, uid, err := peer.Subject(fd)
+	switch {
+	case errors.Is(err, peer.ErrGone), errors.Is(err, peer.ErrUnknown), errors.Is(err, seal.ErrAudience):
+		return to, wire.BadAudience, err.Error()
+	case err != nil:
+		return to, wire.Unavailable, err.Error()
+	case !c.s.policy.Load().mayReserveUser(c.id.UID, c.id.Groups, uid):
+		return to, wire.Refused, "the policy does not let this user reserve for a process of that user"
+	}
+	return to, wire.OK, ""
+}
+
+// offered returns the host of the suite that the agent likes best of those that
+// a client offers, or nil.
+func (s *Server) offered(suites []byte) *seal.Host {
+	for _, h := range s.hosts {
+		for _, o := range suites {
+			if h.suite == keyring.Suite(o) {
+				return h.Host
+			}
+		}
+	}
+	return nil
+}
+
+// hostOf returns the host that a token is for, and the token taken apart. For
+// what is no token it is any: that one refuses it.
+func (s *Server) hostOf(b []byte) (*seal.Host, *token.Token) {
+	t, err := token.Parse(b)
+	if err != nil {
+		return s.hosts[0].Host, &token.Token{}
+	}
+	if h := s.host(keyring.Suite(t.Suite)); h != nil {
+		return h, &t
+	}
+	return s.hosts[0].Host, &t
+}
+
+// open answers Open and TakeBack.
+func (c *conn) open(r *request) (wire.Code, error) {
+	ask, err := wire.ParseOpen(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	if len(ask.Token) > c.quota().TokenSize {
+		return c.deny(r.op, wire.Quota, "token too large for this user")
+	}
+	host, t := c.s.hostOf(ask.Token)
+	plain, err := c.redeem(r.op, host, t, &ask)
+	if err != nil {
+		if r.op == wire.Open && errors.Is(err, seal.ErrSpent) {
+			c.log.Error(eventAlarm, "exporter", t.Exporter, "slot", t.Slot)
+			c.s.observe.SecondImport()
+		}
+		return c.failWith(r.op, err)
+	}
+	defer plain.Wipe()
+	c.s.spent(t)
+	err = c.send(wire.PlainPrefix(r.op, plain.Len()), plain.Bytes())
+	if err != nil {
+		c.log.Error(eventLost, "exporter", t.Exporter, "slot", t.Slot, "reason", err)
+	}
+	return wire.OK, err
+}
+
+func (c *conn) redeem(op wire.Op, host *seal.Host, t *token.Token, ask *wire.OpenRequest) (*memsafe.Secret, error) {
+	if op == wire.TakeBack {
+		return host.TakeBackFor(c.peer(), ask.Token, string(ask.Format))
+	}
+	p, err := c.opener(t.Audience.Kind)
+	if err != nil {
+		return nil, err
+	}
+	return host.OpenFor(p, ask.Token, string(ask.Format))
+}
+
+// spent takes a claimed token off the account of whoever reserved it.
+func (s *Server) spent(t *token.Token) {
+	if acct := s.users.find(t.Exporter); acct != nil {
+		acct.spent(keyOf(&t.Header))
+	}
+}
+
+func (c *conn) cancel(r *request) (wire.Code, error) {
+	start, err := wire.ParseCancel(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	head, _, err := token.ParseHeader(start)
+	host := c.s.host(keyring.Suite(head.Suite))
+	if err != nil || host == nil {
+		return c.deny(r.op, wire.Defective, "")
+	}
+	if err := host.CancelFor(c.peer(), start); err != nil {
+		c.denied(r.op, codeOf(err), err.Error())
+		return c.failWith(r.op, err)
+	}
+	c.acct.spent(keyOf(&head))
+	c.log.Info(eventCancelled, "slot", head.Slot)
+	return c.done(r.op)
+}
+
+// done sends an answer without a body.
+func (c *conn) done(op wire.Op) (wire.Code, error) {
+	return wire.OK, c.send(wire.Frame(wire.Header{Op: op, Reply: true}, nil))
+}

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/seal"
+)
+
+const testFormat = "test/1/any"
+
+var testRequest = seal.Request{Format: testFormat, Mechanism: []byte{42, 134, 72}}
+
+// An instance is a server that runs in this process.
+type instance struct {
+	*Server
+	path string
+	l    *net.UnixListener
+	stop func()
+}
+
+// serveHere starts a server and ends it with the test.
+func serveHere(t testing.TB, o *Options) *instance {
+	t.Helper()
+	s, err := NewServer(o)
+	require.NoError(t, err)
+	in := &instance{Server: s, path: filepath.Join(t.TempDir(), "agent.sock")}
+	in.l, err = Listen(in.path)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, in.l) }()
+	var once bool
+	in.stop = func() {
+		if once {
+			return
+		}
+		once = true
+		cancel()
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+		case <-time.After(2 * drainTimeout):
+			require.Fail(t, "the server does not end")
+		}
+		require.NoError(t, in.l.Close())
+		require.NoError(t, s.Close())
+	}
+	t.Cleanup(in.stop)
+	return in
+}
+
+func (in *instance) dial(t testing.TB) *Client {
+	t.Helper()
+	c, err := Dial(in.path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+func reserve(t testing.TB, s seal.Sealer, to seal.Audience) []byte {
+	t.Helper()
+	req := testRequest
+	req.Audience = to
+	r, err := s.Reserve(req)
+	require.NoError(t, err)
+	b, err := r.Seal([]byte("plain"))
+	require.NoError(t, err)
+	return b
+}

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"github.com/sealctx/sealctx/keyring"
+)
+
+// housekeep rotates and retires epochs in time, which a ring does by itself only
+// while somebody reserves, and forgets what expired.
+func (s *Server) housekeep(ctx context.Context) {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	for {
+		s.tidy()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) tidy() {
+	seen := map[[16]byte]keyring.Suite{}
+	for _, h := range s.hosts {
+		epochs, err := refreshed(h.Ring())
+		if err != nil {
+			s.log.Error(eventTrouble, "suite", h.suite.String(), "reason", err)
+			return
+		}
+		for _, e := range epochs {
+			seen[e.ID] = e.Suite
+		}
+	}
+	s.noteEpochs(seen)
+	if now, err := s.now(); err == nil {
+		s.users.sweep(now)
+	}
+}
+
+// refreshed lists a ring's epochs after it has rotated, if one is due, and
+// retired those that are over. A ring without epochs gets none by this.
+func refreshed(r *keyring.Ring) ([]keyring.Info, error) {
+	epochs, err := r.Epochs()
+	if err != nil || len(epochs) == 0 {
+		return epochs, err
+	}
+	e, err := r.Current()
+	if err != nil {
+		return nil, err
+	}
+	e.Release()
+	return r.Epochs()
+}
+
+// noteEpochs logs which epochs came and went since the last time.
+func (s *Server) noteEpochs(seen map[[16]byte]keyring.Suite) {
+	s.mu.Lock()
+	before := s.epochs
+	s.epochs = seen
+	s.mu.Unlock()
+	for id, suite := range seen {
+		if before[id] == 0 {
+			s.log.Info(eventEpoch, "epoch", hex.EncodeToString(id[:]), "suite", suite.String())
+		}
+	}
+	for id, suite := range before {
+		if seen[id] == 0 {
+			s.log.Info(eventEpochOver, "epoch", hex.EncodeToString(id[:]), "suite", suite.String())
+		}
+	}
+}
+
+// now is the time since boot, on the clock of tokens.
+func (s *Server) now() (time.Duration, error) { return s.hosts[0].Ring().Now() }

@@ -1,0 +1,231 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal"
+)
+
+// ErrUnknown is returned for a peer that the kernel cannot name here: its user
+// is not mapped into our user namespace, or its process is not in our process
+// namespace.
+var ErrUnknown = errors.New("peer: not known in this namespace")
+
+// ErrGone is returned for a process that has ended.
+var ErrGone = errors.New("peer: process has ended")
+
+// A Namespace is what the numbers of peers mean here.
+type Namespace struct {
+	overflowUID uint32
+	overflowGID uint32
+}
+
+// NewNamespace reads which numbers stand for what cannot be mapped.
+func NewNamespace() (*Namespace, error) {
+	uid, err := readID("/proc/sys/kernel/overflowuid")
+	if err != nil {
+		return nil, err
+	}
+	gid, err := readID("/proc/sys/kernel/overflowgid")
+	if err != nil {
+		return nil, err
+	}
+	return &Namespace{uid, gid}, nil
+}
+
+func readID(path string) (uint32, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("peer: %w", err)
+	}
+	id, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("peer: %s: %w", path, err)
+	}
+	return uint32(id), nil
+}
+
+// An Identity is the process that made a connection. It holds a descriptor of
+// that process until Close. One goroutine at a time may use it.
+type Identity struct {
+	UID    uint32 // effective, when it connected
+	PID    int
+	Groups []uint32 // the effective one and the supplementary ones, when it connected
+
+	pidfd   int
+	process seal.Audience // zero until asked for
+}
+
+// Identify returns who connected. It returns ErrUnknown for the overflow user
+// and for a process outside our process namespace, ErrGone where it has ended.
+func (ns *Namespace) Identify(c *net.UnixConn) (*Identity, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var id *Identity
+	if ctlErr := raw.Control(func(fd uintptr) { id, err = ns.identify(int(fd)) }); ctlErr != nil {
+		return nil, ctlErr
+	}
+	return id, err
+}
+
+func (ns *Namespace) identify(fd int) (*Identity, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return nil, fmt.Errorf("peer: SO_PEERCRED: %w", err)
+	}
+	if cred.Uid == ns.overflowUID {
+		return nil, fmt.Errorf("%w: user %d is the one for unmapped users", ErrUnknown, cred.Uid)
+	}
+	if cred.Pid <= 0 {
+		return nil, fmt.Errorf("%w: process of user %d", ErrUnknown, cred.Uid)
+	}
+	id := &Identity{UID: cred.Uid, PID: int(cred.Pid)}
+	if id.Groups, err = ns.groups(fd, cred.Gid); err != nil {
+		return nil, err
+	}
+	if id.pidfd, err = pidfdOf(fd, id.PID); err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+// groups returns what the peer is in, less the group for unmapped ones.
+func (ns *Namespace) groups(fd int, primary uint32) ([]uint32, error) {
+	all, err := peerGroups(fd)
+	if err != nil {
+		return nil, fmt.Errorf("peer: SO_PEERGROUPS: %w", err)
+	}
+	if !slices.Contains(all, primary) {
+		all = append(all, primary)
+	}
+	return slices.DeleteFunc(all, func(g uint32) bool { return g == ns.overflowGID }), nil
+}
+
+// pidfdOf returns a descriptor of the process that connected. Before Linux 6.5
+// it is one of the process that has its id now; that is the same one as long as
+// its messages carry that id, see Receiver.
+func pidfdOf(fd, pid int) (int, error) {
+	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		pidfd, err = unix.PidfdOpen(pid, 0)
+	}
+	switch {
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
+		return -1, ErrGone
+	case err != nil:
+		return -1, fmt.Errorf("peer: descriptor of process %d: %w", pid, err)
+	}
+	return pidfd, nil
+}
+
+// Alive reports whether the process still runs.
+func (id *Identity) Alive() bool { return alive(id.pidfd) == nil }
+
+// alive returns ErrGone once the process of a pidfd has ended: it is readable
+// then, before the id can be given to another.
+func alive(pidfd int) error {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("peer: %w", err)
+		case n != 0:
+			return ErrGone
+		default:
+			return nil
+		}
+	}
+}
+
+// Process returns the process as an audience. It returns ErrGone where it has
+// ended.
+func (id *Identity) Process() (seal.Audience, error) {
+	if id.process == (seal.Audience{}) {
+		a, err := seal.Process(id.PID)
+		if err == nil {
+			err = alive(id.pidfd) // so what was read was not a later process's
+		}
+		if err != nil {
+			return seal.Audience{}, err
+		}
+		id.process = a
+	}
+	return id.process, nil
+}
+
+// Close gives the descriptor back.
+func (id *Identity) Close() { _ = unix.Close(id.pidfd) }
+
+// Subject returns the process that a descriptor from a peer stands for, as an
+// audience, and its effective user. It returns ErrUnknown for what is no pidfd
+// or one of another process namespace, ErrGone for a process that has ended.
+func Subject(pidfd int) (a seal.Audience, uid uint32, err error) {
+	pid, err := pidOf(pidfd)
+	if err != nil {
+		return a, 0, err
+	}
+	if uid, err = effectiveUser(pid); err == nil {
+		a, err = seal.Process(pid)
+	}
+	if gone := alive(pidfd); gone != nil {
+		return seal.Audience{}, 0, gone
+	}
+	return a, uid, err
+}
+
+// pidOf reads the process id behind a descriptor in fdinfo.
+func pidOf(pidfd int) (int, error) {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	if err != nil {
+		return 0, fmt.Errorf("peer: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		value, ok := strings.CutPrefix(line, "Pid:")
+		if !ok {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(value))
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("peer: fdinfo: %w", err)
+		case pid < 0:
+			return 0, ErrGone
+		case pid == 0:
+			return 0, fmt.Errorf("%w: process of another namespace", ErrUnknown)
+		}
+		return pid, nil
+	}
+	return 0, fmt.Errorf("%w: the descriptor is not one of a process", ErrUnknown)
+}
+
+// effectiveUser reads the second field of the Uid line.
+func effectiveUser(pid int) (uint32, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, ErrGone
+	}
+	if err != nil {
+		return 0, fmt.Errorf("peer: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "Uid:"); ok {
+			if f := strings.Fields(value); len(f) == 4 {
+				uid, err := strconv.ParseUint(f[1], 10, 32)
+				return uint32(uid), err
+			}
+		}
+	}
+	return 0, fmt.Errorf("peer: /proc/%d/status has no user", pid)
+}

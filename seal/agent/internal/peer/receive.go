@@ -1,0 +1,190 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of receiving.
+var (
+	// ErrImpostor: the bytes come from another process, or another user, than
+	// the one that connected, or the kernel does not say from whom.
+	ErrImpostor = errors.New("peer: message of another process than connected")
+
+	// ErrDescriptors: more descriptors, or other control messages, than the
+	// protocol has.
+	ErrDescriptors = errors.New("peer: descriptor too many")
+)
+
+// MaxDescriptors is how many descriptors one receive takes.
+const MaxDescriptors = 1
+
+// PassCredentials makes the kernel put the sender's credentials on each message
+// that comes in over fd, a connection or a listener. Connections inherit it from
+// their listener, so that none is without from its first byte on.
+func PassCredentials(c syscall.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	}); ctlErr != nil {
+		return ctlErr
+	}
+	if err != nil {
+		return fmt.Errorf("peer: SO_PASSCRED: %w", err)
+	}
+	return nil
+}
+
+// A Receiver receives over one connection and holds each byte to the identity.
+// One goroutine at a time may use it.
+type Receiver struct {
+	raw syscall.RawConn
+	id  *Identity
+
+	// Of one Receive; here so that it need not allocate.
+	fill  func() []byte
+	spare func([]byte)
+	buf   []byte
+	n     int
+	flags int
+	oob   []byte
+	oobn  int
+	err   error
+	try   func(uintptr) bool
+}
+
+// NewReceiver returns a receiver for a connection of that identity.
+func NewReceiver(c *net.UnixConn, id *Identity) (*Receiver, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	r := &Receiver{raw: raw, id: id, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*MaxDescriptors))}
+	r.try = r.recvmsg
+	return r, nil
+}
+
+// Receive waits for bytes and puts them into buf, up to its length. Where buf is
+// nil, fill makes it once there is something to receive and spare takes it back
+// if there was not: a waiting connection then holds no buffer. It returns the
+// buffer, how many bytes came, and a descriptor that came with them, or -1,
+// which the caller closes. Errors: ErrImpostor, ErrDescriptors, io.EOF,
+// os.ErrDeadlineExceeded; none leaves a descriptor open.
+func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n, fd int, err error) {
+	r.buf, r.fill, r.spare, r.err = buf, fill, spare, nil
+	err = r.raw.Read(r.try)
+	got, r.buf = r.buf, nil
+	if err == nil {
+		err = r.err
+	}
+	if err != nil {
+		return got, 0, -1, err
+	}
+	fd, err = r.control()
+	switch {
+	case err != nil:
+		return got, 0, -1, err
+	case r.n == 0:
+		closeAll(fd)
+		return got, 0, -1, io.EOF
+	}
+	return got, r.n, fd, nil
+}
+
+// recvmsg tries once; false has the poller wait.
+func (r *Receiver) recvmsg(fd uintptr) bool {
+	own := r.buf == nil
+	if own {
+		r.buf = r.fill()
+	}
+	for {
+		r.n, r.oobn, r.flags, _, r.err = unix.Recvmsg(int(fd), r.buf, r.oob, unix.MSG_CMSG_CLOEXEC)
+		if !errors.Is(r.err, unix.EINTR) {
+			break
+		}
+	}
+	if !errors.Is(r.err, unix.EAGAIN) {
+		return true
+	}
+	if own {
+		r.spare(r.buf)
+		r.buf = nil
+	}
+	return false
+}
+
+// control checks what the kernel says of the message.
+func (r *Receiver) control() (fd int, err error) {
+	fd = -1
+	known := false
+	messages, err := unix.ParseSocketControlMessage(r.oob[:r.oobn])
+	if err != nil {
+		return -1, ErrDescriptors
+	}
+	for i := range messages {
+		switch m := &messages[i]; {
+		case m.Header.Level != unix.SOL_SOCKET:
+			err = ErrDescriptors
+		case m.Header.Type == unix.SCM_CREDENTIALS:
+			cred, perr := unix.ParseUnixCredentials(m)
+			known = perr == nil && int(cred.Pid) == r.id.PID && cred.Uid == r.id.UID
+		case m.Header.Type == unix.SCM_RIGHTS:
+			fds, perr := unix.ParseUnixRights(m)
+			if perr != nil || len(fds) != 1 || fd >= 0 {
+				err = ErrDescriptors
+				closeAll(fds...)
+				break
+			}
+			fd = fds[0]
+		default:
+			err = ErrDescriptors
+		}
+	}
+	switch {
+	case err != nil:
+	case r.flags&unix.MSG_CTRUNC != 0:
+		err = ErrDescriptors
+	case r.n > 0 && (!known || !r.id.Alive()):
+		err = ErrImpostor
+	}
+	if err != nil {
+		closeAll(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func closeAll(fds ...int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// ReceiveInto waits for bytes and puts them through the buffers, one after the
+// other; zero is the connection's end. The kernel writes them where they are to
+// lie: a secret that comes has no copy in ordinary memory.
+func ReceiveInto(raw syscall.RawConn, buffers [][]byte) (n int, err error) {
+	var opErr error
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, opErr = unix.Readv(int(fd), buffers)
+			if !errors.Is(opErr, unix.EINTR) {
+				return !errors.Is(opErr, unix.EAGAIN)
+			}
+		}
+	})
+	if err == nil {
+		err = opErr
+	}
+	return n, err
+}

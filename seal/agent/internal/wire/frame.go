@@ -1,0 +1,110 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+const (
+	magic   = "SLXA"
+	version = 1
+
+	// HeaderSize is the size of a frame's header in bytes.
+	HeaderSize = 12
+
+	// MaxFrame is the most that a frame takes, header included, in bytes: one
+	// token or one plain token of the largest size with what goes around it,
+	// and little enough to keep one for each request under way.
+	MaxFrame = 64 << 10
+
+	// MaxBody is the longest body.
+	MaxBody = MaxFrame - HeaderSize
+
+	// MaxBesideToken is the most that a body has beside a token.
+	MaxBesideToken = 2 + 64 + 4
+
+	flagReply = 1
+)
+
+// The kinds of audience, as in a token.
+const (
+	KindUser    = 1
+	KindGroup   = 2
+	KindService = 3
+	KindProcess = 4
+)
+
+// ErrMalformed is the one error for bytes that the protocol does not have.
+var ErrMalformed = errors.New("wire: malformed frame")
+
+// An Op is an operation.
+type Op uint8
+
+// The operations.
+const (
+	Reserve  Op = 1
+	Open     Op = 2
+	TakeBack Op = 3
+	Cancel   Op = 4
+	Inspect  Op = 5
+	Stat     Op = 6
+	Rotate   Op = 7
+	Retire   Op = 8
+)
+
+var opNames = [...]string{0: "none", Reserve: "reserve", Open: "open", TakeBack: "take back", Cancel: "cancel",
+	Inspect: "inspect", Stat: "status", Rotate: "rotate", Retire: "retire"}
+
+// Known reports whether this version has the operation.
+func (o Op) Known() bool { return o >= Reserve && o <= Retire }
+
+func (o Op) String() string {
+	if int(o) < len(opNames) {
+		return opNames[o]
+	}
+	return fmt.Sprintf("operation %d", uint8(o))
+}
+
+// A Header is the header of a frame.
+type Header struct {
+	Op     Op
+	Reply  bool
+	Status Code
+	Length int // of the body, in bytes
+}
+
+// Put writes the header into the first HeaderSize bytes of b.
+func (h Header) Put(b []byte) {
+	_ = b[HeaderSize-1]
+	copy(b, magic)
+	b[4], b[5], b[6], b[7] = version, byte(h.Op), 0, byte(h.Status)
+	if h.Reply {
+		b[6] = flagReply
+	}
+	binary.BigEndian.PutUint32(b[8:], uint32(h.Length))
+}
+
+// ParseHeader reads a header, or returns ErrMalformed: another magic or version,
+// unknown flags, a status in a request, a length of more than MaxBody. An
+// operation that this version lacks is the caller's to refuse.
+func ParseHeader(b []byte) (Header, error) {
+	if len(b) < HeaderSize || string(b[:4]) != magic || b[4] != version || b[6]&^flagReply != 0 {
+		return Header{}, ErrMalformed
+	}
+	length := binary.BigEndian.Uint32(b[8:])
+	h := Header{Op: Op(b[5]), Reply: b[6] == flagReply, Status: Code(b[7]), Length: int(length)}
+	if length > MaxBody || !h.Reply && h.Status != OK {
+		return Header{}, ErrMalformed
+	}
+	return h, nil
+}
+
+// Frame returns a frame whose body the function appends, for bodies without
+// secrets.
+func Frame(h Header, body []byte) []byte {
+	h.Length = len(body)
+	b := make([]byte, HeaderSize, HeaderSize+len(body))
+	h.Put(b)
+	return append(b, body...)
+}

@@ -1,0 +1,54 @@
+package agent
+
+import "time"
+
+// Limits of this package, and why.
+const (
+	// idleTimeout is how long the server keeps a connection without a request.
+	// Clients of ours give theirs up sooner, so that they do not send into a
+	// connection that is being closed.
+	idleTimeout = 3 * time.Minute
+
+	// frameTimeout is how long a frame may take, from its first byte to the last
+	// of its answer's. On one host that takes microseconds; a stopped peer
+	// holds a request of its user's quota until then.
+	frameTimeout = 5 * time.Second
+
+	// drainTimeout is how long requests under way may take when Serve ends.
+	drainTimeout = frameTimeout
+
+	// housekeeping is how often the server looks for epochs whose time is over,
+	// so that a key does not outlive its age because nobody asks.
+	housekeeping = 10 * time.Second
+
+	// smallFrame is the size of the buffers that requests are read into, in
+	// bytes; a larger request gets one of its own.
+	smallFrame = 4 << 10
+
+	// maxConnections bounds all connections together; each takes two
+	// descriptors. RLIMIT_NOFILE may bound them further.
+	maxConnections = 8 << 10
+
+	// spareDescriptors are left for the rest of the process.
+	spareDescriptors = 64
+
+	// acceptPause and acceptPauseMax are how long Serve waits when the kernel
+	// has no descriptor for it: others give theirs back meanwhile.
+	acceptPause    = 5 * time.Millisecond
+	acceptPauseMax = time.Second
+
+	// defaultTimeout is how long a client waits for the agent: four orders of
+	// magnitude more than an answer takes, and still short enough to fail over.
+	defaultTimeout = 5 * time.Second
+
+	// clientIdle is how long a client keeps a connection that it does not use.
+	clientIdle = time.Minute
+
+	// clientConnections is how many connections a client has at most; further
+	// requests wait for one.
+	clientConnections = 32
+
+	// reserveTries is how often a client sends a reserve request before it gives
+	// up; all other requests are sent once.
+	reserveTries = 3
+)

@@ -1,0 +1,280 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// A link is one connection of a client.
+type link struct {
+	sock *net.UnixConn
+	raw  syscall.RawConn
+	uid  int       // effective, when it connected: the agent goes by that
+	used time.Time // when it was last given back
+}
+
+func (l *link) close() { _ = l.sock.Close() }
+
+// connect makes a connection to the agent, and only to it.
+func (c *Client) connect(deadline time.Time) (*link, error) {
+	owner, err := checkPath(c.path)
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{Deadline: deadline}
+	conn, err := d.Dial("unix", c.path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	l := &link{sock: conn.(*net.UnixConn), uid: os.Geteuid()}
+	if l.raw, err = l.sock.SyscallConn(); err == nil {
+		err = checkAgent(l.raw, owner)
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// take returns an idle connection or a new one, once the client has fewer than
+// it may. It is followed by give.
+func (c *Client) take(deadline time.Time) (*link, error) {
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		timer := time.NewTimer(time.Until(deadline))
+		defer timer.Stop()
+		select {
+		case c.slots <- struct{}{}:
+		case <-timer.C:
+			return nil, fmt.Errorf("%w: all %d connections are waiting for it", ErrAway, cap(c.slots))
+		}
+	}
+	l, err := c.reuse()
+	if l == nil && err == nil {
+		l, err = c.connect(deadline)
+	}
+	if err != nil {
+		<-c.slots
+	}
+	return l, err
+}
+
+// reuse returns the idle connection that was used last, if it is good.
+func (c *Client) reuse() (*link, error) {
+	uid, now := os.Geteuid(), time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	for len(c.idle) > 0 {
+		last := len(c.idle) - 1
+		l := c.idle[last]
+		c.idle = c.idle[:last]
+		if l.uid == uid && (l.used.IsZero() || now.Sub(l.used) < clientIdle) {
+			return l, nil
+		}
+		l.close()
+	}
+	return nil, nil
+}
+
+// give takes a connection back; a broken one is closed.
+func (c *Client) give(l *link, good bool) {
+	defer func() { <-c.slots }()
+	if good {
+		l.used = time.Now()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.closed {
+			c.idle = append(c.idle, l)
+			return
+		}
+	}
+	l.close()
+}
+
+// ask sends one request, with a descriptor unless it is -1, and receives the
+// answer into parts: its header, and then its body, through one after the other.
+// A refusal comes back as its error. The request is sent once; only where not a
+// byte of it went out, over a connection that the agent had closed meanwhile, is
+// another connection tried.
+func (c *Client) ask(op wire.Op, frame []byte, subject int, deadline time.Time, parts ...[]byte) (wire.Header, error) {
+	for {
+		l, err := c.take(deadline)
+		if err != nil {
+			return wire.Header{}, err
+		}
+		stale := !l.used.IsZero()
+		sent, err := l.send(frame, subject, deadline)
+		if err != nil {
+			c.give(l, false)
+			if sent == 0 && stale && closedByPeer(err) {
+				continue
+			}
+			return wire.Header{}, fmt.Errorf("%w: %w", ErrAway, err) // half a request is none
+		}
+		h, err := l.receive(parts)
+		if err == nil && (!h.Reply || h.Op != op && h.Status == wire.OK) {
+			err = ErrProtocol
+		}
+		c.give(l, err == nil && !closes(h.Status))
+		if err != nil {
+			return h, lost(op, err)
+		}
+		if h.Status != wire.OK {
+			return h, refusal(h, parts)
+		}
+		return h, nil
+	}
+}
+
+// askPlainly asks for what is no secret and returns the answer's body.
+func (c *Client) askPlainly(op wire.Op, frame []byte) ([]byte, error) {
+	answer := make([]byte, wire.HeaderSize+4<<10)
+	h, err := c.ask(op, frame, -1, c.deadline(), answer)
+	if err != nil {
+		return nil, err
+	}
+	return answer[wire.HeaderSize : wire.HeaderSize+h.Length], nil
+}
+
+// closes reports whether the agent ends the connection after a status.
+func closes(code wire.Code) bool {
+	switch code {
+	case wire.Quota, wire.Protocol, wire.NotYou, wire.Stopping:
+		return true
+	}
+	return !code.Known()
+}
+
+func closedByPeer(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ENOTCONN)
+}
+
+// lost is the error of a request whose answer did not come: for one that may
+// spend a token, nobody knows whether it did.
+func lost(op wire.Op, err error) error {
+	if errors.Is(err, ErrProtocol) {
+		return err
+	}
+	switch op {
+	case wire.Open, wire.TakeBack, wire.Cancel:
+		return fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	return fmt.Errorf("%w: %w", ErrAway, err)
+}
+
+// refusal makes an error of an answer whose status is not OK.
+func refusal(h wire.Header, parts [][]byte) error {
+	var body []byte
+	for i, p := range parts {
+		if i == 0 {
+			p = p[wire.HeaderSize:]
+		}
+		body = append(body, p[:min(len(p), h.Length-len(body))]...)
+	}
+	_, text, err := wire.ParseFailure(body)
+	if err != nil || !h.Status.Known() {
+		return ErrProtocol
+	}
+	return errorOf(h.Status, printable(text))
+}
+
+// printable keeps an agent's text from doing things to a terminal or a log.
+func printable(text []byte) string {
+	out := make([]byte, len(text))
+	for i, b := range text {
+		if b < ' ' || b > '~' {
+			b = '?'
+		}
+		out[i] = b
+	}
+	return string(out)
+}
+
+// send sends a frame. The kernel puts this process's credentials on it; where
+// the real user is not the effective one they are given, since the kernel would
+// take the real one and the agent goes by the effective one.
+func (l *link) send(frame []byte, subject int, deadline time.Time) (int, error) {
+	if err := l.sock.SetDeadline(deadline); err != nil {
+		return 0, err
+	}
+	var oob []byte
+	if l.uid != os.Getuid() {
+		oob = unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uint32(l.uid), Gid: uint32(os.Getegid())})
+	}
+	if subject >= 0 {
+		oob = append(oob, unix.UnixRights(subject)...)
+	}
+	return peer.Send(l.raw, oob, frame)
+}
+
+// receive receives one frame into the parts.
+func (l *link) receive(parts [][]byte) (h wire.Header, err error) {
+	room := append([][]byte(nil), parts...)
+	total := 0
+	for _, p := range parts {
+		total += len(p)
+	}
+	got, want := 0, -1
+	for want < 0 || got < want {
+		n, err := peer.ReceiveInto(l.raw, room)
+		if err != nil {
+			return h, err
+		}
+		if n == 0 {
+			return h, io.ErrUnexpectedEOF
+		}
+		got += n
+		room = peer.Advance(room, n)
+		if want < 0 && got >= wire.HeaderSize {
+			if h, err = wire.ParseHeader(parts[0]); err != nil {
+				return h, ErrProtocol
+			}
+			if want = wire.HeaderSize + h.Length; want > total {
+				return h, ErrProtocol
+			}
+		}
+	}
+	if got > want {
+		return h, ErrProtocol
+	}
+	return h, nil
+}
+
+// subjectOf opens the process that an audience names, and makes sure that it is
+// that one and not a later one with its number.
+func subjectOf(a seal.Audience, value []byte) (int, error) {
+	pid := int(binary.BigEndian.Uint32(value))
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return -1, fmt.Errorf("%w: no process %d", seal.ErrAudience, pid)
+	}
+	if err != nil {
+		return -1, unavailable(fmt.Errorf("pidfd_open: %w", err))
+	}
+	now, err := seal.Process(pid)
+	if err == nil && now != a {
+		err = fmt.Errorf("%w: process %d is another one now", seal.ErrAudience, pid)
+	}
+	if err != nil {
+		closeDescriptor(fd)
+		return -1, err
+	}
+	return fd, nil
+}

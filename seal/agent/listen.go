@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
+)
+
+// Listen listens at an absolute path, in a directory that clients will trust, see
+// [Dialer.Dial]; everybody may connect, and the policy decides on each request.
+// A socket that an agent left behind, at which nobody listens, is replaced.
+// Closing the listener removes the socket. Errors: ErrImpostor for a place that
+// clients would refuse, and those of the network.
+func Listen(path string) (*net.UnixListener, error) {
+	if _, err := checkPath(path); err != nil {
+		return nil, err
+	}
+	addr := &net.UnixAddr{Name: path, Net: "unix"}
+	l, err := net.ListenUnix("unix", addr)
+	if errors.Is(err, unix.EADDRINUSE) && abandoned(path) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+		l, err = net.ListenUnix("unix", addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	err = peer.PassCredentials(l) // before the first peer can connect
+	if err == nil {
+		err = os.Chmod(path, 0o666)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("agent: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// abandoned reports whether a path is a socket at which nobody listens.
+func abandoned(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, unix.ECONNREFUSED)
+}
+
+// firstInherited is the first descriptor that a service manager hands over.
+const firstInherited = 3
+
+// Inherited returns the listener that a service manager handed to this process
+// by socket activation (LISTEN_PID, LISTEN_FDS), or nil where there is none. It
+// takes the variables out of the environment. More than one socket, or one that
+// is no listening Unix stream, is an error. The manager should have set
+// SO_PASSCRED on it (PassCredentials=yes in the unit): what a peer sent without,
+// before Serve began, is refused.
+func Inherited() (*net.UnixListener, error) {
+	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		if err := os.Unsetenv(name); err != nil {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+	}
+	if pid != strconv.Itoa(os.Getpid()) || count == "" {
+		return nil, nil
+	}
+	if count != "1" {
+		return nil, fmt.Errorf("agent: %s sockets were handed over where one is expected", count)
+	}
+	syscall.CloseOnExec(firstInherited)
+	f := os.NewFile(firstInherited, "socket of the service manager")
+	defer f.Close() // FileListener duplicates it
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("agent: the socket that was handed over: %w", err)
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("agent: the socket that was handed over is a %s one", l.Addr().Network()), l.Close())
+	}
+	return u, nil
+}
+
+// A Notifier tells the service manager how the agent stands (sd_notify). Nil is
+// one that tells nobody.
+type Notifier struct{ conn *net.UnixConn }
+
+// NewNotifier connects to the service manager that $NOTIFY_SOCKET names, and
+// takes the variable out of the environment; it returns nil where there is none.
+// It comes before the sandbox, in which no socket can be made.
+func NewNotifier() (*Notifier, error) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil || name == "" {
+		return nil, err
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("agent: service manager: %w", err)
+	}
+	return &Notifier{conn}, nil
+}
+
+// Ready says that the agent serves.
+func (n *Notifier) Ready() error { return n.tell("READY=1\nSTATUS=serving") }
+
+// Stopping says that the agent drains.
+func (n *Notifier) Stopping() error { return n.tell("STOPPING=1\nSTATUS=draining") }
+
+// Close closes the connection.
+func (n *Notifier) Close() error {
+	if n == nil {
+		return nil
+	}
+	return n.conn.Close()
+}
+
+func (n *Notifier) tell(state string) error {
+	if n == nil {
+		return nil
+	}
+	if _, err := n.conn.Write([]byte(state)); err != nil {
+		return fmt.Errorf("agent: service manager: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/sealctx/sealctx/keyring"
+)
+
+// An Observer counts what a Server does; package metrics has one. Its methods
+// are called from many goroutines and must return at once. The strings are few
+// and fixed.
+type Observer interface {
+	// Answered is called once for each request, whatever the answer.
+	Answered(operation, status string, took time.Duration)
+
+	// Refused is called for each connection that the server does not take or
+	// ends for a fault of the peer's: where is "accept", "connect" or "receive".
+	Refused(where, status string)
+
+	// SecondImport is called when a token's own audience opens it in time and it
+	// is spent already: somebody has a copy.
+	SecondImport()
+}
+
+// unobserved is the Observer of a server without one.
+type unobserved struct{}
+
+func (unobserved) Answered(string, string, time.Duration) {}
+func (unobserved) Refused(string, string)                 {}
+func (unobserved) SecondImport()                          {}
+
+// Stats is how a server stands.
+type Stats struct {
+	Connections int
+	Locked      int // bytes of locked memory for opened tokens and token keys
+	LockedUsed  int // bytes of it in use
+	Suites      []keyring.Suite
+	Epochs      []keyring.Info
+}
+
+// Stats reads how the server stands; it reads every register whole. On an error,
+// which is one of package keyring, Epochs is not complete.
+func (s *Server) Stats() (Stats, error) {
+	st := Stats{Connections: s.connections(), Locked: s.pool.Size(), LockedUsed: s.pool.InUse()}
+	for _, h := range s.hosts {
+		st.Suites = append(st.Suites, h.suite)
+	}
+	for _, h := range s.hosts {
+		infos, err := h.Ring().Epochs()
+		if err != nil {
+			return st, err
+		}
+		st.Epochs = append(st.Epochs, infos...)
+	}
+	return st, nil
+}

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkPath makes sure that nobody but root, this process's user and the agent's
+// user could have put what is at a socket's path there, and returns the agent's
+// user: the owner of the socket's directory. Every directory above must belong
+// to root or to this process's user, and be writable by nobody else; a sticky
+// one may be, if what is in it on the path belongs to one of the two, for then
+// nobody else can put another in its place.
+func checkPath(path string) (owner uint32, err error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+		return 0, fmt.Errorf("%w: %q is not an absolute path in its shortest form", ErrImpostor, path)
+	}
+	self := uint32(os.Geteuid())
+	dirs := parents(path)
+	vouched := true // what is above lets nobody put another here
+	for i, dir := range dirs {
+		st, err := statDir(dir)
+		if err != nil {
+			return 0, err
+		}
+		last := i == len(dirs)-1
+		ours := st.Uid == 0 || st.Uid == self
+		open := st.Mode&0o022 != 0
+		switch {
+		case !ours && !(last && vouched):
+			return 0, fmt.Errorf("%w: %s belongs to user %d", ErrImpostor, dir, st.Uid)
+		case open && last:
+			return 0, fmt.Errorf("%w: %s can be written by others (mode %04o)", ErrImpostor, dir, st.Mode&0o7777)
+		case open && st.Mode&unix.S_ISVTX == 0:
+			return 0, fmt.Errorf("%w: %s can be written by others and is not sticky (mode %04o)", ErrImpostor, dir, st.Mode&0o7777)
+		}
+		vouched = !open
+		owner = st.Uid
+	}
+	return owner, nil
+}
+
+// parents returns the directories that a path goes through, from the root on.
+func parents(path string) []string {
+	dirs := []string{"/"}
+	for i, c := range path[1:] {
+		if c == '/' {
+			dirs = append(dirs, path[:i+1])
+		}
+	}
+	return dirs
+}
+
+func statDir(dir string) (*syscall.Stat_t, error) {
+	info, err := os.Lstat(dir)
+	if os.IsNotExist(err) {
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is not a directory; give the path without symbolic links", ErrImpostor, strings.TrimSuffix(dir, "/"))
+	}
+	return st, nil
+}
+
+// checkAgent makes sure that whoever listens is root, which a service manager
+// that holds the socket is, or the owner of its directory.
+func checkAgent(raw syscall.RawConn, owner uint32) error {
+	var cred *unix.Ucred
+	var err error
+	if ctlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); ctlErr != nil {
+		return unavailable(ctlErr)
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	if cred.Uid != 0 && cred.Uid != owner {
+		return fmt.Errorf("%w: user %d listens in a directory of user %d", ErrImpostor, cred.Uid, owner)
+	}
+	return nil
+}
