@@ -3,8 +3,12 @@ module github.com/sealctx/sealctx/interop
 go 1.26.0
 
 require (
-	github.com/sealctx/sealctx v0.0.0-00010101000000-000000000000
+	github.com/golang-auth/go-gssapi-c v0.1.4
+	github.com/golang-auth/go-gssapi/v3 v3.0.2-beta7
+	github.com/jcmturner/gokrb5/v8 v8.4.4
+	github.com/sealctx/sealctx v0.0.0
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/sys v0.49.0
 )
 
 require (
@@ -15,16 +19,9 @@ require (
 	github.com/jcmturner/dnsutils/v2 v2.0.0 // indirect
 	github.com/jcmturner/gofork v1.7.6 // indirect
 	github.com/jcmturner/rpc/v2 v2.0.3 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/net v0.60.0 // indirect
-)
-
-require (
-	github.com/golang-auth/go-gssapi-c v0.1.4
-	github.com/golang-auth/go-gssapi/v3 v3.0.2-beta7
-	github.com/jcmturner/gokrb5/v8 v8.4.4
-	go.yaml.in/yaml/v3 v3.0.5 // indirect
-	golang.org/x/sys v0.49.0
 )
 
 replace github.com/sealctx/sealctx => ../

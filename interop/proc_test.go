@@ -149,7 +149,9 @@ func nodes(t *testing.T, m maker, count int, args ...string) []*proc {
 // node starts one Go node.
 func node(t *testing.T, path, name string, env []string, args ...string) *proc {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
+	dir, err := os.MkdirTemp(buildDir, "node-") // short: a socket's path has at most 107 bytes
+	require.NoError(t, err)
+	socket := filepath.Join(dir, "s")
 	p := start(t, name, path, env, append([]string{"-socket", socket}, args...)...)
 	p.socket = socket
 	require.Eventually(t, func() bool {
