@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/chacha20"
+	"golang.org/x/sys/unix"
 )
 
 // schedules is for how many tokens of a victim the key's AES schedule is looked
@@ -224,6 +226,29 @@ func TestLeavesNothing(t *testing.T) {
 	})
 }
 
+// The same on processors without the instructions of this one, where other code
+// of the standard library does the work. Options of GODEBUG that a processor or
+// an architecture does not know change nothing.
+func TestLeavesNothingElsewhere(t *testing.T) {
+	suites(t, func(t *testing.T, suite keyring.Suite) {
+		for _, without := range []string{"cpu.sha=off", "cpu.sha=off,cpu.avx2=off", "cpu.aes=off,cpu.pclmulqdq=off", "cpu.all=off"} {
+			for _, name := range []string{"seal", "open", "open altered body", "cancel"} {
+				t.Run(without+" "+name, func(t *testing.T) {
+					i := slices.IndexFunc(victimCases, func(c victimCase) bool { return c.name == name })
+					c := victimCases[i]
+					c.env = without
+					s := victim(t, &c, suite, 6, quiet())
+					leaks := s.leaks()
+					if !memsafe.Erasing {
+						leaks = s.inMemory(leaks)
+					}
+					require.Empty(t, leaks, "%v", s.Report)
+				})
+			}
+		}
+	})
+}
+
 func (s *scanned) inMemory(hits []memscan.Hit) (in []memscan.Hit) {
 	for _, h := range hits {
 		if h.Kind != memscan.Registers {
@@ -273,4 +298,72 @@ func TestLeftUnderLoad(t *testing.T) {
 	})
 	t.Log(report.String())
 	require.NoError(t, os.WriteFile(filepath.Join(t.ArtifactDir(), "leak-rate.txt"), []byte(report.String()), 0o600))
+}
+
+// A core dump of everything that the kernel can be made to dump holds nothing of
+// the host key: its page is marked to be left out. Where this process may raise
+// the limit on dumps again, which memguard has set to zero, there is one to look
+// through as well.
+func TestCoreDump(t *testing.T) {
+	dir := shmDir(t) + "/ring"
+	h := dirHost(t, dir, nil)
+	_ = current(t, h)
+	file, err := os.ReadFile(epochFiles(t, dir)[0])
+	require.NoError(t, err)
+	path := filepath.Join(shmDir(t), "tokens")
+	require.NoError(t, writeTokens(path, nil))
+	o := quiet()
+	o.DumpDir = t.TempDir()
+	o.Env = append(o.Env, dirVar+"="+dir, tokensVar+"="+path, caseVar+"=control", opsVar+"=1")
+	tg := memscan.Start(t, "seal", &o)
+	tg.At("done")
+	everything := []byte("0x1ff\n") // core(5): each kind of mapping, with a file behind it too
+	require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/coredump_filter", tg.PID()), everything, 0))
+	var set, control memscan.Set
+	set.Bytes("host key", file[keyOffset:keyOffset+32])
+	control.Bytes("plain", handedOver(tg, "plain", true)[0])
+
+	hits := tg.Scan(&set).InMemory()
+	require.NotEmpty(t, hits)
+	for _, h := range hits {
+		require.True(t, leftOut(t, tg.PID(), h.Addr), "%v", h)
+	}
+	hits = tg.Scan(&control).InMemory()
+	require.NotEmpty(t, hits)
+	for _, h := range hits {
+		require.False(t, leftOut(t, tg.PID(), h.Addr), "the control is in ordinary memory: %v", h)
+	}
+
+	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Prlimit(tg.PID(), unix.RLIMIT_CORE, &unlimited, nil); err != nil {
+		t.Logf("no dump to look through: RLIMIT_CORE of the victim: %v", err)
+		return
+	}
+	dump := tg.Dump()
+	hits, err = memscan.File(dump, &set)
+	require.NoError(t, err)
+	require.Empty(t, hits)
+	hits, err = memscan.File(dump, &control)
+	require.NoError(t, err)
+	require.NotEmpty(t, hits)
+}
+
+// leftOut reads the kernel's flags of the mapping that holds an address: "dd" is
+// one that core dumps leave out.
+func leftOut(t testing.TB, pid int, addr uint64) bool {
+	t.Helper()
+	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	require.NoError(t, err)
+	inside := false
+	for line := range strings.Lines(string(smaps)) {
+		var start, end uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &start, &end); n == 2 {
+			inside = start <= addr && addr < end
+		}
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && inside {
+			return slices.Contains(strings.Fields(flags), "dd")
+		}
+	}
+	t.Fatalf("no mapping of %#x", addr)
+	return false
 }
