@@ -89,15 +89,11 @@ func (p *Provider) randomKey(id keyType) (*memsafe.Secret, error) {
 const smallMessage = 128
 
 func (a *acceptance) reply(rep *kmsg.APRepPart) ([]byte, error) {
-	mem, err := a.p.arena.alloc(smallMessage)
+	plain, mem, err := a.p.arena.marshal(rep, smallMessage)
 	if err != nil {
 		return nil, err
 	}
 	defer mem.Wipe()
-	plain, err := rep.MarshalTo(mem.Bytes())
-	if err != nil {
-		return nil, fail(gssapi.ErrFailure, err)
-	}
 	e := kmsg.Encrypted{EType: a.ticket.Key.EType}
 	if e.Cipher, err = etype.Encrypt(nil, keyType(e.EType), a.ticket.Key.Value, kmsg.UsageAPRepPart, plain); err != nil {
 		return nil, fail(gssapi.ErrFailure, err)

@@ -101,6 +101,20 @@ func (a *arena) copy(b []byte) (*memsafe.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(s.Bytes(), b)
+	memsafe.Do(func() { copy(s.Bytes(), b) })
 	return s, nil
+}
+
+// marshal encodes a message that holds a key into locked memory of at least
+// size bytes. The caller wipes mem.
+func (a *arena) marshal(m interface{ MarshalTo([]byte) ([]byte, error) }, size int) (plain []byte, mem *memsafe.Secret, err error) {
+	if mem, err = a.alloc(size); err != nil {
+		return nil, nil, err
+	}
+	memsafe.Do(func() { plain, err = m.MarshalTo(mem.Bytes()) })
+	if err != nil {
+		mem.Wipe()
+		return nil, nil, fail(gssapi.ErrFailure, err)
+	}
+	return plain, mem, nil
 }

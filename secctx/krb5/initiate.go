@@ -89,15 +89,11 @@ func (c *secContext) request(t *serviceTicket, sub *memsafe.Secret) ([]byte, err
 		Seq:          s.seq,
 		HasSeq:       true,
 	}
-	mem, err := c.p.arena.alloc(kmsg.MaxName + 4*kmsg.MaxParts + 2*smallMessage)
+	plain, mem, err := c.p.arena.marshal(&auth, kmsg.MaxName+4*kmsg.MaxParts+2*smallMessage)
 	if err != nil {
 		return nil, err
 	}
 	defer mem.Wipe()
-	plain, err := auth.MarshalTo(mem.Bytes())
-	if err != nil {
-		return nil, fail(gssapi.ErrFailure, err)
-	}
 	e := kmsg.Encrypted{EType: int32(t.etype)}
 	if e.Cipher, err = etype.Encrypt(nil, t.etype, t.key.Bytes(), kmsg.UsageAuthenticator, plain); err != nil {
 		return nil, fail(gssapi.ErrFailure, err)
