@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -266,14 +267,14 @@ func (e *Epoch) over(now time.Duration) bool {
 // retire ends the epoch: key and register in one act, which can be repeated
 // after a crash in the middle.
 func (e *Epoch) retire() error {
-	err := guard(func() error {
+	swept := guard(func() error {
 		e.state.Store(stateDead)
 		e.reg.sweep()
+		return nil
+	})
+	wiped := guard(func() error { // also where the slots were cut off
 		memsafe.Wipe(e.record.key())
 		return nil
 	})
-	if unlinkErr := e.back.unlink(); err == nil {
-		err = unlinkErr
-	}
-	return err
+	return errors.Join(swept, wiped, e.back.unlink())
 }

@@ -55,7 +55,7 @@ func (r *Ring) prune(now time.Duration) error {
 		case errors.Is(err, ErrRetired) || e.over(now):
 			err := e.retire() // again, should another process have died in it
 			r.drop(e)
-			if err != nil {
+			if err != nil && !errors.Is(err, ErrDamaged) {
 				return err
 			}
 		case err != nil:
