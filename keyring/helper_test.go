@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +30,14 @@ const (
 )
 
 var helpers = map[string]func() error{
-	"claim": helpClaim,
+	"claim":  helpClaim,
+	"make":   helpMake,
+	"watch":  helpWatch,
+	"churn":  helpChurn,
+	"die":    helpDie,
+	"timens": helpTimeNamespace,
+	"clock":  helpClock,
+	"core":   helpCore,
 }
 
 // A time namespace is entered by the main thread alone, so helpers stay on it.
@@ -171,6 +180,27 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		require.True(t, time.Now().Before(end), "waited in vain: %s", what)
 	}
+}
+
+// withoutMemfdSecret takes memfd_secret from this process, so that memguard has
+// to back its pools, as on a kernel that has none.
+func withoutMemfdSecret(t *testing.T) {
+	t.Helper()
+	const filterMode, allThreads = 1, 1 // SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_MEMFD_SECRET},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0x00050000 | uint32(unix.ENOSYS)}, // SECCOMP_RET_ERRNO
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},                       // SECCOMP_RET_ALLOW
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	require.Zero(t, errno)
+	_, _, errno = unix.Syscall(unix.SYS_SECCOMP, filterMode, allThreads, uintptr(unsafe.Pointer(&prog)))
+	require.Zero(t, errno)
+	st, err := memsafe.Report()
+	require.NoError(t, err)
+	require.NotEqual(t, "memfd_secret", st.Backing)
 }
 
 // setLimit lowers RLIMIT_MEMLOCK of this process.

@@ -1,0 +1,495 @@
+package keyring
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/stretchr/testify/require"
+)
+
+// eachKind runs f over a ring of files and one of memory.
+func eachKind(t *testing.T, o *Options, f func(t *testing.T, r *Ring)) {
+	t.Run("Open", func(t *testing.T) { f(t, openRing(t, shmDir(t, false), o)) })
+	t.Run("New", func(t *testing.T) { f(t, newRingT(t, o)) })
+}
+
+// files are the names in a ring's directory.
+func files(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, f := range list {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
+// age makes an epoch look older by d, to this process.
+func (e *Epoch) makeOlder(d time.Duration) {
+	e.birth -= d
+	if at := e.closedAt.Load(); at != 0 {
+		e.closedAt.Store(max(at-int64(d), 1))
+	}
+}
+
+func TestReserveAndClaim(t *testing.T) {
+	eachKind(t, &Options{MaxLifetime: time.Minute, Outstanding: 4}, func(t *testing.T, r *Ring) {
+		e := current(t, r)
+		require.Equal(t, time.Minute, e.MaxLifetime())
+		require.Equal(t, DefaultSuite(), e.Suite())
+		for _, d := range []time.Duration{0, -1, time.Minute + 1, -1 << 63, 1<<63 - 1} {
+			_, err := e.Reserve(d)
+			require.Error(t, err, d)
+		}
+		before, err := r.Now()
+		require.NoError(t, err)
+		l, err := e.Reserve(time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, time.Minute, l.Expires-l.Issued)
+		require.InDelta(t, before, l.Issued, float64(time.Second))
+		held, err := e.Holds(l.Slot)
+		require.NoError(t, err)
+		require.True(t, held)
+		n, err := e.Outstanding()
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		require.NoError(t, e.Valid(l.Expires))
+		require.ErrorIs(t, e.Valid(before), ErrSpent)
+
+		require.NoError(t, e.Claim(l.Slot))
+		require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
+		held, err = e.Holds(l.Slot)
+		require.NoError(t, err)
+		require.False(t, held)
+
+		for range 4 {
+			_, err = e.Reserve(time.Minute)
+			require.NoError(t, err)
+		}
+		_, err = e.Reserve(time.Minute)
+		require.ErrorIs(t, err, ErrFull)
+	})
+}
+
+// The words on the file's clock: a token is not taken over before its last
+// second has passed.
+func TestTakeOver(t *testing.T) {
+	eachKind(t, &Options{Outstanding: 1}, func(t *testing.T, r *Ring) {
+		e := current(t, r)
+		l, err := e.Reserve(2 * time.Second)
+		require.NoError(t, err)
+		_, err = e.Reserve(2 * time.Second)
+		require.ErrorIs(t, err, ErrFull)
+		var next Lease
+		eventually(t, "the slot to come back", func() bool {
+			next, err = e.Reserve(2 * time.Second)
+			return err == nil
+		})
+		require.GreaterOrEqual(t, next.Issued, l.Expires, "taken over alive")
+		require.Less(t, next.Issued, l.Expires+3*time.Second)
+		require.ErrorIs(t, e.Valid(l.Expires), ErrSpent)
+		require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
+		require.NoError(t, e.Claim(next.Slot))
+	})
+}
+
+func TestRotateByHand(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		a := current(t, r)
+		key := mustDerive(t, a)
+		l, err := a.Reserve(time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, r.Rotate())
+		b := current(t, r)
+		require.NotEqual(t, a.ID(), b.ID())
+		require.NotEqual(t, key, mustDerive(t, b))
+		_, err = a.Reserve(time.Minute)
+		require.ErrorIs(t, err, ErrNotOpen)
+
+		again, err := r.Epoch(a.ID())
+		require.NoError(t, err)
+		defer again.Release()
+		require.Equal(t, key, mustDerive(t, again))
+		require.NoError(t, again.Claim(l.Slot), "a closed epoch still opens")
+	})
+}
+
+// By age: an epoch seals for Age, and is retired MaxLifetime after it was
+// closed, in real seconds.
+func TestRotateByAge(t *testing.T) {
+	eachKind(t, &Options{Age: time.Second, MaxLifetime: time.Second}, func(t *testing.T, r *Ring) {
+		a := current(t, r)
+		start := time.Now()
+		l, err := a.Reserve(time.Second)
+		require.NoError(t, err)
+		for time.Since(start) < 900*time.Millisecond {
+			e, err := r.Current()
+			require.NoError(t, err)
+			require.Equal(t, a.ID(), e.ID())
+			e.Release()
+			time.Sleep(50 * time.Millisecond)
+		}
+		var b *Epoch
+		eventually(t, "the rotation", func() bool {
+			if b != nil {
+				b.Release()
+			}
+			b, err = r.Current()
+			require.NoError(t, err)
+			return b.ID() != a.ID()
+		})
+		b.Release()
+		rotated := time.Now()
+		require.ErrorIs(t, a.Claim(Slot{l.Index, l.Word + 1}), ErrSpent)
+		eventually(t, "the retirement", func() bool {
+			e, err := r.Current()
+			require.NoError(t, err)
+			e.Release()
+			_, err = derive(a)
+			return errors.Is(err, ErrRetired)
+		})
+		require.Greater(t, time.Since(rotated), 900*time.Millisecond, "retired with a token alive")
+		require.ErrorIs(t, a.Claim(l.Slot), ErrRetired)
+		_, err = r.Epoch(a.ID())
+		require.Error(t, err)
+		require.Equal(t, make([]byte, keySize), a.record.key())
+	})
+}
+
+// The same with a clock that leaps, at the default ages.
+func TestAges(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		a := current(t, r)
+		a.makeOlder(DefaultAge - time.Second)
+		require.Equal(t, a.ID(), current(t, r).ID())
+		a.makeOlder(time.Second)
+		b := current(t, r)
+		require.NotEqual(t, a.ID(), b.ID())
+		a.makeOlder(DefaultMaxLifetime - time.Second)
+		current(t, r)
+		_, err := derive(a)
+		require.NoError(t, err)
+		a.makeOlder(time.Second)
+		require.Equal(t, b.ID(), current(t, r).ID())
+		_, err = derive(a)
+		require.ErrorIs(t, err, ErrRetired)
+	})
+}
+
+func TestRetire(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		a := current(t, r)
+		l, err := a.Reserve(time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, r.Retire(a.ID()))
+		require.Equal(t, make([]byte, keySize), a.record.key(), "the key outlives its register")
+		for _, w := range a.reg.slots {
+			require.EqualValues(t, slotSpent, word(w).state())
+		}
+		key, err := derive(a)
+		require.ErrorIs(t, err, ErrRetired)
+		require.Equal(t, make([]byte, keySize), key, "what was derived from a dead key is wiped")
+		require.ErrorIs(t, a.Claim(l.Slot), ErrRetired)
+		_, err = a.Reserve(time.Minute)
+		require.ErrorIs(t, err, ErrRetired, "and not full")
+		_, err = a.Holds(l.Slot)
+		require.ErrorIs(t, err, ErrRetired)
+		require.ErrorIs(t, a.Valid(l.Expires), ErrRetired)
+		n, err := a.Outstanding()
+		require.NoError(t, err)
+		require.Zero(t, n)
+		if r.dir != nil {
+			require.Empty(t, files(t, r.Dir()))
+		}
+		require.NotEqual(t, a.ID(), current(t, r).ID())
+		require.Error(t, r.Retire(a.ID()))
+		require.ErrorIs(t, r.Retire([16]byte{1}), ErrUnknown)
+	})
+}
+
+func TestMaxEpochs(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		first, err := r.Current()
+		require.NoError(t, err)
+		for range MaxEpochs - 1 {
+			require.NoError(t, r.Rotate())
+		}
+		require.ErrorIs(t, r.Rotate(), ErrFull)
+		last := current(t, r)
+		last.makeOlder(DefaultAge)
+		require.Equal(t, last.ID(), current(t, r).ID(), "better an old epoch than none")
+		_, err = last.Reserve(time.Minute)
+		require.NoError(t, err)
+		mustDerive(t, first)
+		require.NoError(t, r.Retire(first.ID()))
+		first.Release()
+		require.NoError(t, r.Rotate())
+		require.ErrorIs(t, r.Rotate(), ErrFull)
+	})
+}
+
+// Rings of one directory, as processes have them: what one does the others see.
+func TestSharedDirectory(t *testing.T) {
+	dir := shmDir(t, false)
+	a, b := openRing(t, dir, nil), openRing(t, dir, &Options{Outstanding: 7})
+	e := current(t, a)
+	same := current(t, b)
+	require.Equal(t, e.ID(), same.ID())
+	require.Equal(t, mustDerive(t, e), mustDerive(t, same))
+	require.Equal(t, DefaultOutstanding, same.outstanding, "an adopted epoch keeps what it was born with")
+
+	l, err := e.Reserve(time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, same.Claim(l.Slot))
+	require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
+
+	l, err = e.Reserve(time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, b.Rotate())
+	require.Equal(t, current(t, b).ID(), current(t, a).ID())
+	_, err = e.Reserve(time.Minute)
+	require.ErrorIs(t, err, ErrNotOpen)
+
+	require.NoError(t, b.Retire(e.ID()))
+	require.ErrorIs(t, e.Claim(l.Slot), ErrRetired)
+	_, err = a.Epoch(e.ID())
+	require.ErrorIs(t, err, ErrRetired)
+}
+
+// An importer that never seals finds the epoch that took a removed one's number,
+// however long after.
+func TestNumberTakenAgain(t *testing.T) {
+	dir := shmDir(t, false)
+	importer := openRing(t, dir, nil)
+	old := current(t, openRing(t, dir, nil))
+	e, err := importer.Epoch(old.ID())
+	require.NoError(t, err)
+	defer e.Release()
+	require.NoError(t, os.Remove(epochFile(dir, old)))
+
+	fresh := current(t, openRing(t, dir, nil))
+	require.Equal(t, old.seq, fresh.seq)
+	time.Sleep(2 * settleTime)
+	_, err = importer.Epoch([16]byte{1})
+	require.ErrorIs(t, err, ErrUnknown)
+	found, err := importer.Epoch(fresh.ID())
+	require.NoError(t, err)
+	found.Release()
+	require.ErrorIs(t, e.Claim(Slot{}), ErrRetired)
+}
+
+// Two changes of the directory within one tick of its clock are both seen.
+func TestChangesWithinATick(t *testing.T) {
+	dir := shmDir(t, false)
+	a, b := openRing(t, dir, nil), openRing(t, dir, nil)
+	for range 200 {
+		e, err := a.Current()
+		require.NoError(t, err)
+		same, err := b.Epoch(e.ID())
+		require.NoError(t, err)
+		require.NoError(t, a.Retire(e.ID()))
+		require.ErrorIs(t, same.Claim(Slot{}), ErrRetired)
+		same.Release()
+		e.Release()
+	}
+}
+
+// A process that holds an epoch holds it beyond the ring's end.
+func TestHeldBeyondClose(t *testing.T) {
+	t.Run("Open", func(t *testing.T) {
+		r, err := Open(shmDir(t, false), nil)
+		require.NoError(t, err)
+		e, err := r.Current()
+		require.NoError(t, err)
+		l, err := e.Reserve(time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		require.NoError(t, r.Close())
+		mustDerive(t, e)
+		require.NoError(t, e.Claim(l.Slot))
+		_, err = r.Current()
+		require.ErrorIs(t, err, ErrClosed)
+		_, err = r.Epoch(e.ID())
+		require.ErrorIs(t, err, ErrClosed)
+		require.ErrorIs(t, r.Rotate(), ErrClosed)
+		require.ErrorIs(t, r.Retire(e.ID()), ErrClosed)
+		e.Release()
+		_, err = r.scratch.pool.Alloc(1)
+		require.ErrorIs(t, err, memsafe.ErrClosed, "the last Release frees the ring's memory")
+	})
+	t.Run("New", func(t *testing.T) {
+		r, err := New(nil)
+		require.NoError(t, err)
+		require.Empty(t, r.Dir())
+		e, err := r.Current()
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		_, err = derive(e)
+		require.ErrorIs(t, err, ErrRetired)
+		require.Equal(t, make([]byte, keySize), e.record.key())
+		_, err = r.Epoch(e.ID())
+		require.ErrorIs(t, err, ErrClosed)
+		e.Release()
+		_, err = r.pool.Alloc(1)
+		require.ErrorIs(t, err, memsafe.ErrClosed)
+	})
+}
+
+// Everything at once, for the race detector: no call gets another error than
+// those that tell of a rotation, a retirement or the end.
+func TestConcurrently(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		expected := []error{ErrNotOpen, ErrRetired, ErrUnknown, ErrFull, ErrClosed, ErrSpent, memsafe.ErrLimit}
+		known := func(err error) bool {
+			for _, e := range expected {
+				if errors.Is(err, e) {
+					return true
+				}
+			}
+			return err == nil
+		}
+		stop := time.Now().Add(500 * time.Millisecond)
+		var all sync.WaitGroup
+		run := func(f func() error) {
+			all.Go(func() {
+				for time.Now().Before(stop) {
+					if err := f(); !known(err) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		use := func() error {
+			e, err := r.Current()
+			if err != nil {
+				return err
+			}
+			defer e.Release()
+			l, err := e.Reserve(time.Minute)
+			if err != nil {
+				return err
+			}
+			if _, err := derive(e); err != nil {
+				return err
+			}
+			other, err := r.Epoch(e.ID())
+			if err != nil {
+				return err
+			}
+			defer other.Release()
+			return other.Claim(l.Slot)
+		}
+		for range 4 {
+			run(use)
+		}
+		run(func() error { time.Sleep(time.Millisecond); return r.Rotate() })
+		run(func() error {
+			time.Sleep(time.Millisecond)
+			e, err := r.Current()
+			if err != nil {
+				return err
+			}
+			defer e.Release()
+			return r.Retire(e.ID())
+		})
+		run(func() error { r.Dir(); _, err := r.Epoch([16]byte{1}); return err })
+		time.Sleep(400 * time.Millisecond)
+		require.NoError(t, r.Close()) // beside all of them
+		all.Wait()
+	})
+}
+
+// A failing random source: no epoch, and nothing half-made is left.
+func TestRandomFails(t *testing.T) {
+	broken := errors.New("broken")
+	for name, source := range map[string]func() io.Reader{
+		"at the id":   func() io.Reader { return iotest.ErrReader(broken) },
+		"in the id":   func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 7)), iotest.ErrReader(broken)) },
+		"at the key":  func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 16)), iotest.ErrReader(broken)) },
+		"in the key":  func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 47)), iotest.ErrReader(broken)) },
+		"a key of 0s": func() io.Reader { return bytes.NewReader(make([]byte, 48)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachKind(t, nil, func(t *testing.T, r *Ring) {
+				r.random = source()
+				_, err := r.Current()
+				if name == "a key of 0s" {
+					require.ErrorIs(t, err, ErrDamaged)
+				} else {
+					require.ErrorIs(t, err, broken)
+				}
+				if r.dir != nil {
+					require.Empty(t, files(t, r.Dir()))
+				} else {
+					require.Zero(t, r.pool.InUse())
+				}
+				r.random = rand.Reader
+				e := current(t, r)
+				r.random = source()
+				require.Error(t, r.Rotate())
+				_, err = e.Reserve(time.Minute)
+				require.NoError(t, err, "a failed rotation leaves the ring as it was")
+				require.Equal(t, e.ID(), current(t, r).ID())
+			})
+		})
+	}
+}
+
+// A ring leaves no descriptor and no mapping behind, whatever went wrong.
+func TestLeavesNothing(t *testing.T) {
+	count := func() (fds, maps int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		text, err := os.ReadFile("/proc/self/maps")
+		require.NoError(t, err)
+		return len(list), bytes.Count(text, []byte("/dev/shm/"))
+	}
+	dir := shmDir(t, false)
+	round := func(i int) {
+		sub := filepath.Join(dir, string(rune('a'+i%26)))
+		r, err := Open(sub, nil)
+		require.NoError(t, err)
+		e, err := r.Current()
+		require.NoError(t, err)
+		require.NoError(t, r.Rotate())
+		require.NoError(t, os.Truncate(epochFile(sub, e), 100))
+		_, err = Open(epochFile(sub, e), nil)
+		require.ErrorIs(t, err, ErrUnsafeDir)
+		other, err := Open(sub, nil)
+		require.NoError(t, err)
+		next, err := other.Current() // passes over the damaged one
+		require.NoError(t, err)
+		next.Release()
+		require.NoError(t, os.Chmod(epochFile(sub, next), 0o644))
+		third, err := Open(sub, nil)
+		require.NoError(t, err)
+		_, err = third.Current()
+		require.ErrorIs(t, err, ErrUnsafeDir)
+		require.NoError(t, os.RemoveAll(sub))
+		require.NoError(t, other.Rotate()) // makes the directory anew
+		other.random = iotest.ErrReader(io.ErrUnexpectedEOF)
+		require.Error(t, other.Rotate())
+		for _, r := range []*Ring{r, other, third} {
+			require.NoError(t, r.Close())
+		}
+		e.Release()
+	}
+	round(0)
+	fds, maps := count()
+	for i := range 20 {
+		round(i)
+	}
+	fds2, maps2 := count()
+	require.Equal(t, fds, fds2, "descriptors")
+	require.Equal(t, maps, maps2, "mappings")
+}
