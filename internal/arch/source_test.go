@@ -1,0 +1,196 @@
+package arch
+
+import (
+	"go/ast"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// unsafeFiles are the files that may use unsafe, and what for. Tests may use it
+// where they look at memory.
+var unsafeFiles = map[string]string{
+	"memsafe/region.go":                  "maps memory",
+	"memsafe/pool.go":                    "maps memory",
+	"keyring/file.go":                    "the slots of a mapped register",
+	"keyring/record.go":                  "the shared words of a mapped record",
+	"internal/token/wipe.go":             "wipes ciphers of the standard library",
+	"secctx/krb5/internal/etype/wipe.go": "wipes ciphers of the standard library",
+	"secctx/krb5/internal/etype/s2k.go":  "a password as the string that the standard library asks for, without a copy",
+	"internal/memscan/stop.go":           "ptrace",
+	"seal/agent/internal/peer/groups.go": "SO_PEERGROUPS",
+}
+
+func TestUnsafe(t *testing.T) {
+	used := map[string]bool{}
+	for _, p := range packages(t) {
+		for _, s := range files(t, p, false) {
+			if s.imports()["unsafe"] {
+				used[s.name] = true
+				require.NotEmpty(t, unsafeFiles[s.name], "%s uses unsafe and has no reason", s.name)
+			}
+		}
+	}
+	for name := range unsafeFiles {
+		require.True(t, used[name], "%s no longer uses unsafe", name)
+	}
+}
+
+// silent packages print nothing: they return errors and log through log/slog.
+var silent = []string{"memsafe", "keyring", "internal/token", "internal/boottime", "seal", "secctx", "handoff"}
+
+// talkative are the packages below those that run by themselves.
+var talkative = []string{"secctx/internal/gen"}
+
+// formatting are the functions and methods whose arguments somebody may read.
+var formatting = []string{"Print", "Printf", "Println", "Sprint", "Sprintf", "Sprintln", "Fprint", "Fprintf", "Fprintln",
+	"Errorf", "Append", "Appendf", "Appendln", "Debug", "Info", "Warn", "Error", "Log", "LogAttrs", "String", "Any", "Panic", "Panicf", "Fatal", "Fatalf"}
+
+// printing are the calls of a file that write to a standard stream.
+func printing(s source) (at []string) {
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		switch f := call.Fun.(type) {
+		case *ast.Ident:
+			if f.Name == "print" || f.Name == "println" {
+				at = append(at, s.at(n))
+			}
+		case *ast.SelectorExpr:
+			if x, ok := f.X.(*ast.Ident); ok && x.Name == "fmt" && strings.HasPrefix(f.Sel.Name, "Print") {
+				at = append(at, s.at(n))
+			}
+		}
+		for _, arg := range call.Args {
+			if sel, ok := arg.(*ast.SelectorExpr); ok && (sel.Sel.Name == "Stdout" || sel.Sel.Name == "Stderr") {
+				at = append(at, s.at(n))
+			}
+		}
+		return true
+	})
+	return at
+}
+
+// revealing are the calls of a file that format or log the bytes of a secret:
+// something with Bytes(), as a memsafe.Secret has it, or what is called so.
+func revealing(s source) (at []string) {
+	secret := func(n ast.Node) bool {
+		found := false
+		ast.Inspect(n, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				switch f := n.Fun.(type) {
+				case *ast.Ident:
+					if f.Name == "len" || f.Name == "cap" {
+						return false // a length is none
+					}
+				case *ast.SelectorExpr:
+					found = found || f.Sel.Name == "Bytes" && len(n.Args) == 0
+				}
+			case *ast.Ident:
+				found = found || slices.Contains([]string{"plain", "key", "secret", "password", "plaintext"}, n.Name)
+			}
+			return !found
+		})
+		return found
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		f, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok || !slices.Contains(formatting, f.Sel.Name) {
+			return true
+		}
+		switch x, _ := f.X.(*ast.Ident); {
+		case x != nil && x.Name == "unsafe":
+			return true // unsafe.String
+		case f.Sel.Name == "Append" && (x == nil || x.Name != "fmt"):
+			return true // of something else
+		}
+		if f.Sel.Name == "Error" && len(call.Args) == 0 {
+			return true
+		}
+		for _, arg := range call.Args {
+			if secret(arg) {
+				at = append(at, s.at(n))
+			}
+		}
+		return true
+	})
+	return at
+}
+
+func TestNothingPrints(t *testing.T) {
+	checked := 0
+	for _, p := range packages(t) {
+		if !withinAny(p.path(), silent) || withinAny(p.path(), talkative) {
+			continue
+		}
+		for _, s := range files(t, p, false) {
+			checked++
+			require.Empty(t, printing(s), "writes to a standard stream")
+			require.Empty(t, revealing(s), "shows a secret to whoever reads errors and logs")
+		}
+	}
+	require.Greater(t, checked, 40)
+
+	bad := parse(t, "bad.go", `package bad
+import ("fmt"; "log/slog"; "os")
+func f(s S, key []byte) error {
+	println(1)
+	fmt.Println("x")
+	fmt.Fprintf(os.Stderr, "x")
+	slog.Info("opened", "token", s.Bytes())
+	_ = fmt.Sprintf("%x", key)
+	return fmt.Errorf("bad key %s", string(key))
+}`)
+	require.Len(t, printing(bad), 3)
+	require.Len(t, revealing(bad), 3)
+	good := parse(t, "good.go", `package good
+import "fmt"
+func f(s S, key []byte) error { return fmt.Errorf("key of %d bytes, secret of %d", len(key), len(s.Bytes())) }`)
+	require.Empty(t, revealing(good))
+}
+
+// Each package says what it is for, in a comment that begins as go doc wants it.
+func TestPackageComments(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) == 0 {
+			continue // tests only
+		}
+		want := "Package " + p.Name + " "
+		if p.Name == "main" {
+			want = "Command "
+		}
+		require.True(t, strings.HasPrefix(p.Doc, want), "%s: its comment must begin with %q and begins with %q", p.path(), want, p.Doc)
+	}
+}
+
+// initializers may run at import: providers of go-gssapi register that way.
+var initializers = []string{"secctx/krb5"}
+
+func TestNoInit(t *testing.T) {
+	inits := func(s source) (n int) {
+		for _, d := range s.file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+				n++
+			}
+		}
+		return n
+	}
+	for _, p := range packages(t) {
+		if slices.Contains(initializers, p.path()) {
+			continue
+		}
+		for _, s := range files(t, p, false) {
+			require.Zero(t, inits(s), "%s works at import", s.name)
+		}
+	}
+	require.Equal(t, 1, inits(parse(t, "bad.go", "package bad\nfunc init() {}\nfunc (x T) init() {}")))
+}
