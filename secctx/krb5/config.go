@@ -62,8 +62,8 @@ type Config struct {
 	NoAcceptorSubkey bool
 }
 
-// A Granter asks a KDC for tickets. It is called without locks held and may
-// take its time; implementations are safe for concurrent use.
+// A Granter asks a KDC for tickets. It may take its time: nothing waits but the
+// context that is being initiated. Implementations are safe for concurrent use.
 type Granter interface {
 	// Grant returns a ticket for the service, or an error. The mechanism wipes
 	// the Key of what it returns.
