@@ -255,3 +255,36 @@ func fipsChild() {
 		childFailed(fmt.Errorf("%d bytes of locked memory not given back", n))
 	}
 }
+
+// Without a free descriptor this process cannot tell who it is: a token for it
+// does not open, is not spent, and opens once there is one again.
+func TestNoDescriptors(t *testing.T) {
+	require.Equal(t, "unavailable\nopened\n", output(t, child(t, "descriptors", dirVar+"="+shmDir(t)+"/ring")))
+}
+
+func descriptorsChild() {
+	ring, err := keyring.Open(os.Getenv(dirVar), nil)
+	childCheck(err)
+	h, err := NewHost(ring, nil)
+	childCheck(err)
+	req := testRequest
+	req.Audience, err = Process(os.Getpid())
+	childCheck(err)
+	r, err := h.Reserve(req)
+	childCheck(err)
+	sealed, err := r.Seal([]byte("plain"))
+	childCheck(err)
+	var limit unix.Rlimit
+	childCheck(unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	childCheck(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}))
+	_, err = h.Open(sealed, testFormat)
+	childCheck(unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, unix.EMFILE) {
+		childFailed(err)
+	}
+	fmt.Println("unavailable")
+	s, err := h.Open(sealed, testFormat)
+	childCheck(err)
+	s.Wipe()
+	fmt.Println("opened")
+}

@@ -32,12 +32,13 @@ func TestMain(m *testing.M) {
 
 // roles are what a child process can be, besides a victim of the scanner.
 var roles = map[string]func(){
-	"handover": handoverChild,
-	"opener":   openerChild,
-	"limit":    limitChild,
-	"timens":   timensChild,
-	"shifted":  shiftedChild,
-	"fips":     fipsChild,
+	"handover":    handoverChild,
+	"opener":      openerChild,
+	"limit":       limitChild,
+	"timens":      timensChild,
+	"shifted":     shiftedChild,
+	"fips":        fipsChild,
+	"descriptors": descriptorsChild,
 }
 
 const (

@@ -1,0 +1,102 @@
+package seal
+
+import (
+	"log/slog"
+	"os"
+	"testing"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/stretchr/testify/require"
+)
+
+func TestStateNames(t *testing.T) {
+	for s, want := range map[State]string{Outstanding: "outstanding", Spent: "spent", Expired: "expired", 9: "state 9"} {
+		require.Equal(t, want, s.String())
+	}
+}
+
+// An epoch that goes away under Status and CancelFor: retired, truncated, or
+// unknown from the beginning.
+func TestStatusWithoutEpoch(t *testing.T) {
+	dir := shmDir(t) + "/ring"
+	h := dirHost(t, dir, nil)
+	p := Peer{UID: h.self.uid}
+	g, err := h.ReserveFor(p, testRequest)
+	require.NoError(t, err)
+	sealed := sealToken(t, h, testRequest, nil)
+	parsed, err := token.Parse(sealed)
+	require.NoError(t, err)
+	both := func(want error) {
+		t.Helper()
+		_, state, err := h.Status(sealed)
+		require.ErrorIs(t, err, want)
+		require.Zero(t, state)
+		require.ErrorIs(t, h.CancelFor(p, g.Start), want)
+		require.Zero(t, h.pool.InUse()-64, "all but the key of the reservation")
+	}
+	require.NoError(t, h.CancelFor(p, g.Start))
+	require.ErrorIs(t, h.CancelFor(p, g.Start), ErrSpent)
+	require.ErrorIs(t, h.CancelFor(Peer{UID: p.UID + 1}, g.Start), ErrUnauthorized)
+	for _, bad := range [][]byte{nil, g.Start[:len(g.Start)-1], sealed} {
+		require.ErrorIs(t, h.CancelFor(p, bad), ErrDefective)
+	}
+
+	drain := fill(t, h.pool, 0)
+	_, _, err = h.Status(sealed)
+	require.ErrorIs(t, err, memsafe.ErrLimit)
+	err = h.CancelFor(p, g.Start)
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorIs(t, err, memsafe.ErrLimit)
+	drain()
+
+	damaged := current(t, h)
+	require.NoError(t, os.Truncate(epochFiles(t, dir)[0], 0))
+	both(ErrUnavailable)
+	both(keyring.ErrDamaged)
+	_, err = h.state(damaged, &parsed)
+	require.ErrorIs(t, err, ErrUnavailable)
+
+	stranger := memHost(t, nil)
+	_, _, err = stranger.Status(sealed)
+	require.True(t, err == ErrDefective)
+	require.True(t, stranger.CancelFor(p, g.Start) == ErrDefective)
+	g.Key.Wipe()
+	g.Slot.Release()
+
+	h = memHost(t, nil)
+	retired := current(t, h)
+	g, err = h.ReserveFor(p, testRequest)
+	require.NoError(t, err)
+	sealed = sealToken(t, h, testRequest, nil)
+	require.NoError(t, h.ring.Retire(retired.ID()))
+	both(ErrDefective)
+	_, err = h.state(retired, &parsed)
+	require.True(t, err == ErrDefective)
+	g.Key.Wipe()
+	g.Slot.Release()
+}
+
+// The events of what a peer asks go to the peer's log, and to no other.
+func TestPeerLog(t *testing.T) {
+	h := memHost(t, nil)
+	mine, theirs := &recorder{}, &recorder{}
+	h = hookedHost(t, h, mine)
+	p := Peer{UID: h.self.uid, Log: slog.New(theirs)}
+	g, err := h.ReserveFor(p, testRequest)
+	require.NoError(t, err)
+	r, err := g.Reservation()
+	require.NoError(t, err)
+	sealed, err := r.Seal(nil)
+	require.NoError(t, err)
+	s, err := h.OpenFor(p, sealed, testFormat)
+	require.NoError(t, err)
+	s.Wipe()
+	_, err = h.TakeBackFor(p, sealed, testFormat)
+	require.ErrorIs(t, err, ErrSpent)
+	require.Empty(t, mine.events)
+	require.Len(t, theirs.events, 3)
+	requireRefused(t, h, sealed, ErrSpent)
+	require.Len(t, mine.events, 1)
+}
