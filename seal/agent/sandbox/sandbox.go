@@ -1,0 +1,106 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// ErrRequired: the kernel lacks a part of the sandbox and Options.Require was set.
+var ErrRequired = errors.New("sandbox: not to be had in full")
+
+// Options for Enter. The zero value locks in as far as the kernel can.
+type Options struct {
+	// ReadOnly are files and directories that may still be opened to be read:
+	// where the policy is, and what it looks names up in. A directory stands for
+	// what is below it, also for what comes later; a file for this very file,
+	// not for one that replaces it. What does not exist is passed over.
+	ReadOnly []string
+
+	// Require makes a part that the kernel lacks an error. False: go without it.
+	Require bool
+}
+
+// A Report says what is in force.
+type Report struct {
+	NoNewPrivs  bool
+	Undumpable  bool
+	Landlock    int  // the version of its interface (ABI) that is used; 0: not in force
+	LandlockNet bool // it refuses TCP too
+	Seccomp     bool
+	Missing     []string // what is not in force, and why
+}
+
+// String is the report in one line, for a log.
+func (r Report) String() string {
+	parts := []string{fmt.Sprintf("no_new_privs=%t undumpable=%t landlock=%d seccomp=%t", r.NoNewPrivs, r.Undumpable, r.Landlock, r.Seccomp)}
+	for _, m := range r.Missing {
+		parts = append(parts, "missing "+m)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// neededABI is the first version of Landlock that refuses truncating too.
+const neededABI = 3
+
+// Enter locks all threads of this process in, for good and for its children.
+// Sockets, keys, log and metrics endpoints must be there before it; whatever
+// fails later fails with EPERM or EACCES. With Require, an error that wraps
+// ErrRequired says what is missing; the parts that were found stay in force.
+func Enter(o Options) (Report, error) {
+	time.Now().Local().Zone() // has the time zone's file read, which logs need
+	var r Report
+	r.note("not dumpable", memsafe.Harden(), func() { r.Undumpable = true })
+	r.note("no_new_privs", noNewPrivs(), func() { r.NoNewPrivs = true })
+	r.note("landlock", r.restrictFiles(o.ReadOnly), func() {})
+	r.note("seccomp", restrictCalls(), func() { r.Seccomp = true })
+	if o.Require && len(r.Missing) > 0 {
+		return r, fmt.Errorf("%w: %s", ErrRequired, strings.Join(r.Missing, "; "))
+	}
+	return r, nil
+}
+
+func (r *Report) note(part string, err error, ok func()) {
+	if err != nil {
+		r.Missing = append(r.Missing, part+": "+err.Error())
+		return
+	}
+	ok()
+}
+
+// noNewPrivs sets the flag for this thread; Landlock and seccomp carry it to all.
+func noNewPrivs() error {
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+func (r *Report) restrictFiles(readOnly []string) error {
+	abi, err := ll.LandlockGetABIVersion()
+	switch {
+	case err != nil:
+		return fmt.Errorf("the kernel has none: %w", err)
+	case abi < neededABI:
+		return fmt.Errorf("the kernel has version %d of it, %d is needed", abi, neededABI)
+	}
+	var rules []landlock.Rule
+	for _, path := range append([]string{"/proc"}, readOnly...) {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("%q is not an absolute path", path)
+		}
+		rules = append(rules, landlock.PathAccess(ll.AccessFSReadFile, path).IgnoreIfMissing())
+	}
+	// BestEffort takes what this kernel knows of the newest version: at least
+	// the one that was just asked for.
+	if err := landlock.V7.BestEffort().Restrict(rules...); err != nil {
+		return err
+	}
+	r.Landlock, r.LandlockNet = abi, abi >= 4
+	return nil
+}
