@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -45,6 +46,10 @@ const (
 	// pause is the longest that reading both clocks may take for them to count
 	// as one moment; a process that is stopped in between tries again.
 	pause = 100 * time.Microsecond
+
+	// maxOffset is the largest offset that the kernel gives, in seconds: half of
+	// what 63 bits of nanoseconds hold.
+	maxOffset = math.MaxInt64 / int64(time.Second) / 2
 )
 
 // New returns the clock of this process's time namespace. A process cannot
@@ -129,6 +134,9 @@ func parseOffset(text []byte) (time.Duration, error) {
 		nsec, err2 := strconv.ParseInt(f[2], 10, 64)
 		if err := errors.Join(err1, err2); err != nil {
 			return 0, fmt.Errorf("boottime: timens_offsets: %w", err)
+		}
+		if sec < -maxOffset || sec > maxOffset || nsec < 0 || nsec >= int64(time.Second) {
+			return 0, fmt.Errorf("boottime: timens_offsets: %d s and %d ns is no offset", sec, nsec)
 		}
 		return time.Duration(sec)*time.Second + time.Duration(nsec), nil
 	}
