@@ -13,7 +13,7 @@ import (
 // 4.2.6.2). It returns where the keys stand and the message that they opened,
 // authenticated; ok is false where no bytes of data are the token's keys.
 func Eavesdrop(data, token []byte) (offset, size int, message []byte, ok bool) {
-	const header = 16
+	const header, rrcAt = 16, 6 // RRC, behind it, may differ inside
 	if len(token) < header || binary.BigEndian.Uint16(token) != 0x0504 {
 		return 0, 0, nil, false
 	}
@@ -29,7 +29,10 @@ func Eavesdrop(data, token []byte) (offset, size int, message []byte, ok bool) {
 		end := len(body) - id.MACSize() - header - ec
 		for at := 0; at+size <= len(data) && end >= etype.BlockSize; at++ {
 			ke, ki := data[at:at+id.KeySize()], data[at+id.KeySize():at+size]
-			if plain := open(id, ke, ki, body); plain != nil {
+			plain := open(id, ke, ki, body)
+			// Types 19 and 20 authenticate the ciphertext, so Ki alone is right
+			// where the header inside is not the one outside.
+			if plain != nil && bytes.Equal(plain[end+ec:end+ec+rrcAt], token[:rrcAt]) {
 				return at, size, plain[etype.BlockSize:end], true
 			}
 		}
