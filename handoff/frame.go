@@ -1,0 +1,129 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/sealctx/sealctx/seal"
+)
+
+// MaxRead is how many bytes that were read from a connection and not used can
+// go with it: a frame is then a few system calls and never waits for a worker
+// that reads slowly.
+const MaxRead = 1 << 16
+
+const (
+	magic      = 'S'<<8 | 'H'
+	version    = 1
+	headerSize = 8
+)
+
+// kind is what a frame says; see the package's description.
+type kind uint8
+
+const (
+	ready kind = 1 + iota
+	token
+	imported
+	refused
+	connection
+	withdrawn
+)
+
+// bounds are the least and the most bytes in the body of a frame.
+func (k kind) bounds() (least, most int) {
+	switch k {
+	case token:
+		return 1, seal.MaxToken
+	case refused:
+		return 1, 1
+	case connection:
+		return 0, MaxRead
+	}
+	return 0, 0
+}
+
+func (k kind) String() string {
+	if k < ready || k > withdrawn {
+		return fmt.Sprintf("frame of kind %d", uint8(k))
+	}
+	return [...]string{"READY", "TOKEN", "IMPORTED", "REFUSED", "CONNECTION", "WITHDRAWN"}[k-ready]
+}
+
+// frame builds a frame.
+func frame(k kind, parts ...[]byte) []byte {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	b := cryptobyte.NewFixedBuilder(make([]byte, 0, headerSize+size))
+	b.AddUint16(magic)
+	b.AddUint8(version)
+	b.AddUint8(uint8(k))
+	b.AddUint32(uint32(size))
+	for _, p := range parts {
+		b.AddBytes(p)
+	}
+	return b.BytesOrPanic() // it has just the room that it needs
+}
+
+// parseHeader reads a header of headerSize bytes: what frame it begins, and how
+// long the body is. It returns ErrProtocol.
+func parseHeader(b []byte) (kind, int, error) {
+	var (
+		s    = cryptobyte.String(b)
+		m    uint16
+		v, k uint8
+		size uint32
+	)
+	if !s.ReadUint16(&m) || !s.ReadUint8(&v) || !s.ReadUint8(&k) || !s.ReadUint32(&size) || !s.Empty() {
+		return 0, 0, fmt.Errorf("%w: no header", ErrProtocol)
+	}
+	if m != magic || v != version || kind(k) < ready || kind(k) > withdrawn {
+		return 0, 0, fmt.Errorf("%w: header %x", ErrProtocol, b)
+	}
+	if least, most := kind(k).bounds(); uint64(size) < uint64(least) || uint64(size) > uint64(most) {
+		return 0, 0, fmt.Errorf("%w: %v of %d bytes", ErrProtocol, kind(k), size)
+	}
+	return kind(k), int(size), nil
+}
+
+// reasons are the routine errors of RFC 2744 (3.9.1) that an import can end
+// with; GSS_S_FAILURE stands for all others.
+var reasons = [...]struct {
+	number byte
+	name   string
+	err    error
+}{
+	{8, "NO_CONTEXT", gssapi.ErrNoContext},
+	{9, "DEFECTIVE_TOKEN", gssapi.ErrDefectiveToken},
+	{12, "CONTEXT_EXPIRED", gssapi.ErrContextExpired},
+	{15, "UNAUTHORIZED", gssapi.ErrUnauthorized},
+	{16, "UNAVAILABLE", gssapi.ErrUnavailable},
+	{13, "FAILURE", gssapi.ErrFailure},
+}
+
+// reasonOf is the number to send for an error.
+func reasonOf(err error) byte {
+	last := reasons[len(reasons)-1]
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return r.number
+		}
+	}
+	return last.number
+}
+
+// refusal is what a worker's number says. It is the worker's word, so it is
+// text only and matches no status.
+func refusal(number byte) error {
+	for _, r := range reasons {
+		if r.number == number {
+			return fmt.Errorf("%w: %s", ErrRefused, r.name)
+		}
+	}
+	return fmt.Errorf("%w: error %d", ErrRefused, number)
+}

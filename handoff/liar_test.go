@@ -1,0 +1,279 @@
+package handoff
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func headerBytes(h unix.Cmsghdr) []byte {
+	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))...)
+}
+
+// rights puts descriptors of /dev/null beside a frame; the copies here are
+// closed by the function that it returns.
+func rights(t testing.TB, n int) (oob []byte, done func()) {
+	t.Helper()
+	var files []*os.File
+	var fds []int
+	for range n {
+		f, err := os.Open("/dev/null")
+		require.NoError(t, err)
+		files, fds = append(files, f), append(fds, int(f.Fd()))
+	}
+	return unix.UnixRights(fds...), func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+}
+
+// TestLyingWorker has workers that say anything but the truth, or stop in
+// between. The context comes back from all of them that have not claimed it.
+func TestLyingWorker(t *testing.T) {
+	h := newHouse(t)
+	me := unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())})
+	begin := func(c *net.UnixConn) []byte {
+		require.NoError(t, say(c, ready))
+		_, body, _, err := readFrame(c)
+		require.NoError(t, err)
+		return body
+	}
+	tell := func(c *net.UnixConn, b []byte, oob ...byte) {
+		require.NoError(t, send(c, b, append(me[:len(me):len(me)], oob...)))
+	}
+	claim := func(token []byte) {
+		sc, err := h.p.ImportSecContext(token)
+		require.NoError(t, err)
+		_, _ = sc.Delete()
+	}
+	for name, c := range map[string]struct {
+		do   func(*net.UnixConn)
+		want error // the cause
+		lost bool  // it had claimed
+	}{
+		"ends before READY":       {func(c *net.UnixConn) {}, io.EOF, false},
+		"half a READY":            {func(c *net.UnixConn) { tell(c, frame(ready)[:3]) }, io.EOF, false},
+		"garbage for READY":       {func(c *net.UnixConn) { tell(c, []byte("GET / HTTP/1.1\r\n\r\n")) }, ErrProtocol, false},
+		"another word for READY":  {func(c *net.UnixConn) { tell(c, frame(imported)) }, ErrProtocol, false},
+		"an acceptor's word":      {func(c *net.UnixConn) { tell(c, frame(withdrawn)) }, ErrProtocol, false},
+		"READY with a descriptor": {func(c *net.UnixConn) { oob, done := rights(t, 1); defer done(); tell(c, frame(ready), oob...) }, ErrProtocol, false},
+		"ends at the token":       {func(c *net.UnixConn) { begin(c) }, io.EOF, false},
+		"ends with it unread":     {func(c *net.UnixConn) { require.NoError(t, say(c, ready)); time.Sleep(20 * time.Millisecond) }, nil, false},
+		"garbage for IMPORTED":    {func(c *net.UnixConn) { begin(c); tell(c, []byte("garbage.")) }, ErrProtocol, false},
+		"READY for IMPORTED":      {func(c *net.UnixConn) { begin(c); tell(c, frame(ready)) }, ErrProtocol, false},
+		"IMPORTED with no claim":  {func(c *net.UnixConn) { begin(c); tell(c, frame(imported)) }, ErrProtocol, false},
+		"half a REFUSED":          {func(c *net.UnixConn) { begin(c); tell(c, frame(refused, []byte{9})[:8]) }, io.EOF, false},
+		"IMPORTED, a descriptor": {func(c *net.UnixConn) {
+			begin(c)
+			oob, done := rights(t, 1)
+			defer done()
+			tell(c, frame(imported), oob...)
+		}, ErrProtocol, false},
+		"IMPORTED, two descriptors": {func(c *net.UnixConn) {
+			begin(c)
+			oob, done := rights(t, 2)
+			defer done()
+			tell(c, frame(imported), oob...)
+		}, ErrProtocol, false},
+		"IMPORTED, many descriptors": {func(c *net.UnixConn) {
+			begin(c)
+			oob, done := rights(t, 200)
+			defer done()
+			tell(c, frame(imported), oob...)
+		}, ErrProtocol, false},
+		"claims and ends":           {func(c *net.UnixConn) { claim(begin(c)) }, io.EOF, true},
+		"claims and lies":           {func(c *net.UnixConn) { claim(begin(c)); tell(c, frame(refused, []byte{9})) }, ErrRefused, true},
+		"claims and babbles":        {func(c *net.UnixConn) { claim(begin(c)); tell(c, []byte("GET / HTTP/1.1\r\n\r\n")) }, ErrProtocol, true},
+		"claims with IMPORTED half": {func(c *net.UnixConn) { claim(begin(c)); tell(c, frame(imported)[:7]) }, io.EOF, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := h.session(h.p)
+			before := descriptors(t)
+			a, b := unixPair(t, unix.SOCK_STREAM)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				defer b.Close()
+				c.do(b)
+			}()
+			err := Send(within(t, ample), a, s.sc, s.conn, nil)
+			<-done
+			if c.want != nil {
+				require.ErrorIs(t, err, c.want)
+			}
+			_, werr := a.Write([]byte{1})
+			if c.want != ErrRefused {
+				require.ErrorIs(t, werr, net.ErrClosed)
+			}
+			_ = a.Close()
+			if !c.lost {
+				s.returned(err)
+				require.Equal(t, before, descriptors(t))
+				return
+			}
+			require.ErrorIs(t, err, ErrClaimed)
+			require.NotErrorIs(t, err, ErrReturned)
+			require.ErrorIs(t, err, gssapi.ErrNoContext)
+			s.gone()
+			s.hungUp()
+			require.Equal(t, before-1, descriptors(t))
+		})
+	}
+}
+
+// TestSilentWorker claims and then does not say so in time.
+func TestSilentWorker(t *testing.T) {
+	h := newHouse(t)
+	for _, claims := range []bool{false, true} {
+		s := h.session(h.p)
+		a, b := unixPair(t, unix.SOCK_STREAM)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		go func() {
+			defer cancel(context.Canceled)
+			if !claims || say(b, ready) != nil {
+				_ = say(b, ready)
+				_, _, _, _ = readFrame(b)
+				return
+			}
+			if _, body, _, err := readFrame(b); err == nil {
+				if sc, err := h.p.ImportSecContext(body); err == nil {
+					_, _ = sc.Delete()
+				}
+			}
+		}()
+		err := Send(ctx, a, s.sc, s.conn, nil)
+		require.ErrorIs(t, err, context.Canceled)
+		if claims {
+			require.ErrorIs(t, err, ErrClaimed)
+			s.gone()
+			s.hungUp()
+		} else {
+			s.returned(err)
+		}
+	}
+}
+
+// TestLyingAcceptor has acceptors that break off or break the rules. The worker
+// ends up with nothing, and with no descriptor.
+func TestLyingAcceptor(t *testing.T) {
+	h := newHouse(t)
+	conn := func(c *net.UnixConn, body []byte, oob []byte) {
+		require.NoError(t, send(c, frame(connection, body), oob))
+	}
+	null := func(n int, f func(oob []byte)) {
+		oob, done := rights(t, n)
+		defer done()
+		f(oob)
+	}
+	socket := func(domain, kind int, f func(fd int)) {
+		fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		defer unix.Close(fd) //nolint:errcheck // of the test
+		f(fd)
+	}
+	for name, c := range map[string]struct {
+		first func(c *net.UnixConn, token []byte) // for READY; nil: the token
+		then  func(c *net.UnixConn)               // for IMPORTED
+		want  error
+	}{
+		"ends":               {func(*net.UnixConn, []byte) {}, nil, io.EOF},
+		"half a header":      {func(c *net.UnixConn, _ []byte) { require.NoError(t, send(c, frame(token, []byte("x"))[:5], nil)) }, nil, io.ErrUnexpectedEOF},
+		"half a token":       {func(c *net.UnixConn, tok []byte) { require.NoError(t, send(c, frame(token, tok)[:99], nil)) }, nil, io.ErrUnexpectedEOF},
+		"garbage":            {func(c *net.UnixConn, _ []byte) { require.NoError(t, send(c, []byte("HTTP/1.1 200 OK"), nil)) }, nil, ErrProtocol},
+		"connection at once": {func(c *net.UnixConn, _ []byte) { null(1, func(oob []byte) { conn(c, nil, oob) }) }, nil, ErrProtocol},
+		"a worker's word":    {func(c *net.UnixConn, _ []byte) { require.NoError(t, send(c, frame(imported), nil)) }, nil, ErrProtocol},
+		"behind the token":   {func(c *net.UnixConn, tok []byte) { require.NoError(t, send(c, append(frame(token, tok), 0), nil)) }, nil, ErrProtocol},
+		"token, descriptor": {func(c *net.UnixConn, tok []byte) {
+			null(1, func(oob []byte) { require.NoError(t, send(c, frame(token, tok), oob)) })
+		}, nil, ErrProtocol},
+		"descriptor in its middle": {func(c *net.UnixConn, tok []byte) {
+			b := frame(token, tok)
+			require.NoError(t, send(c, b[:50], nil))
+			null(1, func(oob []byte) { require.NoError(t, send(c, b[50:], oob)) })
+		}, nil, ErrProtocol},
+		"no descriptor":    {nil, func(c *net.UnixConn) { conn(c, nil, nil) }, ErrProtocol},
+		"two descriptors":  {nil, func(c *net.UnixConn) { null(2, func(oob []byte) { conn(c, nil, oob) }) }, ErrProtocol},
+		"many descriptors": {nil, func(c *net.UnixConn) { null(200, func(oob []byte) { conn(c, nil, oob) }) }, ErrProtocol},
+		"a file":           {nil, func(c *net.UnixConn) { null(1, func(oob []byte) { conn(c, nil, oob) }) }, ErrConn},
+		"a datagram socket": {nil, func(c *net.UnixConn) {
+			socket(unix.AF_INET, unix.SOCK_DGRAM, func(fd int) { conn(c, nil, unix.UnixRights(fd)) })
+		}, ErrConn},
+		"a listener": {nil, func(c *net.UnixConn) {
+			socket(unix.AF_INET, unix.SOCK_STREAM, func(fd int) {
+				require.NoError(t, unix.Listen(fd, 1))
+				conn(c, nil, unix.UnixRights(fd))
+			})
+		}, ErrConn},
+		"a socket of another family": {nil, func(c *net.UnixConn) {
+			socket(unix.AF_VSOCK, unix.SOCK_STREAM, func(fd int) { conn(c, nil, unix.UnixRights(fd)) })
+		}, ErrConn},
+		"another word":       {nil, func(c *net.UnixConn) { require.NoError(t, send(c, frame(withdrawn), nil)) }, ErrProtocol},
+		"ends after a claim": {nil, func(*net.UnixConn) {}, io.ErrUnexpectedEOF},
+		"half a connection": {nil, func(c *net.UnixConn) {
+			a, b := tcpPair(t)
+			defer a.Close()
+			defer b.Close()
+			p, err := pack(b, make([]byte, 99))
+			require.NoError(t, err)
+			require.NoError(t, p.raw.Control(func(fd uintptr) {
+				require.NoError(t, send(c, frame(connection, p.read)[:50], unix.UnixRights(int(fd))))
+			}))
+		}, io.ErrUnexpectedEOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := h.session(h.p)
+			tok, err := s.sc.Export()
+			require.NoError(t, err)
+			p := &keeping{Provider: h.p}
+			before := descriptors(t)
+			a, b := unixPair(t, unix.SOCK_STREAM)
+			done := receiving(within(t, ample), b, p)
+			hello := make([]byte, headerSize)
+			_, err = io.ReadFull(a, hello)
+			require.NoError(t, err)
+			if c.first != nil {
+				c.first(a, tok)
+			} else {
+				require.NoError(t, send(a, frame(token, tok), nil))
+				_, err = io.ReadFull(a, hello)
+				require.NoError(t, err)
+				require.Equal(t, frame(imported), hello)
+				c.then(a)
+			}
+			require.NoError(t, a.CloseWrite())
+			r := <-done
+			require.ErrorIs(t, r.err, c.want)
+			require.Nil(t, r.sc)
+			require.Nil(t, r.conn)
+			_, err = b.Write([]byte{1})
+			require.ErrorIs(t, err, net.ErrClosed)
+			_ = a.Close()
+			require.Equal(t, before, descriptors(t))
+			if p.sc != nil {
+				_, _, err = p.sc.Wrap([]byte("x"), true, 0)
+				require.ErrorIs(t, err, gssapi.ErrNoContext, "the context that was imported is deleted")
+			}
+			require.Equal(t, c.first == nil, p.sc != nil)
+		})
+	}
+}
+
+// keeping is a provider that remembers what it imported.
+type keeping struct {
+	gssapi.Provider
+	sc gssapi.SecContext
+}
+
+func (k *keeping) ImportSecContext(b []byte) (sc gssapi.SecContext, err error) {
+	k.sc, err = k.Provider.ImportSecContext(b)
+	return k.sc, err
+}

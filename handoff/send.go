@@ -1,0 +1,251 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx"
+)
+
+// A Sender hands contexts to workers. The zero value is good. It holds nothing
+// and is safe for concurrent use, for different workers.
+type Sender struct {
+	// Audience says for whom the token for a worker shall be, or refuses the
+	// worker with an error: it can look at its user, or name a service of the
+	// agent's policy. Nil: that process alone, of whatever user. Which other
+	// users a token may be for is the sealer's decision in any case: the agent
+	// has its policy, and a keyring's tokens open under its own user only.
+	Audience func(Peer) (seal.Audience, error)
+}
+
+// Send is [Sender.Send] of the zero Sender: for the worker's process alone.
+func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn net.Conn, read []byte) error {
+	return new(Sender).Send(ctx, worker, sc, conn, read)
+}
+
+// Send waits until the process at the other end of worker calls Receive, exports
+// the context to it, and after its claim passes the connection, together with
+// read: bytes that were read from it and not used, at most MaxRead. If conn came
+// from Receive, bytes that it still holds go along behind these. No other
+// goroutine may use sc or conn meanwhile. Both providers must be wrapped by
+// package secctx.
+//
+// On success sc has no context any more, and conn is closed here. Errors:
+//
+//   - ErrReturned: sc and conn are as before. Try another worker. The cause is in
+//     the chain: ErrBusy and ErrRefused leave worker good for another call; all
+//     others have closed it: ctx's error, io.EOF or the like of a worker that is
+//     gone, ErrPeer, ErrProtocol
+//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has the context and not the
+//     connection. conn and worker are closed
+//   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed
+//   - of secctx.Export, if the context cannot be exported now or to that
+//     audience, ErrConn, ErrTooLarge: sc, conn and worker are as before
+//
+// ctx bounds the whole of it. Without a deadline in it, a worker that stops after
+// it got the token is waited for until three quarters of the token's lifetime
+// have passed. sc is still to be deleted.
+func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn net.Conn, read []byte) error {
+	p, err := pack(conn, read)
+	if err != nil {
+		return err
+	}
+	w, err := s.await(ctx, worker, nil)
+	if err != nil {
+		return err
+	}
+	return w.give(ctx, sc, p)
+}
+
+// A waiter is a worker that waits for a context.
+type waiter struct {
+	conn *net.UnixConn
+	peer Peer
+	to   seal.Audience
+	good bool // conn is between two exchanges: the next thing on it is READY
+}
+
+// await reads a worker's READY. before is the waiter that the worker was the
+// last time, or nil: looking up a process costs something.
+func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter) (*waiter, error) {
+	defer watch(ctx, worker, time.Time{})()
+	w := &waiter{conn: worker}
+	idle, err := w.hello()
+	switch {
+	case err == nil && s.Audience == nil && before != nil && before.peer == w.peer:
+		w.to = before.to
+		return w, nil
+	case err == nil:
+		err = s.address(w)
+	case idle && errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, returned(fmt.Errorf("%w: %w", ErrBusy, because(ctx, err)))
+	}
+	if err != nil {
+		_ = worker.Close()
+		return nil, returned(because(ctx, err))
+	}
+	return w, nil
+}
+
+// hello reads READY; idle means that nothing had come.
+func (w *waiter) hello() (idle bool, err error) {
+	if err := setOption(w.conn, unix.SO_PASSCRED); err != nil {
+		return false, err
+	}
+	k, _, n, err := w.answer()
+	if err == nil && k != ready {
+		err = fmt.Errorf("%w: %v for READY", ErrProtocol, k)
+	}
+	return n == 0, err
+}
+
+// address sets for whom the token will be.
+func (s *Sender) address(w *waiter) (err error) {
+	if s.Audience != nil {
+		w.to, err = s.Audience(w.peer)
+	} else {
+		w.to, err = seal.Process(w.peer.PID)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v: %w", ErrPeer, w.peer, err)
+	}
+	return nil
+}
+
+// answer reads a frame of the worker and no byte more, and holds it to the
+// process that sent the first. n is how many bytes came, also with an error.
+func (w *waiter) answer() (k kind, reason byte, n int, err error) {
+	var b [headerSize + 1]byte
+	if n, err = w.fill(b[:headerSize]); err != nil {
+		return 0, 0, n, err
+	}
+	k, size, err := parseHeader(b[:headerSize])
+	switch {
+	case err != nil:
+	case k == token || k == connection || k == withdrawn:
+		err = fmt.Errorf("%w: %v from a worker", ErrProtocol, k)
+	case size > 0:
+		_, err = w.fill(b[headerSize : headerSize+size])
+	}
+	return k, b[headerSize], n, err
+}
+
+// fill reads len(b) bytes that the one worker sent.
+func (w *waiter) fill(b []byte) (n int, err error) {
+	for n < len(b) {
+		m, ctl, err := receive(w.conn, b[n:])
+		if err != nil {
+			return n, err
+		}
+		n += m
+		if ctl.fd >= 0 {
+			ctl.close()
+			return n, fmt.Errorf("%w: a descriptor from a worker", ErrProtocol)
+		}
+		if w.peer == (Peer{}) {
+			w.peer = ctl.peer
+		}
+		switch {
+		case ctl.peer.PID <= 0:
+			return n, fmt.Errorf("%w: the kernel does not say which process sent", ErrPeer)
+		case ctl.peer != w.peer:
+			return n, fmt.Errorf("%w: %v speaks for %v", ErrPeer, ctl.peer, w.peer)
+		}
+	}
+	return n, nil
+}
+
+// give exports the context to the worker and passes the parcel, or takes the
+// context back. Unless w.good, it has closed the worker's connection.
+func (w *waiter) give(ctx context.Context, sc gssapi.SecContext, p *parcel) error {
+	defer func() {
+		if !w.good {
+			_ = w.conn.Close()
+		}
+	}()
+	if ctx.Err() != nil { // a context that stays here keeps what an export would lose
+		w.withdraw()
+		return returned(fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx)))
+	}
+	start := time.Now()
+	tok, err := secctx.Export(sc, w.to)
+	if err != nil {
+		w.withdraw()
+		if errors.Is(err, secctx.ErrLost) {
+			p.close()
+		}
+		return err
+	}
+	defer watch(ctx, w.conn, start.Add(patience(tok)))()
+	has, err := w.offer(tok)
+	err = because(ctx, err)
+	// Whatever the worker says, and whether it says anything: the claim decides.
+	switch back := secctx.TakeBack(sc, tok); {
+	case back == nil && has:
+		return returned(fmt.Errorf("%w: IMPORTED without a claim", ErrProtocol))
+	case back == nil:
+		w.good = errors.Is(err, ErrRefused)
+		return returned(err)
+	case errors.Is(back, secctx.ErrLost):
+		p.close()
+		return back
+	case !has:
+		p.close()
+		return claimed(fmt.Errorf("%w; taking it back: %w", err, textOf(back)))
+	}
+	defer p.close()
+	if err := p.pass(w.conn); err != nil {
+		return claimed(because(ctx, err))
+	}
+	w.good = true
+	return nil
+}
+
+// textOf keeps the text and nothing to match: that a take-back found the token
+// spent is what ErrClaimed says.
+func textOf(err error) error { return errors.New(err.Error()) }
+
+// patience is how long a token can wait for its claim, and still be taken back.
+func patience(tok []byte) time.Duration {
+	h, err := seal.Inspect(tok)
+	if err != nil { // not from our sealer: then TakeBack has no chance either
+		return 0
+	}
+	return (h.Expires - h.Issued) * 3 / 4
+}
+
+// offer sends the token and returns whether the worker says it has imported it,
+// and otherwise why not.
+func (w *waiter) offer(tok []byte) (bool, error) {
+	if err := send(w.conn, frame(token, tok), nil); err != nil {
+		return false, err
+	}
+	k, reason, _, err := w.answer()
+	switch {
+	case err != nil:
+		return false, err
+	case k == refused:
+		return false, refusal(reason)
+	case k != imported:
+		return false, fmt.Errorf("%w: %v for TOKEN", ErrProtocol, k)
+	}
+	return true, nil
+}
+
+// withdrawLimit bounds the writing of eight bytes, which waits for nothing
+// unless the worker is not one.
+const withdrawLimit = 100 * time.Millisecond
+
+// withdraw tells a worker that nothing comes, so that it is ready again.
+func (w *waiter) withdraw() {
+	defer watch(context.Background(), w.conn, time.Now().Add(withdrawLimit))()
+	w.good = send(w.conn, frame(withdrawn), nil) == nil
+}

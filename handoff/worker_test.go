@@ -1,0 +1,169 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx"
+	"github.com/sealctx/sealctx/secctx/krb5"
+)
+
+// TestMain makes a worker of the test binary where a test has started it as one.
+func TestMain(m *testing.M) {
+	role := os.Getenv(roleVariable)
+	if role == "" {
+		os.Exit(m.Run())
+	}
+	if err := work(role); err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(os.Stderr, role, "worker:", err)
+		os.Exit(1)
+	}
+}
+
+// The steps of a worker, in their order.
+const (
+	started  = "s" // it runs
+	hasToken = "t" // the token has come
+	hasClaim = "c" // the import has succeeded
+	hasConn  = "r" // Receive has returned
+	failed   = "f" // the import has failed
+	answered = "a" // the first message was answered
+)
+
+// A stepper tells the test of each step, and does to this process what it is to
+// do at one of them.
+type stepper struct {
+	report *os.File
+	at     string
+	signal syscall.Signal
+}
+
+func (s *stepper) step(name string) {
+	if _, err := s.report.WriteString(name); err != nil {
+		os.Exit(2) // the test has ended
+	}
+	if name == s.at && s.signal != 0 {
+		_ = syscall.Kill(os.Getpid(), s.signal)
+	}
+}
+
+// stepping is a provider that tells of its imports.
+type stepping struct {
+	gssapi.Provider
+	*stepper
+}
+
+func (s stepping) ImportSecContext(b []byte) (gssapi.SecContext, error) {
+	s.step(hasToken)
+	sc, err := s.Provider.ImportSecContext(b)
+	if err != nil {
+		s.step(failed)
+		return nil, err
+	}
+	s.step(hasClaim)
+	return sc, nil
+}
+
+// work is a worker. The roles: "serve" serves one context after the other;
+// "kill" and "stop" do the same until they send themselves a signal at a step;
+// "many" serves all at the same time; "fork" and "child" are one worker that
+// answers with another process.
+func work(role string) error {
+	c, err := FromParent()
+	if err != nil {
+		return err
+	}
+	s := &stepper{report: os.NewFile(parentFD+1, "steps"), at: os.Getenv(stepVariable)}
+	switch role {
+	case "kill":
+		s.signal = syscall.SIGKILL
+	case "stop":
+		s.signal = syscall.SIGSTOP
+	case "fork":
+		return fork(c, s)
+	case "peer": // says that it is there, and no more
+		if err := say(c, ready); err != nil {
+			return err
+		}
+		_, err := io.Copy(io.Discard, c)
+		return err
+	}
+	p, err := workerProvider()
+	if err != nil {
+		return err
+	}
+	if role == "child" {
+		return child(c, p)
+	}
+	s.step(started)
+	for {
+		sc, conn, err := Receive(context.Background(), c, stepping{p, s})
+		switch {
+		case errors.Is(err, ErrRefused):
+			continue
+		case err != nil:
+			return err
+		}
+		s.step(hasConn)
+		if role == "many" {
+			go serve(sc, conn)
+		} else {
+			serve(sc, conn)
+		}
+	}
+}
+
+func workerProvider() (gssapi.Provider, error) {
+	ring, err := keyring.Open("", nil)
+	if err != nil {
+		return nil, err
+	}
+	host, err := seal.NewHost(ring, nil)
+	if err != nil {
+		return nil, err
+	}
+	mech, err := krb5.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	return secctx.Wrap(mech, host), nil
+}
+
+// fork says READY and leaves the rest to a child with the same socket.
+func fork(c *net.UnixConn, s *stepper) error {
+	if err := say(c, ready); err != nil {
+		return err
+	}
+	f, err := c.File()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleVariable+"=child")
+	cmd.ExtraFiles = []*os.File{f, s.report}
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
+// child tries to import what is another process's, and says it has.
+func child(c *net.UnixConn, p gssapi.Provider) error {
+	_, body, _, err := readFrame(c)
+	if err != nil {
+		return err
+	}
+	if _, err := p.ImportSecContext(body); !errors.Is(err, gssapi.ErrUnauthorized) {
+		return fmt.Errorf("the child's import: %w", err)
+	}
+	return say(c, imported)
+}
