@@ -278,19 +278,21 @@ func TestLeftUnderLoad(t *testing.T) {
 				{"collecting, 5,000 signals a second", memscan.Options{Collectors: 2, Signal: syscall.SIGURG, Rate: 5000}},
 			} {
 				memory, registers, needles := 0, 0, map[string]int{}
-				for range runs {
-					s := victim(t, c, suite, 100, load.o)
-					leaks := s.leaks()
-					in := s.inMemory(leaks)
-					require.Zero(t, s.inUse, "locked memory not given back")
-					memory += min(1, len(in))
-					registers += min(1, len(leaks)-len(in))
-					for _, h := range leaks {
-						needles[h.Needle]++
-					}
-					if memsafe.Erasing {
-						require.Empty(t, leaks, "%v", s.Report)
-					}
+				for run := range runs {
+					t.Run(fmt.Sprintf("%s %s %d", c.name, load.name, run), func(t *testing.T) {
+						s := victim(t, c, suite, 100, load.o)
+						leaks := s.leaks()
+						in := s.inMemory(leaks)
+						require.Zero(t, s.inUse, "locked memory not given back")
+						memory += min(1, len(in))
+						registers += min(1, len(leaks)-len(in))
+						for _, h := range leaks {
+							needles[h.Needle]++
+						}
+						if memsafe.Erasing {
+							require.Empty(t, leaks, "%v", s.Report)
+						}
+					})
 				}
 				fmt.Fprintf(&report, "%-17v %-5s %-35s in memory %d, in registers %d %v\n", suite, c.name, load.name, memory, registers, needles)
 			}

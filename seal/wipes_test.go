@@ -313,15 +313,15 @@ func TestEveryWipeIsMissed(t *testing.T) {
 			require.Contains(t, out, w.find)
 		})
 	}
-	if !memsafe.Erasing { // else Do is runtime/secret.Do, which erases what was used
-		t.Run("depth", func(t *testing.T) { scrubDepth(t, binary) })
-	}
 }
 
-// scrubDepth finds how deep the secrets of sealing and opening reach below
-// memsafe.Do: erasing half of what Do erases must be enough, and too little must
-// not.
-func scrubDepth(t *testing.T, binary string) {
+// How deep the secrets of sealing and opening reach below memsafe.Do, in a plain
+// build: erasing half of what Do erases must be enough, and too little must not.
+func TestScrubDepth(t *testing.T) {
+	if memsafe.Erasing {
+		return // Do is runtime/secret.Do, which erases what was used
+	}
+	binary := sparing(t)
 	enough := map[int]bool{}
 	for _, n := range scrubDepths {
 		_, passed := leavesNothing(t, binary, "", fmt.Sprintf("scrub %d", n))
