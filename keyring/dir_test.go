@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +48,7 @@ func TestDirectoryRules(t *testing.T) {
 		{"others may enter", mode(0o701), ErrUnsafeDir, "0701", false},
 		{"all may write, sticky", mode(0o777 | os.ModeSticky), ErrUnsafeDir, "1777", false},
 		{"another's", func(t *testing.T, dir string) string {
-			require.NoError(t, os.Chown(dir, nobody, 0))
+			require.NoError(t, os.Chown(dir, apart.Nobody, 0))
 			return dir
 		}, ErrUnsafeDir, "belongs to user 65534", true},
 		{"symbolic link", link(""), ErrUnsafeDir, "not a directory", false},
@@ -67,7 +68,7 @@ func TestDirectoryRules(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.root {
-				needRoot(t)
+				apart.NeedRoot(t)
 			}
 			dir := c.spoil(t, shmDir(t, false))
 			_, err := Open(dir, nil)
@@ -123,11 +124,11 @@ func TestAnyFilesystem(t *testing.T) {
 func TestDirectoryAsPlainUser(t *testing.T) {
 	dir := shmDir(t, true)
 	root := shmDir(t, false)
-	if !apart(t, dir+":"+root, plainUser) {
+	if !run(t, dir+":"+root, apart.PlainUser) {
 		return
 	}
 	dir, root, _ = strings.Cut(os.Getenv(dirVariable), ":")
-	if st, err := os.Stat(root); err == nil && st.Sys() != nil && os.Geteuid() == nobody {
+	if st, err := os.Stat(root); err == nil && st.Sys() != nil && os.Geteuid() == apart.Nobody {
 		_, err := Open(root, nil)
 		require.ErrorIs(t, err, ErrUnsafeDir)
 		require.ErrorContains(t, err, "cannot be read")
@@ -225,7 +226,7 @@ func TestGivenDirectoryOnly(t *testing.T) {
 // A relative path stays what it was when the ring was opened.
 func TestRelativeDirectory(t *testing.T) {
 	dir := shmDir(t, false)
-	if !apart(t, dir, func(cmd *exec.Cmd) { cmd.Dir = dir }) {
+	if !run(t, dir, func(cmd *exec.Cmd) { cmd.Dir = dir }) {
 		return
 	}
 	r := openRing(t, "ring", nil)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ func TestFileRules(t *testing.T) {
 		{"hard link", func(t *testing.T, f string) error { return os.Link(f, filepath.Dir(f)+"/other") }, ErrUnsafeDir, false},
 		{"group may read", func(t *testing.T, f string) error { return os.Chmod(f, 0o640) }, ErrUnsafeDir, false},
 		{"others may write", func(t *testing.T, f string) error { return os.Chmod(f, 0o602) }, ErrUnsafeDir, false},
-		{"another's", func(t *testing.T, f string) error { return os.Chown(f, nobody, 0) }, ErrUnsafeDir, true},
+		{"another's", func(t *testing.T, f string) error { return os.Chown(f, apart.Nobody, 0) }, ErrUnsafeDir, true},
 		{"symbolic link", func(t *testing.T, f string) error {
 			return errors.Join(os.Rename(f, filepath.Dir(f)+"/other"), os.Symlink("other", f))
 		}, ErrUnsafeDir, false},
@@ -51,7 +52,7 @@ func TestFileRules(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.root {
-				needRoot(t)
+				apart.NeedRoot(t)
 			}
 			dir := shmDir(t, false)
 			e := current(t, openRing(t, dir, nil))
@@ -299,7 +300,7 @@ func TestAllocateInterrupted(t *testing.T) {
 // A lack of descriptors is an error, and forgotten when it is over: the epoch
 // that could not be read is not passed over for a new one.
 func TestNoDescriptors(t *testing.T) {
-	if !apart(t, shmDir(t, false), nil) {
+	if !run(t, shmDir(t, false), nil) {
 		return
 	}
 	dir := os.Getenv(dirVariable)

@@ -6,27 +6,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
-	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
 // The test binary stands in for every other process: a helper is a function of
-// this table, named by the environment, and apart runs a whole test in a process
-// of its own.
+// this table, named by the environment.
 const (
 	helperVariable = "SEALCTX_TEST_HELPER"
-	apartVariable  = "SEALCTX_TEST_APART"
 	dirVariable    = "SEALCTX_TEST_DIR"
-	nobody         = 65534
 )
 
 var helpers = map[string]func() error{
@@ -79,45 +72,18 @@ func wait(t *testing.T, cmd *exec.Cmd) {
 	require.NoError(t, cmd.Wait(), "%s", cmd.Stderr)
 }
 
-// apart runs the calling test in a process of its own. It returns true in
-// there; here it waits for the verdict and returns false.
-func apart(t *testing.T, dir string, setup func(*exec.Cmd)) bool {
+// run is apart.Run with a directory for the child, in the environment.
+func run(t *testing.T, dir string, setup func(*exec.Cmd)) bool {
 	t.Helper()
-	if os.Getenv(apartVariable) == t.Name() {
-		return true
-	}
-	levels := strings.Split(t.Name(), "/")
-	for i, l := range levels {
-		levels[i] = "^" + regexp.QuoteMeta(l) + "$"
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=2m", "-test.run="+strings.Join(levels, "/"))
-	cmd.Env = append(os.Environ(), apartVariable+"="+t.Name(), dirVariable+"="+dir)
-	cmd.Dir = "/"
-	if setup != nil {
-		setup(cmd)
-	}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Regexp(t, `(?m)^\s*--- PASS: `+regexp.QuoteMeta(t.Name())+` `, string(out)) // it ran
-	return false
+	return apart.Run(t, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, dirVariable+"="+dir)
+		if setup != nil {
+			setup(cmd)
+		}
+	})
 }
 
-// plainUser makes a child run as a user without rights, where this process may.
-func plainUser(cmd *exec.Cmd) {
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	}
-}
-
-// needRoot skips a test that changes owners, mounts or namespaces.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it changes owners, mounts or namespaces")
-	}
-}
-
-// shmDir is a fresh directory on tmpfs; it belongs to whom plainUser runs as, if
+// shmDir is a fresh directory on tmpfs; it belongs to whom apart.PlainUser runs as, if
 // plain says so.
 func shmDir(t *testing.T, plain bool) string {
 	t.Helper()
@@ -125,7 +91,7 @@ func shmDir(t *testing.T, plain bool) string {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if plain && os.Geteuid() == 0 {
-		require.NoError(t, os.Chown(dir, nobody, nobody))
+		require.NoError(t, os.Chown(dir, apart.Nobody, apart.Nobody))
 	}
 	return dir
 }
@@ -180,27 +146,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		require.True(t, time.Now().Before(end), "waited in vain: %s", what)
 	}
-}
-
-// withoutMemfdSecret takes memfd_secret from this process, so that memguard has
-// to back its pools, as on a kernel that has none.
-func withoutMemfdSecret(t *testing.T) {
-	t.Helper()
-	const filterMode, allThreads = 1, 1 // SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_MEMFD_SECRET},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0x00050000 | uint32(unix.ENOSYS)}, // SECCOMP_RET_ERRNO
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},                       // SECCOMP_RET_ALLOW
-	}
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, errno := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
-	require.Zero(t, errno)
-	_, _, errno = unix.Syscall(unix.SYS_SECCOMP, filterMode, allThreads, uintptr(unsafe.Pointer(&prog)))
-	require.Zero(t, errno)
-	st, err := memsafe.Report()
-	require.NoError(t, err)
-	require.NotEqual(t, "memfd_secret", st.Backing)
 }
 
 // setLimit lowers RLIMIT_MEMLOCK of this process.

@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
 )
 
 // With no memory to lock at all there is an error at once.
 func TestLimitZero(t *testing.T) {
-	if !apart(t, shmDir(t, true), plainUser) {
+	if !run(t, shmDir(t, true), apart.PlainUser) {
 		return
 	}
 	setLimit(t, 0)
@@ -41,15 +42,18 @@ func TestLimitSmall(t *testing.T) {
 				for _, processors := range []int{1, 64} {
 					t.Run(fmt.Sprint(kib, " KiB ", first, " first ", backing, " ", processors), func(t *testing.T) {
 						more := func(cmd *exec.Cmd) {
-							plainUser(cmd)
+							apart.PlainUser(cmd)
 							cmd.Env = append(cmd.Env, fmt.Sprint("GOMAXPROCS=", processors))
 						}
-						if !apart(t, shmDir(t, true), more) {
+						if !run(t, shmDir(t, true), more) {
 							return
 						}
 						setLimit(t, uint64(kib)<<10)
 						if backing == "memguard" {
-							withoutMemfdSecret(t)
+							apart.RefuseMemfdSecret(t)
+							st, err := memsafe.Report()
+							require.NoError(t, err)
+							require.NotEqual(t, "memfd_secret", st.Backing)
 						}
 						smallLimit(t, first == "pool", kib)
 					})
@@ -106,7 +110,7 @@ func smallLimit(t *testing.T, poolFirst bool, kib int) {
 // and adopts it as soon as the old one's page is free.
 func TestLimitThenRoom(t *testing.T) {
 	dir := shmDir(t, true)
-	if !apart(t, dir, plainUser) {
+	if !run(t, dir, apart.PlainUser) {
 		return
 	}
 	dir = os.Getenv(dirVariable)
@@ -130,7 +134,7 @@ func TestLimitThenRoom(t *testing.T) {
 
 // A hardened process of a plain user still makes and finds epochs.
 func TestHardened(t *testing.T) {
-	if !apart(t, shmDir(t, true), plainUser) {
+	if !run(t, shmDir(t, true), apart.PlainUser) {
 		return
 	}
 	require.NoError(t, memsafe.Harden())

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/internal/boottime"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -21,8 +22,8 @@ import (
 // ownMounts runs the calling test in a process whose mounts are its own.
 func ownMounts(t *testing.T) bool {
 	t.Helper()
-	needRoot(t)
-	if !apart(t, shmDir(t, false), func(cmd *exec.Cmd) {
+	apart.NeedRoot(t)
+	if !run(t, shmDir(t, false), func(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	}) {
 		return false
@@ -202,7 +203,7 @@ func helpClock() error {
 
 // In a time namespace with a shifted clock lifetimes are what they are outside.
 func TestTimeNamespace(t *testing.T) {
-	needRoot(t)
+	apart.NeedRoot(t)
 	dir := shmDir(t, false)
 	r := openRing(t, dir, nil)
 	e := current(t, r)

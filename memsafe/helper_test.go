@@ -2,53 +2,12 @@ package memsafe
 
 import (
 	"errors"
-	"os"
-	"os/exec"
-	"regexp"
 	"runtime/debug"
-	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-const (
-	apartVariable = "SEALCTX_TEST_APART"
-	nobody        = 65534
-)
-
-// apart runs the calling test in a process of its own, by executing the test
-// binary again. It returns true in there; here it waits for the verdict and
-// returns false.
-func apart(t *testing.T, setup func(*exec.Cmd)) bool {
-	t.Helper()
-	if os.Getenv(apartVariable) == t.Name() {
-		return true
-	}
-	levels := strings.Split(t.Name(), "/")
-	for i, l := range levels {
-		levels[i] = "^" + regexp.QuoteMeta(l) + "$"
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=1m", "-test.run="+strings.Join(levels, "/"))
-	cmd.Env = append(os.Environ(), apartVariable+"="+t.Name())
-	cmd.Dir = "/"
-	if setup != nil {
-		setup(cmd)
-	}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Regexp(t, `(?m)^\s*--- PASS: `+regexp.QuoteMeta(t.Name())+` `, string(out)) // it ran
-	return false
-}
-
-// plainUser makes a child run as a user without rights, where this process may.
-func plainUser(cmd *exec.Cmd) {
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	}
-}
 
 // backings are both kinds of memory; every test of what a pool promises runs
 // over each of them.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,7 @@ func isLimitError(t *testing.T, err error, limit uint64) {
 
 // With no memory to lock at all there is an error at once.
 func TestLimitZero(t *testing.T) {
-	if !apart(t, plainUser) {
+	if !apart.Run(t, apart.PlainUser) {
 		return
 	}
 	setLimit(t, 0)
@@ -63,7 +64,7 @@ func TestLimitSmall(t *testing.T) {
 	for _, limit := range []uint64{16 << 10, 64 << 10} {
 		t.Run(fmt.Sprintf("%d KiB", limit>>10), func(t *testing.T) {
 			eachBacking(t, func(t *testing.T, take func(int) (region, error)) {
-				if !apart(t, plainUser) {
+				if !apart.Run(t, apart.PlainUser) {
 					return
 				}
 				setLimit(t, limit)
@@ -113,7 +114,7 @@ func TestLimitSmall(t *testing.T) {
 // memguard's trial lock and its own are one step.
 func TestLimitRace(t *testing.T) {
 	eachBacking(t, func(t *testing.T, take func(int) (region, error)) {
-		if !apart(t, plainUser) {
+		if !apart.Run(t, apart.PlainUser) {
 			return
 		}
 		setLimit(t, 64<<10)
@@ -153,7 +154,7 @@ func TestLimitRace(t *testing.T) {
 // a failing MAP_FIXED only in part, and what it leaves free another thread maps.
 func TestLimitTearsNoHole(t *testing.T) {
 	eachBacking(t, func(t *testing.T, take func(int) (region, error)) {
-		if !apart(t, plainUser) {
+		if !apart.Run(t, apart.PlainUser) {
 			return
 		}
 		setLimit(t, 8<<10)
@@ -187,7 +188,7 @@ func TestLimitTearsNoHole(t *testing.T) {
 // A lack of address space is an error too: memguard would panic on it.
 func TestLimitAddressSpace(t *testing.T) {
 	eachBacking(t, func(t *testing.T, take func(int) (region, error)) {
-		if !apart(t, nil) {
+		if !apart.Run(t, nil) {
 			return
 		}
 		kib, err := strconv.Atoi(strings.TrimSuffix(statusLine(t, "VmSize"), " kB"))
@@ -203,7 +204,7 @@ func TestLimitAddressSpace(t *testing.T) {
 }
 
 func TestLockable(t *testing.T) {
-	if !apart(t, plainUser) {
+	if !apart.Run(t, apart.PlainUser) {
 		return
 	}
 	setLimit(t, 64<<10)

@@ -6,11 +6,11 @@ import (
 	"math"
 	mathrand "math/rand/v2"
 	"os"
-	"os/exec"
 	"sync"
 	"testing"
 	"unsafe"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 )
 
@@ -141,7 +141,7 @@ func TestGuardPages(t *testing.T) {
 // Ten thousand secrets of 64 bytes live in a default pool, under the usual limit
 // of 8 MiB, as a plain user.
 func TestTenThousandSecrets(t *testing.T) {
-	if !apart(t, plainUser) {
+	if !apart.Run(t, apart.PlainUser) {
 		return
 	}
 	setLimit(t, 8<<20)
@@ -304,7 +304,7 @@ func TestPopulate(t *testing.T) {
 // A child of fork gets none of it, and a core dump neither; the kernel says so
 // itself.
 func TestKernelFlags(t *testing.T) {
-	if !apart(t, func(*exec.Cmd) {}) {
+	if !apart.Run(t, nil) {
 		return
 	}
 	for name, take := range backings {

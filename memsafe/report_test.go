@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -50,9 +51,9 @@ func statusLine(t *testing.T, name string) string {
 }
 
 func TestReport(t *testing.T) {
-	for name, setup := range map[string]func(*exec.Cmd){"this user": func(*exec.Cmd) {}, "plain user": plainUser} {
+	for name, setup := range map[string]func(*exec.Cmd){"this user": nil, "plain user": apart.PlainUser} {
 		t.Run(name, func(t *testing.T) {
-			if !apart(t, setup) {
+			if !apart.Run(t, setup) {
 				return
 			}
 			const mine = 64 << 10
@@ -99,7 +100,7 @@ func TestLimitText(t *testing.T) {
 
 // A hardened process cannot be attached to by others of its user, and says so.
 func TestHarden(t *testing.T) {
-	if !apart(t, plainUser) {
+	if !apart.Run(t, apart.PlainUser) {
 		return
 	}
 	attach := fmt.Sprintf("exec 3< /proc/%d/mem", os.Getpid())
