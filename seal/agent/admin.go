@@ -34,7 +34,10 @@ func (c *conn) inspect(r *request) (wire.Code, error) {
 }
 
 // stat tells everybody about itself, and an administrator about the epochs.
-func (c *conn) stat() (wire.Code, error) {
+func (c *conn) stat(r *request) (wire.Code, error) {
+	if len(r.body) > 0 {
+		return c.deny(r.op, wire.Protocol, "")
+	}
 	st := wire.Status{Admin: c.admin(), Outstanding: uint32(c.acct.tokens()), Limit: uint32(c.quota().Outstanding)}
 	for _, h := range c.s.hosts {
 		st.Suites = append(st.Suites, byte(h.suite))

@@ -110,7 +110,8 @@ func (c *conn) idle() bool {
 		return false
 	}
 	// Setting a deadline at each request would cost a tenth of answering it.
-	if until := time.Now().Add(idleTimeout); until.Sub(c.idleUntil) > idleTimeout/8 {
+	idle := c.s.times.idle
+	if until := time.Now().Add(idle); until.Sub(c.idleUntil) > idle/8 {
 		c.idleUntil = until
 		return c.sock.SetDeadline(until) == nil
 	}
@@ -132,7 +133,7 @@ func (c *conn) hurry(from time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idleUntil = time.Time{}
-	_ = c.sock.SetDeadline(from.Add(frameTimeout))
+	_ = c.sock.SetDeadline(from.Add(c.s.times.frame))
 }
 
 // turn reads one request and answers it. It reports whether to go on.

@@ -25,7 +25,7 @@ func (c *conn) handle(r *request) (code wire.Code, more bool) {
 	case wire.Inspect:
 		code, err = c.inspect(r)
 	case wire.Stat:
-		code, err = c.stat()
+		code, err = c.stat(r)
 	case wire.Rotate:
 		code, err = c.rotate(r)
 	case wire.Retire:

@@ -29,6 +29,12 @@ func serveHere(t testing.TB, o *Options) *instance {
 	t.Helper()
 	s, err := NewServer(o)
 	require.NoError(t, err)
+	return serveAs(t, s)
+}
+
+func serveAs(t testing.TB, s *Server) *instance {
+	t.Helper()
+	var err error
 	in := &instance{Server: s, path: filepath.Join(t.TempDir(), "agent.sock")}
 	in.l, err = Listen(in.path)
 	require.NoError(t, err)

@@ -57,12 +57,16 @@ type Server struct {
 	policy  atomic.Pointer[Policy]
 	users   accounts
 	room    int // for connections
+	times   times
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
 	draining bool
 	epochs   map[[16]byte]keyring.Suite // as housekeeping last saw them
 }
+
+// times are limits of this package that tests make shorter.
+type times struct{ idle, frame, drain time.Duration }
 
 // A suiteHost is the keys and the register of one suite.
 type suiteHost struct {
@@ -77,11 +81,15 @@ func NewServer(o *Options) (*Server, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	s := &Server{log: o.Log, uid: uint32(os.Geteuid()), conns: map[*conn]struct{}{}, epochs: map[[16]byte]keyring.Suite{}}
+	s := &Server{
+		log: o.Log, observe: o.Observer, uid: uint32(os.Geteuid()),
+		conns: map[*conn]struct{}{}, epochs: map[[16]byte]keyring.Suite{},
+		times: times{idleTimeout, frameTimeout, drainTimeout},
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.observe = o.Observer; s.observe == nil {
+	if s.observe == nil {
 		s.observe = unobserved{}
 	}
 	s.policy.Store(o.Policy)
@@ -259,7 +267,7 @@ func (s *Server) drain(conns *sync.WaitGroup) {
 	}
 	s.mu.Unlock()
 
-	late := time.AfterFunc(drainTimeout, func() {
+	late := time.AfterFunc(s.times.drain, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for c := range s.conns {

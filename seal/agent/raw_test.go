@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// A rawConn speaks to an agent without the client's manners.
+type rawConn struct {
+	t testing.TB
+	*net.UnixConn
+}
+
+func (in *instance) raw(t testing.TB) *rawConn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: in.path, Net: "unix"})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return &rawConn{t, c}
+}
+
+// answer reads one frame, within a second.
+func (c *rawConn) answer() (wire.Header, []byte, error) {
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	head := make([]byte, wire.HeaderSize)
+	if _, err := io.ReadFull(c, head); err != nil {
+		return wire.Header{}, nil, err
+	}
+	h, err := wire.ParseHeader(head)
+	require.NoError(c.t, err)
+	body := make([]byte, h.Length)
+	_, err = io.ReadFull(c, body)
+	return h, body, err
+}
+
+// expect sends bytes and expects an answer with that code.
+func (c *rawConn) expect(code wire.Code, b []byte, fds ...int) {
+	c.t.Helper()
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err := c.WriteMsgUnix(b, oob, nil)
+	require.NoError(c.t, err)
+	h, body, err := c.answer()
+	require.NoError(c.t, err)
+	require.Equal(c.t, code, h.Status, "%s", body)
+}
+
+// expectEnd expects that the agent has closed the connection.
+func (c *rawConn) expectEnd() {
+	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	n, err := c.Read(make([]byte, 1))
+	require.Zero(c.t, n)
+	require.Error(c.t, err)
+	require.NotErrorIs(c.t, err, os.ErrDeadlineExceeded)
+}
+
+func statFrame(t testing.TB) []byte {
+	t.Helper()
+	b, err := wire.MarshalStat()
+	require.NoError(t, err)
+	return b
+}
+
+func reserveFrame(t testing.TB, audience ...byte) []byte {
+	t.Helper()
+	b, err := (&wire.ReserveRequest{Suites: []byte{1, 2}, Format: []byte(testFormat), Audience: audience}).Marshal()
+	require.NoError(t, err)
+	return b
+}
+
+// descriptors counts this process's.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	names, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(names)
+}
+
+// settles waits until a count is what it was, and fails if it does not become so.
+func settles(t testing.TB, want int, count func() int) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); count() > want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			require.Fail(t, "not given back", "there were %d, now there are %d\n%s", want, count(), stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
