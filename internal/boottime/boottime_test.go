@@ -3,12 +3,15 @@ package boottime
 import (
 	"math"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -192,5 +195,87 @@ func BenchmarkNow(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _ = c.Now()
+	}
+}
+
+// What the kernel does not tell is an error and not a guess.
+func TestKernelRefuses(t *testing.T) {
+	const here = 0xffffff9c // AT_FDCWD, as the kernel gets it
+	for _, c := range []struct {
+		name  string
+		call  apart.Call
+		errno unix.Errno
+	}{
+		{"clock", apart.Call{Number: unix.SYS_CLOCK_GETTIME, Argument: 0, Value: unix.CLOCK_BOOTTIME}, unix.EINVAL},
+		{"namespace", apart.Call{Number: unix.SYS_READLINKAT, Argument: 0, Value: here}, unix.EACCES},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !apart.Run(t, nil) {
+				return
+			}
+			clock, err := New()
+			require.NoError(t, err)
+			apart.Refuse(t, c.call, c.errno)
+			_, err = New()
+			require.ErrorIs(t, err, c.errno)
+			_, err = clock.Now()
+			require.NoError(t, err, "no suspend, so nothing to ask")
+			base := *clock.base.Load()
+			base.at = addWall(base.at, -time.Hour)
+			clock.base.Store(&base)
+			if _, err = clock.Now(); c.name == "clock" {
+				require.ErrorIs(t, err, c.errno)
+			} else {
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+// Files of /proc that are not there, not readable, or hold something else.
+func TestStrangeProc(t *testing.T) {
+	apart.NeedRoot(t)
+	const offsets, id = "/proc/self/timens_offsets", "/proc/sys/kernel/random/boot_id"
+	cover := func(over string) func(t *testing.T, file string) {
+		return func(t *testing.T, file string) {
+			require.NoError(t, unix.Mount(over, file, "", unix.MS_BIND, ""))
+		}
+	}
+	noProc := func(t *testing.T, _ string) { require.NoError(t, unix.Mount("none", "/proc", "tmpfs", 0, "")) }
+	for _, c := range []struct {
+		name, file string
+		spoil      func(t *testing.T, file string)
+		err        error // what New or BootID returns; nil: some error
+		fine       bool
+	}{
+		{"no time namespaces", offsets, noProc, nil, true},
+		{"offsets unreadable", offsets, cover("/proc/self/mem"), unix.EIO, false},
+		{"offsets strange", offsets, cover("/proc/version"), nil, false},
+		{"no boot id", id, noProc, os.ErrNotExist, false},
+		{"boot id too short", id, cover("/proc/uptime"), nil, false},
+		{"boot id too long", id, cover("/proc/version"), nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !apart.Run(t, func(cmd *exec.Cmd) {
+				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+			}) {
+				return
+			}
+			require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+			do := func() error { _, err := BootID(); return err }
+			if c.file == offsets {
+				do = func() error { _, err := New(); return err }
+			}
+			require.NoError(t, do(), "the control")
+			c.spoil(t, c.file)
+			switch err := do(); {
+			case c.fine:
+				require.NoError(t, err)
+			case c.err == nil:
+				require.Error(t, err)
+			default:
+				require.ErrorIs(t, err, c.err)
+			}
+		})
 	}
 }
