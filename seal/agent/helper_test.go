@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func serveHere(t testing.TB, o *Options) *instance {
 func serveAs(t testing.TB, s *Server) *instance {
 	t.Helper()
 	var err error
-	in := &instance{Server: s, path: filepath.Join(t.TempDir(), "agent.sock")}
+	in := &instance{Server: s, path: filepath.Join(publicDir(t), "agent.sock")}
 	in.l, err = Listen(in.path)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -78,4 +79,15 @@ func reserve(t testing.TB, s seal.Sealer, to seal.Audience) []byte {
 	b, err := r.Seal([]byte("plain"))
 	require.NoError(t, err)
 	return b
+}
+
+// publicDir is a directory that other users can go through; those of t.TempDir
+// are not.
+func publicDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agent")
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -122,8 +122,12 @@ func (c *Client) ask(op wire.Op, frame []byte, subject int, deadline time.Time, 
 		stale := !l.used.IsZero()
 		sent, err := l.send(frame, subject, deadline)
 		if err != nil {
+			refused := l.refused(err, parts)
 			c.give(l, false)
-			if sent == 0 && stale && closedByPeer(err) {
+			switch {
+			case refused != nil:
+				return wire.Header{}, refused
+			case sent == 0 && stale && closedByPeer(err):
 				continue
 			}
 			return wire.Header{}, fmt.Errorf("%w: %w", ErrAway, err) // half a request is none
@@ -141,6 +145,19 @@ func (c *Client) ask(op wire.Op, frame []byte, subject int, deadline time.Time, 
 		}
 		return h, nil
 	}
+}
+
+// refused returns the refusal that an agent left in a connection before it closed
+// it, or nil where there is none.
+func (l *link) refused(sending error, parts [][]byte) error {
+	if !closedByPeer(sending) {
+		return nil
+	}
+	h, err := l.receive(parts)
+	if err != nil || !h.Reply || h.Status == wire.OK {
+		return nil
+	}
+	return refusal(h, parts)
 }
 
 // askPlainly asks for what is no secret and returns the answer's body.
