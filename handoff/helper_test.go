@@ -288,7 +288,7 @@ type worker struct {
 	cmd   *exec.Cmd
 	conn  *net.UnixConn
 	steps *bufio.Reader // a byte for each step that it reaches
-
+	pipe  *os.File      // through which they come
 	ended sync.Once
 }
 
@@ -312,11 +312,8 @@ func (h *house) spawn(role, step string, more ...func(*exec.Cmd)) *worker {
 	}
 	conn, err := Spawn(cmd)
 	require.NoError(h.t, err)
-	wk := &worker{t: h.t, cmd: cmd, conn: conn, steps: bufio.NewReader(r)}
-	h.t.Cleanup(func() {
-		_ = r.Close()
-		wk.end()
-	})
+	wk := &worker{t: h.t, cmd: cmd, conn: conn, pipe: r, steps: bufio.NewReader(r)}
+	h.t.Cleanup(wk.end)
 	return wk
 }
 
@@ -326,7 +323,22 @@ func (w *worker) end() {
 		_ = w.conn.Close()
 		_ = w.cmd.Process.Kill()
 		_ = w.cmd.Wait()
+		_ = w.pipe.Close()
 	})
+}
+
+// until reads the worker's steps up to one that it will reach, or to its end.
+func (w *worker) until(step string) string {
+	var seen []byte
+	for {
+		b, err := w.steps.ReadByte()
+		if err != nil {
+			return string(seen)
+		}
+		if seen = append(seen, b); string(b) == step {
+			return string(seen)
+		}
+	}
 }
 
 // rest returns the steps that the worker reached, when it has ended.
