@@ -162,8 +162,10 @@ func parseExported(b []byte) (f facts, state []byte, err error) {
 // text is one string: an import is mostly allocations.
 func readNames(s *cryptobyte.String) *[2]name {
 	rest := *s
-	if !skipName(&rest) || !skipName(&rest) {
-		return nil
+	for range 2 {
+		if !skipName(&rest) {
+			return nil
+		}
 	}
 	text := string((*s)[:len(*s)-len(rest)]) // no further: behind it are keys
 	*s = rest

@@ -52,6 +52,7 @@ func CopyKey(dst, src []byte) {
 		binary.NativeEndian.PutUint64(dst, binary.NativeEndian.Uint64(src))
 		dst, src = dst[8:], src[8:]
 	}
+	//lint:ignore S1001 not copy, for the reason above
 	for i := range src {
 		dst[i] = src[i]
 	}
