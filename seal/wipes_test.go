@@ -296,6 +296,9 @@ func leavesNothing(t testing.TB, binary, test, spare string) (out string, passed
 // The control of TestLeavesNothing: it fails without each wipe of our own code
 // in turn, but for those that have a second line behind them.
 func TestEveryWipeIsMissed(t *testing.T) {
+	if underRace {
+		return // what it builds is without the race detector either way
+	}
 	binary := sparing(t)
 	out, passed := leavesNothing(t, binary, "", "none")
 	require.True(t, passed, "with all wipes in place: %s", out)
@@ -318,8 +321,8 @@ func TestEveryWipeIsMissed(t *testing.T) {
 // How deep the secrets of sealing and opening reach below memsafe.Do, in a plain
 // build: erasing half of what Do erases must be enough, and too little must not.
 func TestScrubDepth(t *testing.T) {
-	if memsafe.Erasing {
-		return // Do is runtime/secret.Do, which erases what was used
+	if memsafe.Erasing || underRace {
+		return // Do is runtime/secret.Do, which erases what was used; or as above
 	}
 	binary := sparing(t)
 	enough := map[int]bool{}
