@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 
 	// What serves tests and measurements only, and is imported by nothing else.
 	"fuzz":             {},
+	"internal/apart":   {},
 	"internal/arch":    {},
 	"internal/bench":   {"secctx", "secctx/krb5", "seal", "keyring", "memsafe"},
 	"internal/docs":    {},
@@ -72,7 +73,7 @@ var forbidden = []struct {
 	{"C", "the main module builds without cgo", nil, nil},
 	{"log", "a global logger; log/slog is passed in", nil, []string{"internal", "secctx/internal/gen"}},
 	{"math/rand", "math/rand/v2, or crypto/rand where it matters", nil, nil},
-	{"testing", "for test files", nil, []string{"internal/memscan", "seal/internal/conformance"}},
+	{"testing", "for test files", nil, []string{"internal/apart", "internal/memscan", "seal/internal/conformance"}},
 	{"expvar", "registers itself in http.DefaultServeMux", nil, nil},
 	{"net/http/pprof", "registers itself in http.DefaultServeMux", nil, nil},
 	{"encoding/gob", "reads types from hostile bytes", nil, nil},
@@ -226,7 +227,7 @@ func TestSealingIsSmall(t *testing.T) {
 
 // Code that only tests need stays out of what is shipped.
 func TestShippedWithoutTests(t *testing.T) {
-	forTests := []string{"internal/memscan", "internal/vectors", "internal/arch", "internal/docs", "internal/bench", "seal/internal/conformance", "fuzz"}
+	forTests := []string{"internal/apart", "internal/memscan", "internal/vectors", "internal/arch", "internal/docs", "internal/bench", "seal/internal/conformance", "fuzz"}
 	for _, p := range packages(t) {
 		if withinAny(p.path(), forTests) {
 			continue
