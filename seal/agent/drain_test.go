@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// A server that ends answers what is under way, and nothing more; connections
+// without a request do not keep it.
+func TestDrain(t *testing.T) {
+	in := serveHere(t, nil)
+	idle, busy := in.raw(t), in.raw(t)
+	idle.expect(wire.OK, statFrame(t))
+	frame := statFrame(t)
+	_, err := busy.Write(frame[:7])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return in.underWay() == 1 }, time.Second, time.Millisecond)
+
+	done := make(chan struct{})
+	go func() { in.stop(); close(done) }()
+	idle.expectEnd()
+	select {
+	case <-done:
+		require.Fail(t, "it did not wait for the request under way")
+	case <-time.After(50 * time.Millisecond):
+	}
+	busy.expect(wire.OK, frame[7:])
+	busy.expectEnd()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+		require.Fail(t, "it does not end")
+	}
+}
+
+// underWay counts the requests that are.
+func (in *instance) underWay() (n int) {
+	for _, a := range in.users.all() {
+		a.mu.Lock()
+		n += a.requests
+		a.mu.Unlock()
+	}
+	return n
+}
+
+// A request that does not end is not waited for for ever.
+func TestDrainTimeout(t *testing.T) {
+	s, err := NewServer(nil)
+	require.NoError(t, err)
+	s.times.drain = 100 * time.Millisecond
+	in := serveAs(t, s)
+	c := in.raw(t)
+	_, err = c.Write(statFrame(t)[:7])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return in.underWay() == 1 }, time.Second, time.Millisecond)
+	start := time.Now()
+	in.stop()
+	require.Less(t, time.Since(start), time.Second)
+	c.expectEnd()
+}
+
+// SIGTERM ends the agent's process in order; its tokens are worthless then, and
+// a client that asks again finds the next one by itself.
+func TestTerminate(t *testing.T) {
+	path := filepath.Join(publicDir(t), "agent.sock")
+	agent := agentProcess(t, path)
+	c, err := Dial(path)
+	require.NoError(t, err)
+	defer c.Close()
+	b := reserve(t, c, seal.Audience{})
+	require.NoError(t, agent.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, agent.Wait())
+	_, err = c.Status()
+	require.ErrorIs(t, err, ErrAway)
+	next := agentProcess(t, path)
+	_, err = c.Open(b, testFormat)
+	require.Equal(t, seal.ErrDefective, err)
+	reserve(t, c, seal.Audience{})
+	next.kill()
+}
+
+// A service manager hands the socket over and is told when the agent serves. What
+// came in before is served too.
+func TestActivation(t *testing.T) {
+	dir := publicDir(t)
+	path := filepath.Join(dir, "agent.sock")
+	l, err := Listen(path)
+	require.NoError(t, err)
+	defer l.Close()
+	notices, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	require.NoError(t, err)
+	defer notices.Close()
+	f, err := l.File()
+	require.NoError(t, err)
+	defer f.Close()
+	early := (&instance{path: path}).raw(t)
+	_, err = early.Write(statFrame(t))
+	require.NoError(t, err)
+
+	p := spawn(t, "activated", "", func(cmd *exec.Cmd) {
+		cmd.ExtraFiles = []*os.File{f}
+		cmd.Env = append(cmd.Env, "LISTEN_FDS=1", "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+	})
+	require.Equal(t, "READY=1\nSTATUS=serving", notice(t, notices))
+	h, _, err := early.answer()
+	require.NoError(t, err)
+	require.Equal(t, wire.OK, h.Status)
+	c, err := Dial(path)
+	require.NoError(t, err)
+	reserve(t, c, seal.Audience{})
+	require.NoError(t, c.Close())
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	require.Equal(t, "STOPPING=1\nSTATUS=draining", notice(t, notices))
+	require.NoError(t, p.Wait())
+}
+
+func notice(t *testing.T, l *net.UnixConn) string {
+	t.Helper()
+	b := make([]byte, 200)
+	require.NoError(t, l.SetReadDeadline(time.Now().Add(5*time.Second)))
+	n, err := l.Read(b)
+	require.NoError(t, err)
+	return string(b[:n])
+}
+
+// Without a service manager there is no socket of its and nobody to tell.
+func TestNoActivation(t *testing.T) {
+	for _, env := range [][2]string{{"", ""}, {"1", "1"}, {"", "1"}} {
+		t.Setenv("LISTEN_PID", env[0])
+		t.Setenv("LISTEN_FDS", env[1])
+		l, err := Inherited()
+		require.NoError(t, err)
+		require.Nil(t, l)
+	}
+	t.Setenv("NOTIFY_SOCKET", "")
+	n, err := NewNotifier()
+	require.NoError(t, err)
+	require.Nil(t, n)
+	require.NoError(t, n.Ready())
+	require.NoError(t, n.Stopping())
+	require.NoError(t, n.Close())
+	t.Setenv("NOTIFY_SOCKET", "/nonexistent/socket")
+	_, err = NewNotifier()
+	require.Error(t, err)
+}
+
+// Listening replaces a socket that nobody serves, and no other; nothing but a
+// socket is removed.
+func TestListen(t *testing.T) {
+	dir := publicDir(t)
+	path := filepath.Join(dir, "agent.sock")
+	first, err := Listen(path)
+	require.NoError(t, err)
+	_, err = Listen(path)
+	require.Error(t, err)
+	first.SetUnlinkOnClose(false)
+	require.NoError(t, first.Close())
+	second, err := Listen(path)
+	require.NoError(t, err)
+	require.NoError(t, second.Close())
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	_, err = Listen(path)
+	require.Error(t, err)
+	require.FileExists(t, path)
+}
+
+// Serve ends when its listener does, and says so.
+func TestServeListenerClosed(t *testing.T) {
+	s, err := NewServer(nil)
+	require.NoError(t, err)
+	l, err := Listen(filepath.Join(publicDir(t), "agent.sock"))
+	require.NoError(t, err)
+	done := make(chan error)
+	go func() { done <- s.Serve(context.Background(), l) }()
+	time.Sleep(20 * time.Millisecond)
+	require.NoError(t, l.Close())
+	require.ErrorIs(t, <-done, net.ErrClosed)
+	require.NoError(t, s.Close())
+}
