@@ -78,6 +78,12 @@ type waiter struct {
 func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter) (*waiter, error) {
 	defer watch(ctx, worker, time.Time{})()
 	w := &waiter{conn: worker}
+	if before == nil { // once for a connection
+		if err := setOption(worker, unix.SO_PASSCRED); err != nil {
+			_ = worker.Close()
+			return nil, returned(err)
+		}
+	}
 	idle, err := w.hello()
 	switch {
 	case err == nil && s.Audience == nil && before != nil && before.peer == w.peer:
@@ -97,9 +103,6 @@ func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter
 
 // hello reads READY; idle means that nothing had come.
 func (w *waiter) hello() (idle bool, err error) {
-	if err := setOption(w.conn, unix.SO_PASSCRED); err != nil {
-		return false, err
-	}
 	k, _, n, err := w.answer()
 	if err == nil && k != ready {
 		err = fmt.Errorf("%w: %v for READY", ErrProtocol, k)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/secctx"
 	"github.com/sealctx/sealctx/secctx/krb5"
 )
@@ -100,6 +101,14 @@ func work(role string) error {
 		s.signal = syscall.SIGSTOP
 	case "fork":
 		return fork(c, s)
+	case "agent":
+		return serveAgent(c, s)
+	case "plain":
+		mech, err := krb5.New(nil)
+		if err != nil {
+			return err
+		}
+		return sink(c, mech)
 	case "peer": // says that it is there, and no more
 		if err := say(c, ready); err != nil {
 			return err
@@ -111,8 +120,11 @@ func work(role string) error {
 	if err != nil {
 		return err
 	}
-	if role == "child" {
+	switch role {
+	case "child":
 		return child(c, p)
+	case "sink":
+		return sink(c, p)
 	}
 	s.step(started)
 	for {
@@ -132,12 +144,11 @@ func work(role string) error {
 	}
 }
 
+// agentVariable is the socket of an agent, to serve at or to ask.
+const agentVariable = "HANDOFF_TEST_AGENT"
+
 func workerProvider() (gssapi.Provider, error) {
-	ring, err := keyring.Open("", nil)
-	if err != nil {
-		return nil, err
-	}
-	host, err := seal.NewHost(ring, nil)
+	sealer, err := workerSealer()
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +156,37 @@ func workerProvider() (gssapi.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return secctx.Wrap(mech, host), nil
+	return secctx.Wrap(mech, sealer), nil
+}
+
+func workerSealer() (seal.Sealer, error) {
+	if socket := os.Getenv(agentVariable); socket != "" {
+		return agent.Dial(socket)
+	}
+	ring, err := keyring.Open("", nil)
+	if err != nil {
+		return nil, err
+	}
+	return seal.NewHost(ring, nil)
+}
+
+// serveAgent is an agent, until the test closes its connection.
+func serveAgent(c *net.UnixConn, s *stepper) error {
+	l, err := agent.Listen(os.Getenv(agentVariable))
+	if err != nil {
+		return err
+	}
+	server, err := agent.NewServer(&agent.Options{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, c)
+		cancel()
+	}()
+	s.step(started)
+	return server.Serve(ctx, l)
 }
 
 // fork says READY and leaves the rest to a child with the same socket.

@@ -1,0 +1,195 @@
+package handoff
+
+import (
+	"context"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal/agent"
+	"github.com/sealctx/sealctx/secctx"
+)
+
+const (
+	benchWorkers = 4   // more than cores, so that none waits for one other process
+	benchBatch   = 100 // handoffs between two readings of the clock
+)
+
+// A rival is one way to hand contexts over.
+type rival struct {
+	name   string
+	accept gssapi.Provider // of the contexts that it hands over
+	send   func(gssapi.SecContext, net.Conn) error
+	took   []float64 // seconds for each batch
+}
+
+// BenchmarkHandoffs hands over contexts with their connections to four worker
+// processes, sealed and through the agent, and compares the rates with that of
+// the same server passing plain tokens in the same exchange, in turn in one run.
+func BenchmarkHandoffs(b *testing.B) {
+	h := newHouse(b)
+	socket := startAgent(b, h)
+	client, err := agent.Dial(socket)
+	require.NoError(b, err)
+	defer client.Close() //nolint:errcheck // of the benchmark
+	viaAgent := func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, agentVariable+"="+socket) }
+	rivals := []*rival{
+		{name: "plain", accept: h.mech, send: h.plainServer()},
+		{name: "embedded", accept: h.p, send: h.pooled()},
+		{name: "agent", accept: secctx.Wrap(h.mech, client), send: h.pooled(viaAgent)},
+	}
+	for b.Loop() {
+		for _, r := range rivals {
+			r.took = append(r.took, h.batch(r).Seconds())
+		}
+	}
+	for i, r := range rivals {
+		b.ReportMetric(benchBatch/median(r.took), r.name+"/s")
+		if i > 0 {
+			ratios := make([]float64, len(r.took))
+			for n := range ratios {
+				ratios[n] = rivals[0].took[n] / r.took[n]
+			}
+			b.ReportMetric(median(ratios), r.name+"/plain")
+		}
+	}
+	b.ReportMetric(0, "ns/op") // of a batch of all three: nothing to compare
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+// pooled hands over as a server does, by a Pool.
+func (h *house) pooled(more ...func(*exec.Cmd)) func(gssapi.SecContext, net.Conn) error {
+	p := &Pool{Workers: benchWorkers, Start: func(context.Context) (*net.UnixConn, error) {
+		return h.spawn("sink", "", more...).conn, nil
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.t.Cleanup(cancel)
+	go p.Run(ctx)
+	return func(sc gssapi.SecContext, conn net.Conn) error { return p.Send(ctx, sc, conn, nil) }
+}
+
+// plainServer does what a server without sealctx would do, with the plain token
+// in the same four messages, and workers that are believed.
+func (h *house) plainServer() func(gssapi.SecContext, net.Conn) error {
+	free := make(chan *waiter, benchWorkers)
+	for range benchWorkers {
+		w := &waiter{conn: h.spawn("plain", "").conn}
+		require.NoError(h.t, setOption(w.conn, unix.SO_PASSCRED))
+		free <- w
+	}
+	return func(sc gssapi.SecContext, conn net.Conn) error {
+		p, err := pack(conn, nil)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		w := <-free
+		defer func() { free <- w }()
+		if _, err := w.hello(); err != nil {
+			return err
+		}
+		tok, err := sc.Export()
+		if err != nil {
+			return err
+		}
+		if _, err := w.offer(tok); err != nil {
+			return err
+		}
+		return p.pass(w.conn)
+	}
+}
+
+// batch times benchBatch handoffs, as many at a time as there are workers.
+func (h *house) batch(r *rival) time.Duration {
+	type parcel struct {
+		sc   gssapi.SecContext
+		conn net.Conn
+	}
+	parcels := make(chan parcel, benchBatch)
+	var others []net.Conn
+	for range benchBatch {
+		sc := h.accepted(r.accept)
+		far, near := socketPair(h.t)
+		others = append(others, far)
+		parcels <- parcel{sc, near}
+	}
+	close(parcels)
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range benchWorkers {
+		all.Go(func() {
+			for p := range parcels {
+				if err := r.send(p.sc, p.conn); err != nil {
+					h.t.Errorf("%s: %v", r.name, err)
+					return
+				}
+				_, _ = p.sc.Delete()
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(begin)
+	for _, c := range others {
+		_ = c.Close()
+	}
+	return took
+}
+
+// accepted is a context of p's, without the other side.
+func (h *house) accepted(p gssapi.Provider) gssapi.SecContext {
+	initiator, err := h.mech.InitSecContext(h.name, gssapi.WithInitiatorCredential(h.from))
+	require.NoError(h.t, err)
+	sc, err := p.AcceptSecContext(gssapi.WithAcceptorCredential(h.with))
+	require.NoError(h.t, err)
+	out, _, err := initiator.Continue(nil)
+	require.NoError(h.t, err)
+	_, _, err = sc.Continue(out)
+	require.NoError(h.t, err)
+	_, _ = initiator.Delete()
+	return sc
+}
+
+// socketPair is unixPair without a cleanup, of which there would be too many.
+func socketPair(t testing.TB) (a, b net.Conn) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	a, err = unixConn(fds[0])
+	require.NoError(t, err)
+	b, err = unixConn(fds[1])
+	require.NoError(t, err)
+	return a, b
+}
+
+// sink is a worker of the benchmark: it takes a context and lets it go. With an
+// unwrapped provider it takes plain tokens.
+func sink(c *net.UnixConn, p gssapi.Provider) error {
+	for {
+		sc, conn, err := Receive(context.Background(), c, p)
+		if err != nil {
+			return err
+		}
+		_ = conn.Close()
+		_, _ = sc.Delete()
+	}
+}
+
+// startAgent runs an agent in a process of its own and returns its socket.
+func startAgent(t testing.TB, h *house) string {
+	socket := filepath.Join(h.dir, "agent.sock")
+	w := h.spawn("agent", "", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, agentVariable+"="+socket) })
+	require.True(t, strings.HasPrefix(w.until(started), started), "the agent has not started")
+	return socket
+}
