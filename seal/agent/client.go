@@ -39,9 +39,9 @@ var _ seal.Sealer = (*Client)(nil)
 
 // A Dialer makes clients. The zero value is the recommendation.
 type Dialer struct {
-	// Timeout bounds each request, connecting and trying again included. Zero:
-	// five seconds. A request that gets no answer in time fails with ErrAway or
-	// ErrUncertain.
+	// Timeout bounds each request, connecting and trying again included; one may
+	// get up to an eighth less. Zero: five seconds. A request that gets no answer
+	// in time fails with ErrAway or ErrUncertain.
 	Timeout time.Duration
 
 	// Pool is the locked memory for keys and opened tokens. Nil: one of

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -45,6 +47,7 @@ var roles = map[string]func(path string) error{
 	"inherited": roleInherited,
 	"setuid":    roleSetuid,
 	"activated": roleActivated,
+	"echo":      roleEcho,
 }
 
 // roleAgent is an agent as the command runs it, in its sandbox, until SIGTERM.
@@ -68,7 +71,8 @@ func runAgent(l *net.UnixListener, policy *Policy) error {
 	if err != nil {
 		return err
 	}
-	s, err := NewServer(&Options{Policy: policy})
+	outstanding, _ := strconv.Atoi(os.Getenv("AGENT_TEST_OUTSTANDING")) // zero: the default
+	s, err := NewServer(&Options{Policy: policy, Ring: &keyring.Options{Outstanding: outstanding}})
 	if err != nil {
 		return err
 	}
