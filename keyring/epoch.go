@@ -193,7 +193,16 @@ func (e *Epoch) Claim(s Slot) error {
 	if err := e.present(); err != nil {
 		return err
 	}
-	return guard(func() error { return e.reg.claim(s) })
+	return guard(func() error {
+		err := e.reg.claim(s)
+		if err == nil {
+			return nil
+		}
+		if state := e.alive(); state != nil { // swept this moment, not claimed
+			return state
+		}
+		return err
+	})
 }
 
 // Holds reports whether the slot is still outstanding, without claiming it.

@@ -210,57 +210,43 @@ func TestTruncatedUnderWay(t *testing.T) {
 	require.Panics(t, func() { _ = guard(func() error { var p *int; *p = 1; return nil }) })
 }
 
-// The same while others are at it.
+// The same while others are at it, again and again.
 func TestTruncatedUnderLoad(t *testing.T) {
 	dir := shmDir(t, false)
 	r := openRing(t, dir, nil)
-	e := current(t, r)
-	genuine := mustDerive(t, e)
-	file := epochFile(dir, e)
-	saved, err := os.ReadFile(file)
-	require.NoError(t, err)
-	var stop atomic.Bool
-	var derived, damaged atomic.Int64
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			for !stop.Load() {
-				key, err := derive(e)
-				switch {
-				case err == nil && string(key) != string(genuine):
-					t.Error("a key was derived from zeroes")
-					return
-				case err == nil:
+	for range 20 {
+		e := current(t, r)
+		genuine := mustDerive(t, e)
+		var derived atomic.Int64
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for {
+					key, err := derive(e)
+					switch {
+					case errors.Is(err, ErrDamaged):
+						return
+					case err != nil:
+						t.Error(err)
+						return
+					case string(key) != string(genuine):
+						t.Error("a key was derived from zeroes")
+						return
+					}
 					derived.Add(1)
-				case errors.Is(err, ErrDamaged):
-					damaged.Add(1)
-				default:
-					t.Error(err)
-					return
+					_, _ = e.Reserve(time.Minute)
+					_ = e.Claim(Slot{Index: 5, Word: uint64(makeWord(1, 1, slotOut))})
+					_, _ = e.Outstanding()
 				}
-				_, _ = e.Reserve(time.Minute)
-				_ = e.Claim(Slot{Index: 5, Word: uint64(makeWord(1, 1, slotOut))})
-				_, _ = e.Outstanding()
-			}
-		})
+			})
+		}
+		eventually(t, "work to be under way", func() bool { return derived.Load() > 10 })
+		require.NoError(t, os.Truncate(epochFile(dir, e), 0))
+		require.NoError(t, os.Truncate(epochFile(dir, e), int64(e.fileSize())))
+		all.Wait()
+		require.NoError(t, os.Remove(epochFile(dir, e)))
+		time.Sleep(linkCheck)
 	}
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	require.NoError(t, err)
-	defer f.Close()
-	for end := time.Now().Add(time.Second); time.Now().Before(end); {
-		require.NoError(t, f.Truncate(0))
-		require.NoError(t, f.Truncate(int64(len(saved))))
-		time.Sleep(time.Millisecond)
-		// Restored from the end: the state, which says that the rest is whole, last.
-		_, err1 := f.WriteAt(saved[offState+8:], offState+8)
-		_, err2 := f.WriteAt(saved[:offState+8], 0)
-		require.NoError(t, errors.Join(err1, err2))
-		time.Sleep(time.Millisecond)
-	}
-	stop.Store(true)
-	all.Wait()
-	require.NotZero(t, derived.Load())
-	require.NotZero(t, damaged.Load())
 }
 
 // Signals that interrupt the allocation of a large file do not fail it.

@@ -240,6 +240,9 @@ func (r *Ring) Retire(id [16]byte) error {
 	defer e.Release()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
 	r.drop(e)
 	return e.retire()
 }
