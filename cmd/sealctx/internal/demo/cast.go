@@ -46,6 +46,8 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	conn, err := l.AcceptUnix()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s did not come up: %w", name, err), p.stop())

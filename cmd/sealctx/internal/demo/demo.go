@@ -22,8 +22,13 @@ const (
 	brief     = 50 * time.Millisecond
 )
 
+// longest is how long the play may take; it takes a second.
+const longest = time.Minute
+
 // Run plays the demonstration and writes its page to out. An error means that
-// something did not go as sealctx promises, or could not be tried.
+// something did not go as sealctx promises, or could not be tried; where ctx was
+// cancelled or out could not be written, it is the cause of that. Whatever
+// happens, no process and no file of the play is left behind.
 func Run(ctx context.Context, out io.Writer) error {
 	began := time.Now()
 	dir, err := stage()
@@ -31,17 +36,32 @@ func Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("the demonstration took longer than %v", longest))
 	defer cancel()
-	d := &director{page: page{out}, ctx: ctx, dir: dir}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	d := &director{page: newPage(out, stop), ctx: ctx, dir: dir}
 	defer d.close()
-	for _, scene := range []func() error{d.cast, d.session, d.secrets, d.cheats, d.handover, d.onward, d.late} {
-		if err := scene(); err != nil {
-			return err
-		}
+	if err := d.play(); err != nil {
+		return err
 	}
 	d.text("\n%d processes, %.1f seconds, and every line above was checked before it was printed.\n",
 		len(d.players), time.Since(began).Seconds())
+	return context.Cause(ctx)
+}
+
+// play runs the scenes. When the context ends the players are killed, so that
+// whatever a scene waits for fails; the cause is then the error that matters.
+func (d *director) play() error {
+	for _, scene := range []func() error{d.cast, d.session, d.secrets, d.cheats, d.handover, d.onward, d.late} {
+		err := scene()
+		if cause := context.Cause(d.ctx); cause != nil {
+			return cause
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -2,11 +2,16 @@ package demo
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // The players are this test binary again.
@@ -64,4 +69,59 @@ func stageDir(t *testing.T) string {
 	return dir
 }
 
-func pageTo(b *bytes.Buffer) page { return page{b} }
+func pageTo(b *bytes.Buffer) page { return newPage(b, func(error) {}) }
+
+// TestDemoStops ends the play once the cast is up, as ctrl-C does and as
+// "| head" does: Run says why, and leaves no process and no file.
+func TestDemoStops(t *testing.T) {
+	interrupted, unread := errors.New("interrupted"), errors.New("nobody reads")
+	for name, c := range map[string]struct {
+		cancel, write, want error
+	}{
+		"interrupted":  {cancel: interrupted, want: interrupted},
+		"nobody reads": {write: unread, want: unread},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := stageDir(t)
+			t.Setenv("XDG_RUNTIME_DIR", dir)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var pids []int
+			page := writer(func(text string) error {
+				if m := processLine.FindStringSubmatch(text); m != nil {
+					pid, err := strconv.Atoi(m[1])
+					require.NoError(t, err)
+					pids = append(pids, pid)
+				}
+				if len(pids) < 5 {
+					return nil
+				}
+				if c.cancel != nil {
+					cancel(c.cancel)
+				}
+				// The control: there is something to be left behind.
+				require.NoError(t, unix.Kill(pids[0], 0))
+				require.NotEmpty(t, files(t, dir))
+				return c.write
+			})
+			require.ErrorIs(t, Run(ctx, page), c.want)
+			require.Len(t, pids, 5)
+			for _, pid := range pids {
+				require.ErrorIs(t, unix.Kill(pid, 0), unix.ESRCH)
+			}
+			require.Empty(t, files(t, dir))
+		})
+	}
+}
+
+var processLine = regexp.MustCompile(`process (\d+) .*(ticket|keytab)`)
+
+type writer func(text string) error
+
+func (w writer) Write(b []byte) (int, error) { return len(b), w(string(b)) }
+
+func files(t *testing.T, dir string) []os.DirEntry {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	return list
+}

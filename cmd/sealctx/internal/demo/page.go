@@ -1,21 +1,33 @@
 package demo
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"os"
 
-	"golang.org/x/sys/unix"
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/tty"
 )
 
-// A page is what the reader sees. Headlines are bold on a terminal, unless
-// NO_COLOR is set.
-type page struct{ out io.Writer }
+// A page is what the reader sees. Headlines are bold on a terminal. It stops
+// the play when nobody reads any more.
+type page struct {
+	out  io.Writer
+	bold bool
+	stop context.CancelCauseFunc
+}
 
-func (p page) text(format string, args ...any) { fmt.Fprintf(p.out, format, args...) }
+func newPage(out io.Writer, stop context.CancelCauseFunc) page {
+	return page{out: out, bold: tty.Colour(out), stop: stop}
+}
+
+func (p page) text(format string, args ...any) {
+	if _, err := fmt.Fprintf(p.out, format, args...); err != nil {
+		p.stop(err)
+	}
+}
 
 func (p page) head(s string) {
-	if isTerminal(p.out) && os.Getenv("NO_COLOR") == "" {
+	if p.bold {
 		s = "\x1b[1m" + s + "\x1b[0m"
 	}
 	p.text("\n%s\n", s)
@@ -27,12 +39,3 @@ func (p page) row(what, outcome string, args ...any) {
 }
 
 func (p page) note(s string) { p.text("   %s\n", s) }
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}

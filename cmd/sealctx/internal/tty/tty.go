@@ -1,0 +1,20 @@
+// Package tty says how to write to whoever reads.
+package tty
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Colour reports whether w may be written to in colour: it is a terminal, and
+// NO_COLOR is not set (https://no-color.org).
+func Colour(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
