@@ -3,6 +3,7 @@ module github.com/sealctx/sealctx
 go 1.26.0
 
 require (
+	github.com/alecthomas/kong v1.17.0
 	github.com/awnumar/memguard v0.23.0
 	github.com/elastic/go-seccomp-bpf v1.6.0
 	github.com/golang-auth/go-gssapi/v3 v3.0.2-beta7
@@ -16,7 +17,6 @@ require (
 )
 
 require (
-	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/awnumar/memcall v0.4.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

@@ -1,27 +1,21 @@
 // Command sealctx shows, serves and inspects sealed GSS-API contexts.
+//
+//	sealctx demo             one Kerberos session, three owners
+//	sealctx agent            hold keys for other users' processes
+//	sealctx doctor           what protects this host's tokens, and what does not
+//	sealctx keyring status   the host keys and their outstanding tokens
+//	sealctx keyring rotate   make new keys
+//	sealctx keyring retire   end keys, and every token under them
+//	sealctx token inspect    what a token says, and how it stands
+//	sealctx policy check     read an agent's policy
+//	sealctx policy explain   what a policy gives to a user
+//	sealctx version          this build and its protections
 package main
 
 import (
-	"context"
-	"fmt"
 	"os"
 
-	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/command"
 )
 
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "sealctx:", err)
-		os.Exit(1)
-	}
-}
-
-func run(args []string) error {
-	switch {
-	case len(args) == 1 && args[0] == "demo":
-		return demo.Run(context.Background(), os.Stdout)
-	case len(args) > 1 && args[0] == demo.Role:
-		return demo.Play(args[1:])
-	}
-	return fmt.Errorf("usage: sealctx demo")
-}
+func main() { os.Exit(command.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

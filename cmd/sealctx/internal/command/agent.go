@@ -1,0 +1,204 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal/agent"
+	"github.com/sealctx/sealctx/seal/agent/metrics"
+	"github.com/sealctx/sealctx/seal/agent/sandbox"
+)
+
+type agentCmd struct {
+	Socket         string        `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. The directory must be root's or this user's, and nobody else's to write."`
+	Policy         string        `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
+	Metrics        string        `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
+	RequireSandbox bool          `help:"Do not start where the kernel cannot lock the agent in."`
+	Suite          []string      `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
+	Outstanding    int           `placeholder:"N" help:"Tokens that may be outstanding at a time."`
+	Age            time.Duration `placeholder:"DURATION" help:"How long a key seals before the next takes over."`
+	MaxLifetime    time.Duration `placeholder:"DURATION" help:"The longest lifetime of a token."`
+	JSON           bool          `help:"Log as JSON."`
+}
+
+func (*agentCmd) Help() string {
+	return `Holds host keys and the register of outstanding tokens in locked memory, and seals
+and opens for the processes of every user, as the policy has it. Keys end with the
+agent, and every outstanding token with them. The audit log goes to standard error.
+SIGTERM and SIGINT let the requests under way end first.`
+}
+
+// Run comes in the order that the sandbox needs: what opens or connects first.
+func (a *agentCmd) Run(c *console) (err error) {
+	if err := memsafe.Harden(); err != nil {
+		return err
+	}
+	log := slog.New(a.handler(c))
+	observer := metrics.New()
+	server, err := a.newServer(log, observer)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	l, err := a.listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	notify, err := agent.NewNotifier()
+	if err != nil {
+		return err
+	}
+	defer notify.Close()
+	web, err := a.startMetrics(observer, server, log)
+	if err != nil {
+		return err
+	}
+	defer web.stop()
+	ctx, stop := untilSignal(unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	defer a.reloadOnHangup(server, log)()
+	if err := a.lockIn(log); err != nil {
+		return err
+	}
+	log.Info("agent ready", "pid", os.Getpid(), "uid", os.Geteuid(), "socket", l.Addr().String())
+	if err := notify.Ready(); err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { _ = notify.Stopping() }) // a manager that is gone cannot be told
+	err = server.Serve(ctx, l)
+	log.Info("agent ends")
+	return err
+}
+
+func (a *agentCmd) handler(c *console) slog.Handler {
+	if a.JSON {
+		return slog.NewJSONHandler(c.err, nil)
+	}
+	return slog.NewTextHandler(c.err, nil)
+}
+
+func (a *agentCmd) newServer(log *slog.Logger, o agent.Observer) (*agent.Server, error) {
+	policy, err := readPolicy(a.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	var suites []keyring.Suite
+	for _, name := range a.Suite {
+		suites = append(suites, map[string]keyring.Suite{"aes": keyring.AES256GCM, "chacha": keyring.ChaCha20Poly1305}[name])
+	}
+	return agent.NewServer(&agent.Options{
+		Suites: suites, Policy: policy, Log: log, Observer: o,
+		Ring: &keyring.Options{Outstanding: a.Outstanding, Age: a.Age, MaxLifetime: a.MaxLifetime},
+	})
+}
+
+// listen takes the service manager's socket, or makes one.
+func (a *agentCmd) listen() (*net.UnixListener, error) {
+	l, err := agent.Inherited()
+	if l != nil || err != nil {
+		return l, err
+	}
+	path, err := filepath.Abs(a.Socket)
+	if err != nil {
+		return nil, err
+	}
+	l, err = agent.Listen(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("no directory %s; make it, owned by this user and with mode 0755", filepath.Dir(path))
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("%s: another agent listens there, or it is no socket", path)
+	}
+	return l, err
+}
+
+// lockIn enters the sandbox, out of which there is no way.
+func (a *agentCmd) lockIn(log *slog.Logger) error {
+	readable, err := a.readable()
+	if err != nil {
+		return err
+	}
+	report, err := sandbox.Enter(sandbox.Options{ReadOnly: readable, Require: a.RequireSandbox})
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if len(report.Missing) > 0 {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "sandbox", "no_new_privs", report.NoNewPrivs, "undumpable", report.Undumpable,
+		"landlock", report.Landlock, "seccomp", report.Seccomp, "missing", report.Missing)
+	return nil
+}
+
+// readable are the paths that reading the policy again needs.
+func (a *agentCmd) readable() ([]string, error) {
+	names := []string{"/etc/passwd", "/etc/group"}
+	if os.Geteuid() != 0 {
+		// Who adds a user replaces these files, and leave for a file is not leave
+		// for the one that replaces it. Root goes without: it could read more of
+		// /etc than names.
+		names = []string{"/etc"}
+	}
+	if a.Policy == "" {
+		return nil, nil
+	}
+	path, err := filepath.Abs(a.Policy)
+	if err != nil {
+		return nil, err
+	}
+	return append(names, filepath.Dir(path)), nil // the directory, for the same reason
+}
+
+// reloadOnHangup reads the policy again whenever SIGHUP comes, until stop.
+func (a *agentCmd) reloadOnHangup(server *agent.Server, log *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ch:
+				a.reload(server, log)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		cancel()
+		<-done
+	}
+}
+
+// reload reads the policy. A bad one changes nothing; the server then logs what
+// is wrong with it.
+func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
+	if a.Policy == "" {
+		log.Warn("nothing to read again: no policy file was named")
+		return
+	}
+	f, err := os.Open(a.Policy)
+	if err != nil {
+		log.Error("policy not changed", "reason", err)
+		return
+	}
+	defer f.Close()
+	_ = server.Reload(f) // logged
+}

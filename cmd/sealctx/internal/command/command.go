@@ -1,0 +1,122 @@
+// Package command is the command line of sealctx: the grammar, one file for each
+// subcommand, and what they say and exit with.
+//
+// A subcommand prints what was asked for to standard output, or as JSON where
+// --json is given, and nothing else; an error goes to standard error, one line
+// that names cause and remedy. No secret is taken as an argument or from the
+// environment, and none is printed.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
+)
+
+// Exit statuses. Doctor has those of a monitoring plug-in: see there.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 64 // EX_USAGE of sysexits.h
+	exitSignal = 128
+)
+
+// grammar is the command line. Kong reads it, by reflection, from the tags.
+type grammar struct {
+	Demo    demoCmd    `cmd:"" help:"Show the main job: one Kerberos session, three owners."`
+	Agent   agentCmd   `cmd:"" help:"Hold keys, and seal and open for other users' processes."`
+	Doctor  doctorCmd  `cmd:"" help:"Say what protects tokens on this host, what does not, and how to mend it."`
+	Keyring keyringCmd `cmd:"" help:"Look after host keys."`
+	Token   tokenCmd   `cmd:"" help:"Look at tokens."`
+	Policy  policyCmd  `cmd:"" help:"Look at an agent's policy."`
+	Version versionCmd `cmd:"" help:"Say which build this is, and what it protects."`
+}
+
+const description = `Hands live GSS-API security contexts from process to process, sealed.`
+
+// A console is what a subcommand reads and writes.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// Main runs the command with the arguments behind its name and returns the exit
+// status.
+func Main(args []string, in io.Reader, out, errs io.Writer) int {
+	if len(args) > 0 && args[0] == demo.Role {
+		return status(errs, demo.Play(args[1:]))
+	}
+	var g grammar
+	helped := false // kong goes on parsing after --help, to no avail
+	parser, err := kong.New(&g,
+		kong.Name("sealctx"), kong.Description(description), kong.Writers(out, errs),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Exit(func(int) { helped = true }),
+	)
+	if err != nil {
+		return status(errs, err)
+	}
+	parsed, err := parser.Parse(args)
+	switch {
+	case helped:
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(errs, "sealctx: %v; see sealctx --help\n", err)
+		return exitUsage
+	}
+	return status(errs, parsed.Run(&console{in, out, errs}))
+}
+
+// status reports an error, and returns what to exit with.
+func status(errs io.Writer, err error) int {
+	var sig interruption
+	var code exitCode
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &sig): // as a program does that a signal ends
+		return exitSignal + int(sig)
+	case errors.As(err, &code):
+		return int(code)
+	case errors.Is(err, unix.EPIPE):
+		return exitSignal + int(unix.SIGPIPE)
+	}
+	fmt.Fprintln(errs, "sealctx:", err)
+	return exitFailed
+}
+
+// An exitCode is an error whose reason has been printed.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// An interruption is the signal that ended a context.
+type interruption unix.Signal
+
+func (i interruption) Error() string { return "ended by " + unix.Signal(i).String() }
+
+// untilSignal returns a context that the first of these signals ends, with an
+// interruption as its cause. The second one has its usual effect, so that
+// nothing can keep the user from ending a program.
+func untilSignal(sigs ...os.Signal) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, sigs...)
+	go func() {
+		select {
+		case s := <-ch:
+			cancel(interruption(s.(unix.Signal)))
+		case <-ctx.Done():
+		}
+		signal.Stop(ch)
+	}()
+	return ctx, func() { cancel(nil) }
+}

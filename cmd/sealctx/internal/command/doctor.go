@@ -1,0 +1,62 @@
+package command
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/doctor"
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/tty"
+)
+
+type doctorCmd struct {
+	Agent string `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring."`
+	JSON  bool   `help:"Print JSON."`
+	Brief bool   `short:"b" help:"Leave out what each line means."`
+}
+
+func (*doctorCmd) Help() string {
+	return `Seals and opens a token, and looks at everything that guards its key. Each line
+says what was found, what it means, and how to mend it. The exit status is that of
+a monitoring plug-in: 0 for ok and notes, 1 for a warning, 2 for a failure.`
+}
+
+func (d *doctorCmd) Run(c *console) error {
+	list, worst := doctor.Findings(doctor.Gather(d.Agent))
+	if d.JSON {
+		if err := asJSON(c.out, struct {
+			Level    doctor.Level     `json:"level"`
+			Findings []doctor.Finding `json:"findings"`
+		}{worst, list}); err != nil {
+			return err
+		}
+	} else {
+		d.print(c.out, list, worst)
+	}
+	switch worst {
+	case doctor.Warning:
+		return exitCode(1)
+	case doctor.Failure:
+		return exitCode(2)
+	}
+	return nil
+}
+
+func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level) {
+	paint := func(l doctor.Level) string { return fmt.Sprintf("%-8s", l) }
+	if tty.Colour(w) {
+		paint = func(l doctor.Level) string { return fmt.Sprintf("\x1b[%sm%-8s\x1b[0m", colours[l], l) }
+	}
+	for _, x := range list {
+		fmt.Fprintf(w, "%s %-18s %s\n", paint(x.Level), x.Check, x.Found)
+		if !d.Brief {
+			fmt.Fprintf(w, "         %-18s %s\n", "means", x.Means)
+		}
+		if x.Remedy != "" {
+			fmt.Fprintf(w, "         %-18s %s\n", "to mend it", x.Remedy)
+		}
+	}
+	fmt.Fprintf(w, "%s all in all\n", paint(worst))
+}
+
+// colours are the terminal's: green, blue, yellow, red.
+var colours = [...]string{doctor.OK: "32", doctor.Note: "34", doctor.Warning: "33", doctor.Failure: "31"}

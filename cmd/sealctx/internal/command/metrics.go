@@ -1,0 +1,92 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sealctx/sealctx/seal/agent"
+	"github.com/sealctx/sealctx/seal/agent/metrics"
+)
+
+// scrapeTimeout bounds each part of a scrape, and how long a scraper may keep
+// its connection: it is on this host.
+const scrapeTimeout = 10 * time.Second
+
+// A web serves metrics; nil serves none.
+type web struct {
+	server *http.Server
+	done   chan struct{}
+}
+
+// startMetrics serves the agent's metrics, if an address was given for them.
+func (a *agentCmd) startMetrics(m *metrics.Metrics, s *agent.Server, log *slog.Logger) (*web, error) {
+	if a.Metrics == "" {
+		return nil, nil
+	}
+	m.Watch(s)
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{m, collectors.NewGoCollector()} {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	l, err := listenMetrics(a.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	w := &web{
+		server: &http.Server{
+			Handler: mux, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout,
+			MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		},
+		done: make(chan struct{}),
+	}
+	go func() {
+		defer close(w.done)
+		if err := w.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("metrics are no longer served", "reason", err)
+		}
+	}()
+	return w, nil
+}
+
+func (w *web) stop() {
+	if w != nil {
+		_ = w.server.Close() // a scrape that is cut off is not worth waiting for
+		<-w.done
+	}
+}
+
+// listenMetrics listens at unix:PATH or at a port of loopback: who uses this
+// host, and how much, is not for the network.
+func listenMetrics(addr string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
+			if err := os.Remove(path); err != nil { // left behind: in the sandbox it could not be removed
+				return nil, err
+			}
+		}
+		return net.Listen("unix", path)
+	}
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if !tcp.IP.IsLoopback() {
+		return nil, fmt.Errorf("metrics: %s is not a loopback address; use 127.0.0.1:PORT, [::1]:PORT or unix:PATH", addr)
+	}
+	return net.ListenTCP("tcp", tcp)
+}

@@ -1,0 +1,55 @@
+package command
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sealctx/sealctx/keyring"
+)
+
+// asJSON prints v, indented: people read it too.
+func asJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// An epochJSON is an epoch as scripts read it.
+type epochJSON struct {
+	ID          string  `json:"id"`
+	Suite       string  `json:"suite"`
+	Seals       bool    `json:"seals"`
+	Age         float64 `json:"age_seconds"`
+	Outstanding int     `json:"outstanding"`
+	Limit       int     `json:"outstanding_limit"`
+	MaxLifetime float64 `json:"max_lifetime_seconds"`
+}
+
+func epochsJSON(list []keyring.Info) []epochJSON {
+	all := make([]epochJSON, 0, len(list))
+	for _, e := range list {
+		all = append(all, epochJSON{
+			ID: hex.EncodeToString(e.ID[:]), Suite: e.Suite.String(), Seals: e.Seals, Age: e.Age.Seconds(),
+			Outstanding: e.Outstanding, Limit: e.Limit, MaxLifetime: e.MaxLifetime.Seconds(),
+		})
+	}
+	return all
+}
+
+// printEpochs prints a line for each epoch.
+func printEpochs(w io.Writer, list []keyring.Info) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "EPOCH\tSUITE\tSTATE\tAGE\tOUTSTANDING")
+	for _, e := range list {
+		state := "opens only"
+		if e.Seals {
+			state = "seals"
+		}
+		fmt.Fprintf(t, "%x\t%v\t%s\t%v\t%d of %d\n", e.ID, e.Suite, state, e.Age.Truncate(time.Second), e.Outstanding, e.Limit)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,92 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/sealctx/sealctx/seal/agent"
+)
+
+type policyCmd struct {
+	Check   policyCheckCmd   `cmd:"" help:"Read a policy as an agent does, and name each line that is wrong."`
+	Explain policyExplainCmd `cmd:"" help:"Say what a policy gives to a user."`
+}
+
+// readPolicy reads a policy file; no file is no policy.
+func readPolicy(path string) (*agent.Policy, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return agent.ParsePolicy(f)
+}
+
+type policyCheckCmd struct {
+	File string `arg:"" help:"The policy."`
+	JSON bool   `help:"Print JSON."`
+}
+
+func (p *policyCheckCmd) Run(c *console) error {
+	_, err := readPolicy(p.File)
+	if err != nil && !errors.Is(err, agent.ErrPolicy) {
+		return err
+	}
+	faults := faultsOf(err)
+	if p.JSON {
+		err := asJSON(c.out, struct {
+			OK     bool     `json:"ok"`
+			Faults []string `json:"faults"`
+		}{len(faults) == 0, faults})
+		if err != nil {
+			return err
+		}
+	} else {
+		for _, f := range faults {
+			fmt.Fprintf(c.err, "%s: %s\n", p.File, f)
+		}
+	}
+	if len(faults) > 0 {
+		return exitCode(exitFailed)
+	}
+	return nil
+}
+
+// faultsOf takes the error of a policy apart: one fault a line of the file.
+func faultsOf(err error) []string {
+	faults := []string{}
+	var walk func(error)
+	walk = func(err error) {
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range many.Unwrap() {
+				walk(e)
+			}
+		} else if err != nil && err != agent.ErrPolicy {
+			faults = append(faults, err.Error())
+		}
+	}
+	walk(err)
+	return faults
+}
+
+type policyExplainCmd struct {
+	File string `arg:"" help:"The policy."`
+	User string `arg:"" help:"A user's name or number."`
+}
+
+func (p *policyExplainCmd) Run(c *console) error {
+	policy, err := readPolicy(p.File)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.File, err)
+	}
+	text, err := policy.Explain(p.User)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(c.out, text)
+	return err
+}

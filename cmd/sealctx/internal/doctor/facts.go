@@ -1,0 +1,128 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/holder"
+	"github.com/sealctx/sealctx/internal/boottime"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// Facts are what a diagnosis rests on. An error among them is one too.
+type Facts struct {
+	Memory    memsafe.Status // of this process, after it has hardened itself
+	MemoryErr error
+
+	PtraceScope int // kernel.yama.ptrace_scope; -1 without Yama
+
+	ClockShift time.Duration // of this time namespace against the host
+	ClockErr   error
+
+	LandlockABI int // 0: none
+	Seccomp     bool
+
+	Holder      string
+	HolderErr   error
+	Free        uint64 // bytes of the runtime directory's filesystem; not with an agent
+	Agent       *Process
+	Epochs      []keyring.Info
+	EpochsKnown bool
+	EpochsErr   error
+
+	Took         time.Duration // of a round trip
+	RoundTripErr error
+}
+
+// WithAgent reports whether an agent holds the keys.
+func (f *Facts) WithAgent() bool { return f.Agent != nil }
+
+// Gather asks the kernel and the holder: the agent at a socket or, where that is
+// empty, this user's keyring. It makes an epoch if there is none.
+func Gather(socket string) *Facts {
+	f := &Facts{PtraceScope: ptraceScope(), LandlockABI: landlockABI(), Seccomp: seccomp()}
+	f.ClockShift, f.ClockErr = clockShift()
+	if socket != "" {
+		f.Agent = &Process{}
+	}
+	f.askHolder(socket)
+	f.Memory, f.MemoryErr = memsafe.Report()
+	return f
+}
+
+func (f *Facts) askHolder(socket string) {
+	h, err := holder.Open(socket)
+	if err != nil {
+		f.HolderErr = err
+		return
+	}
+	defer h.Close()
+	f.Holder = h.Name()
+	if f.WithAgent() {
+		f.Agent, f.HolderErr = listenerOf(socket)
+	} else {
+		f.Free, f.HolderErr = freeBytes(strings.TrimPrefix(h.Name(), "keyring "))
+	}
+	f.Took, f.RoundTripErr = RoundTrip(h)
+	f.Epochs, f.EpochsKnown, f.EpochsErr = h.Epochs()
+}
+
+func freeBytes(dir string) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, fmt.Errorf("%s: %w", dir, err)
+	}
+	return fs.Bavail * uint64(fs.Bsize), nil
+}
+
+// clockShift is how far this process's time namespace moves the boot clock.
+func clockShift() (time.Duration, error) {
+	c, err := boottime.New()
+	if err != nil {
+		return 0, err
+	}
+	host, err := c.Now()
+	if err != nil {
+		return 0, err
+	}
+	var here unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &here); err != nil {
+		return 0, err
+	}
+	return (time.Duration(here.Nano()) - host).Round(time.Second), nil
+}
+
+func ptraceScope() int {
+	text, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// landlockABI asks the kernel for its version of Landlock.
+func landlockABI() int {
+	n, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// seccomp reports whether the kernel filters system calls: it then knows what
+// to do with a filter that is not there.
+func seccomp() bool {
+	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
+	return errors.Is(err, unix.EFAULT)
+}

@@ -1,0 +1,279 @@
+package doctor
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/sealctx/sealctx/keyring"
+)
+
+// A Level says how bad a finding is.
+type Level int
+
+// The levels. Note is a fact that somebody decides about, and no fault.
+const (
+	OK Level = iota
+	Note
+	Warning
+	Failure
+)
+
+func (l Level) String() string {
+	return [...]string{"ok", "note", "warning", "failure"}[l]
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// A Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	Level  Level  `json:"level"`
+	Found  string `json:"found"`
+	Means  string `json:"means"`            // for whoever does not know the check
+	Remedy string `json:"remedy,omitempty"` // where something can be mended
+}
+
+// Thresholds, and why.
+const (
+	// smallLimit is where memsafe begins to make do with less memory than it
+	// would like: half of the limit is a pool.
+	smallLimit = 2 << 20
+
+	// littleSpace is room for two registers of the default size.
+	littleSpace = 2 * 16 * keyring.DefaultOutstanding
+
+	// nearlyFull is the share of a limit, in percent, at which to look into it.
+	nearlyFull = 80
+
+	// manyEpochs leaves room for a few rotations by hand.
+	manyEpochs = keyring.MaxEpochs - 4
+)
+
+// Findings judges the facts. The worst level is the host's.
+func Findings(f *Facts) (list []Finding, worst Level) {
+	list = []Finding{
+		roundTrip(f), place(f), keys(f), memoryLock(f), lockedMemory(f), swap(f), coreDumps(f), ptrace(f), sandbox(f), erasure(f), clock(f),
+	}
+	for _, x := range list {
+		worst = max(worst, x.Level)
+	}
+	return list, worst
+}
+
+func roundTrip(f *Facts) Finding {
+	x := Finding{Check: "seal and open", Means: "a token is sealed, opened, and found spent: what all the rest is for"}
+	switch {
+	case f.HolderErr != nil:
+		x.Level, x.Found = Failure, "could not be tried"
+	case f.RoundTripErr != nil:
+		x.Level, x.Found = Failure, f.RoundTripErr.Error()
+	default:
+		x.Found = fmt.Sprintf("%d bytes in %v", probeSize, f.Took.Round(time.Microsecond))
+	}
+	if x.Level == Failure {
+		x.Remedy = "see the other lines; without one of them to blame, a restart of the agent or a retirement of all keys (sealctx keyring retire --all)"
+	}
+	return x
+}
+
+func place(f *Facts) Finding {
+	if f.WithAgent() {
+		return theAgent(f)
+	}
+	x := Finding{Check: "runtime directory", Found: f.Holder, Means: "host keys and registers are files of a tmpfs that only this user can reach"}
+	switch {
+	case f.HolderErr != nil:
+		x.Level, x.Found = Failure, f.HolderErr.Error()
+		x.Remedy = "make a directory of mode 0700 for this user on a tmpfs, and name it in " + keyring.DirVariable
+	case f.Free < littleSpace:
+		x.Level, x.Found = Warning, fmt.Sprintf("%s: %d KiB free", f.Holder, f.Free>>10)
+		x.Remedy = "give the tmpfs more room (mount -o remount,size=...): without it no new keys can be made"
+	}
+	return x
+}
+
+func theAgent(f *Facts) Finding {
+	x := Finding{Check: "agent", Means: "one process holds the keys, behind a socket that only it or root could have made"}
+	switch {
+	case f.HolderErr != nil:
+		x.Level, x.Found = Failure, f.HolderErr.Error()
+		x.Remedy = "start it (sealctx agent, or systemctl start sealctx-agent.socket), and give its socket's path without symbolic links"
+	case f.Agent.Manager:
+		x.Found = f.Holder + ", started by the service manager when asked"
+	default:
+		x.Found = fmt.Sprintf("%s, process %d of user %d", f.Holder, f.Agent.PID, f.Agent.UID)
+	}
+	return x
+}
+
+func keys(f *Facts) Finding {
+	x := Finding{Check: "keys", Means: "an epoch is a host key and its register of outstanding tokens"}
+	if f.HolderErr != nil || f.EpochsErr != nil {
+		x.Level, x.Found, x.Remedy = Failure, "unknown", "see the other lines"
+		if f.EpochsErr != nil {
+			x.Found = f.EpochsErr.Error()
+		}
+		return x
+	}
+	if !f.EpochsKnown {
+		x.Level, x.Found = Note, "the agent tells only root and its own user"
+		return x
+	}
+	tokens, room, share := 0, 0, 0
+	for _, e := range f.Epochs {
+		tokens += e.Outstanding
+		if e.Seals {
+			room += e.Limit
+			share = max(share, 100*e.Outstanding/e.Limit)
+		}
+	}
+	x.Found = fmt.Sprintf("epochs alive: %d; tokens outstanding: %d; room for %d", len(f.Epochs), tokens, room)
+	switch {
+	case room == 0:
+		x.Level, x.Remedy = Failure, "no epoch seals; rotate (sealctx keyring rotate)"
+	case share >= nearlyFull:
+		x.Level = Warning
+		x.Remedy = "find out who exports and is not imported, shorten the lifetime of tokens, or allow more to be outstanding"
+	case len(f.Epochs) > manyEpochs:
+		x.Level = Warning
+		x.Remedy = fmt.Sprintf("rotate more seldom: beyond %d epochs rotation is refused until one has ended", keyring.MaxEpochs)
+	}
+	return x
+}
+
+func memoryLock(f *Facts) Finding {
+	x := Finding{Check: "memory lock limit", Means: "how much memory a process may keep from being swapped; secrets live in nothing else"}
+	const remedy = "raise it: LimitMEMLOCK=8M in the unit, memlock in /etc/security/limits.conf, --ulimit memlock= for a container"
+	switch m := f.Memory; {
+	case f.MemoryErr != nil:
+		x.Level, x.Found, x.Remedy = Failure, f.MemoryErr.Error(), "this kernel or its /proc cannot be read; sealctx needs Linux with /proc"
+	case m.Unlimited || m.Limit == ^uint64(0):
+		x.Found = "none for this process"
+	case m.Limit < smallLimit:
+		x.Level, x.Found, x.Remedy = Warning, fmt.Sprintf("%d KiB: few secrets at a time", m.Limit>>10), remedy
+	default:
+		x.Found = fmt.Sprintf("%d KiB", m.Limit>>10)
+	}
+	return x
+}
+
+func lockedMemory(f *Facts) Finding {
+	x := Finding{Check: "locked memory", Found: f.Memory.Backing, Means: "what keeps keys: memfd_secret cannot be read by any other process, root's among them; memguard is locked and guarded memory"}
+	switch f.Memory.Backing {
+	case "memfd_secret":
+	case "memguard":
+		x.Level = Note
+		x.Remedy = "for memfd_secret: Linux 6.5, or 5.14 booted with secretmem.enable=1, and no seccomp filter of a container against it"
+	default:
+		x.Level, x.Found, x.Remedy = Failure, "no memory can be locked", "raise the memory lock limit"
+	}
+	return x
+}
+
+func swap(f *Facts) Finding {
+	x := Finding{Check: "swap", Found: "none", Means: "an epoch's page of tmpfs can be swapped out while no process has it mapped; an agent's keys cannot"}
+	switch {
+	case f.Memory.Swap && f.WithAgent():
+		x.Found = "there is some; the agent's keys are locked"
+	case f.Memory.Swap:
+		x.Level, x.Found = Warning, "there is some: a host key can reach the disk"
+		x.Remedy = "swapoff, encrypted swap, a runtime directory on a tmpfs mounted with noswap (Linux 6.4), or the agent"
+	}
+	return x
+}
+
+func coreDumps(f *Facts) Finding {
+	x := Finding{Check: "core dumps", Found: "this process can switch them off", Means: "a dump of a process that holds a context has its keys"}
+	const piped = "kernel.core_pattern hands dumps to a program, which no limit stops"
+	switch {
+	case f.MemoryErr == nil && f.Memory.Dumpable:
+		x.Level, x.Found = Failure, "this process cannot switch them off"
+		x.Remedy = "allow prctl(PR_SET_DUMPABLE) in the seccomp filter that is in force"
+	case f.WithAgent() && f.HolderErr == nil && !f.Agent.Manager && !f.Agent.DumpUnknown && !f.Agent.Undumpable:
+		x.Level, x.Found, x.Remedy = Warning, "the agent can be dumped", "run sealctx agent, which switches that off"
+	case f.Memory.CorePiped && f.WithAgent():
+		x.Level, x.Found = Note, piped+"; the agent is not dumped"
+		x.Remedy = "call memsafe.Harden in programs that hold contexts"
+	case f.Memory.CorePiped:
+		x.Level, x.Found = Warning, piped
+		x.Remedy = "call memsafe.Harden in programs that hold contexts, or set kernel.core_pattern to a plain name"
+	}
+	return x
+}
+
+func ptrace(f *Facts) Finding {
+	x := Finding{Check: "ptrace", Means: "who may attach to a process and read its memory, unless it has switched that off (memsafe.Harden, sealctx agent)"}
+	switch {
+	case f.PtraceScope < 0:
+		x.Found = "any process of the same user (no Yama)"
+	case f.PtraceScope == 0:
+		x.Found = "any process of the same user (kernel.yama.ptrace_scope is 0)"
+	case f.PtraceScope == 1:
+		x.Found = "only a process's parents"
+		return x
+	default:
+		x.Found = "no unprivileged process"
+		return x
+	}
+	x.Level, x.Remedy = Note, "call memsafe.Harden in programs that hold contexts, or set kernel.yama.ptrace_scope to 1"
+	return x
+}
+
+func sandbox(f *Facts) Finding {
+	x := Finding{Check: "sandbox", Means: "the agent gives up what it does not need: privileges to gain, files, programs to run, the network"}
+	offers := fmt.Sprintf("Landlock %d and seccomp", f.LandlockABI)
+	switch {
+	case f.LandlockABI == 0 && !f.Seccomp:
+		offers = "neither Landlock nor seccomp"
+	case f.LandlockABI == 0:
+		offers = "seccomp and no Landlock"
+	case !f.Seccomp:
+		offers = fmt.Sprintf("Landlock %d and no seccomp", f.LandlockABI)
+	}
+	whole := f.LandlockABI > 0 && f.Seccomp
+	switch {
+	case !f.WithAgent() && whole:
+		x.Found = "for an agent this kernel has " + offers
+	case !f.WithAgent():
+		x.Level, x.Found = Note, "for an agent this kernel has "+offers
+		x.Remedy = "a kernel with CONFIG_SECURITY_LANDLOCK and CONFIG_SECCOMP_FILTER"
+	case f.HolderErr != nil:
+		x.Level, x.Found = Note, "unknown without an agent"
+	case f.Agent.Manager:
+		x.Level, x.Found = Note, "not to be seen behind the service manager's socket"
+		x.Remedy = "look at the agent's own process: grep -E 'NoNewPrivs|Seccomp' /proc/PID/status"
+	case !f.Agent.NoNewPrivs || !f.Agent.Seccomp:
+		x.Level, x.Found = Warning, fmt.Sprintf("not in force in process %d; this kernel has %s", f.Agent.PID, offers)
+		x.Remedy = "run the agent with --require-sandbox, on a kernel that has both"
+	default:
+		x.Found = fmt.Sprintf("in force in process %d: no new privileges, a filter of system calls", f.Agent.PID)
+	}
+	return x
+}
+
+func erasure(f *Facts) Finding {
+	x := Finding{Check: "erased execution", Found: "in this build", Means: "registers and freed memory are erased too; it is for each program to be built so"}
+	switch {
+	case f.Memory.Erasing:
+	case runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64":
+		x.Level, x.Found = Note, "Go has none for "+runtime.GOARCH
+	default:
+		x.Level, x.Found = Note, "not in this build"
+		x.Remedy = "build with GOEXPERIMENT=runtimesecret"
+	}
+	return x
+}
+
+func clock(f *Facts) Finding {
+	x := Finding{Check: "time namespace", Found: "the host's", Means: "lifetimes are measured since boot, on a clock that a time namespace shifts"}
+	switch {
+	case f.ClockErr != nil:
+		x.Level, x.Found = Failure, f.ClockErr.Error()
+		x.Remedy = "run in the host's time namespace"
+	case f.ClockShift != 0:
+		x.Level, x.Found = Note, fmt.Sprintf("shifted by %v, and corrected", f.ClockShift)
+	}
+	return x
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent"
+)
+
+// TestMain makes the test binary the programs that scripts run, and the players
+// of the demonstration.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == demo.Role {
+		main()
+	}
+	testscript.Main(m, map[string]func(){
+		"sealctx": main,
+		"token":   tokenMain,
+		"get":     getMain,
+	})
+}
+
+// TestScript runs the scripts, each with a runtime directory of its own.
+func TestScript(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/script/*.txtar")
+	require.NoError(t, err)
+	require.NotEmpty(t, scripts)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   exits,
+			"waitfor": waitFor,
+		},
+	})
+}
+
+// setup gives the script a directory on tmpfs, with a short name: $RUN.
+func setup(e *testscript.Env) error {
+	dir, err := os.MkdirTemp("/dev/shm", "sealctx-")
+	if err != nil {
+		return err
+	}
+	e.Defer(func() { _ = os.RemoveAll(dir) })
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	e.Setenv("RUN", dir)
+	e.Setenv("SEALCTX_DIR", dir+"/keys")
+	e.Setenv("XDG_RUNTIME_DIR", dir)
+	e.Setenv("UID", me.Uid)
+	return nil
+}
+
+// exits STATUS PROGRAM ARG...: the program ends with exactly that status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS PROGRAM ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%s ended with status %d and not %d", args[1], got, want)
+	}
+}
+
+// waitfor FILE [TEXT]: until a file is there, and has the text.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: waitfor FILE [TEXT]")
+	}
+	for range 1000 {
+		if len(args) == 1 {
+			if _, err := os.Stat(args[0]); err == nil {
+				return
+			}
+		} else if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(b), args[1]) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("%s did not come", strings.Join(args, " "))
+}
+
+// tokenMain is a program that has tokens:
+//
+//	token seal FILE LIFETIME   seals one for this user
+//	token open FILE            opens it
+//
+// with the agent of $AGENT, or this user's keyring.
+func tokenMain() {
+	s, err := sealer()
+	if err == nil && os.Args[1] == "seal" {
+		err = sealTo(s, os.Args[2], os.Args[3])
+	} else if err == nil {
+		var token []byte
+		if token, err = os.ReadFile(os.Args[2]); err == nil {
+			_, err = s.Open(token, "a/format")
+		}
+	}
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		os.Exit(1)
+	}
+}
+
+func sealer() (seal.Sealer, error) {
+	if socket := os.Getenv("AGENT"); socket != "" {
+		return agent.Dial(socket)
+	}
+	return seal.OpenHost()
+}
+
+func sealTo(s seal.Sealer, file, lifetime string) error {
+	d, err := time.ParseDuration(lifetime)
+	if err != nil {
+		return err
+	}
+	kerberos := []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 0x01, 0x02, 0x02}
+	r, err := s.Reserve(seal.Request{Format: "a/format", Mechanism: kerberos, Lifetime: d})
+	if err != nil {
+		return err
+	}
+	token, err := r.Seal([]byte("a plain token"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, token, 0o600)
+}
+
+// getMain is a scraper: get SOCKET PATH.
+func getMain() {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", os.Args[1])
+	}}}
+	resp, err := client.Get("http://agent" + os.Args[2])
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		os.Exit(1)
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		os.Stderr.WriteString(resp.Status + "\n")
+		os.Exit(1)
+	}
+}
