@@ -46,17 +46,21 @@ func (a *agentCmd) Run(c *console) (err error) {
 		return err
 	}
 	log := slog.New(a.handler(c))
-	observer := metrics.New()
-	server, err := a.newServer(log, observer)
+	policy, err := readPolicy(a.Policy)
 	if err != nil {
-		return err
+		return fmt.Errorf("policy: %w", err)
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
 	l, err := a.listen()
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	observer := metrics.New()
+	server, err := a.newServer(policy, log, observer)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
 	notify, err := agent.NewNotifier()
 	if err != nil {
 		return err
@@ -90,11 +94,7 @@ func (a *agentCmd) handler(c *console) slog.Handler {
 	return slog.NewTextHandler(c.err, nil)
 }
 
-func (a *agentCmd) newServer(log *slog.Logger, o agent.Observer) (*agent.Server, error) {
-	policy, err := readPolicy(a.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
+func (a *agentCmd) newServer(policy *agent.Policy, log *slog.Logger, o agent.Observer) (*agent.Server, error) {
 	var suites []keyring.Suite
 	for _, name := range a.Suite {
 		suites = append(suites, map[string]keyring.Suite{"aes": keyring.AES256GCM, "chacha": keyring.ChaCha20Poly1305}[name])

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -66,17 +67,17 @@ func roundTrip(f *Facts) Finding {
 	x := Finding{Check: "seal and open", Means: "a token is sealed, opened, and found spent: what all the rest is for"}
 	switch {
 	case f.HolderErr != nil:
-		x.Level, x.Found = Failure, "could not be tried"
+		x.Level, x.Found, x.Remedy = Failure, "could not be tried", seeBelow
 	case f.RoundTripErr != nil:
 		x.Level, x.Found = Failure, f.RoundTripErr.Error()
+		x.Remedy = seeBelow + "; if none is to blame, restart the agent, or retire all keys (sealctx keyring retire --all)"
 	default:
 		x.Found = fmt.Sprintf("%d bytes in %v", probeSize, f.Took.Round(time.Microsecond))
 	}
-	if x.Level == Failure {
-		x.Remedy = "see the other lines; without one of them to blame, a restart of the agent or a retirement of all keys (sealctx keyring retire --all)"
-	}
 	return x
 }
+
+const seeBelow = "see the other lines"
 
 func place(f *Facts) Finding {
 	if f.WithAgent() {
@@ -84,9 +85,11 @@ func place(f *Facts) Finding {
 	}
 	x := Finding{Check: "runtime directory", Found: f.Holder, Means: "host keys and registers are files of a tmpfs that only this user can reach"}
 	switch {
-	case f.HolderErr != nil:
+	case errors.Is(f.HolderErr, keyring.ErrUnsafeDir), errors.Is(f.HolderErr, keyring.ErrNoDir):
 		x.Level, x.Found = Failure, f.HolderErr.Error()
 		x.Remedy = "make a directory of mode 0700 for this user on a tmpfs, and name it in " + keyring.DirVariable
+	case f.HolderErr != nil: // what it is, and how to mend it, is in the error
+		x.Level, x.Found, x.Remedy = Failure, f.HolderErr.Error(), seeBelow
 	case f.Free < littleSpace:
 		x.Level, x.Found = Warning, fmt.Sprintf("%s: %d KiB free", f.Holder, f.Free>>10)
 		x.Remedy = "give the tmpfs more room (mount -o remount,size=...): without it no new keys can be made"
@@ -111,7 +114,7 @@ func theAgent(f *Facts) Finding {
 func keys(f *Facts) Finding {
 	x := Finding{Check: "keys", Means: "an epoch is a host key and its register of outstanding tokens"}
 	if f.HolderErr != nil || f.EpochsErr != nil {
-		x.Level, x.Found, x.Remedy = Failure, "unknown", "see the other lines"
+		x.Level, x.Found, x.Remedy = Failure, "unknown", seeBelow
 		if f.EpochsErr != nil {
 			x.Found = f.EpochsErr.Error()
 		}
@@ -151,6 +154,8 @@ func memoryLock(f *Facts) Finding {
 		x.Level, x.Found, x.Remedy = Failure, f.MemoryErr.Error(), "this kernel or its /proc cannot be read; sealctx needs Linux with /proc"
 	case m.Unlimited || m.Limit == ^uint64(0):
 		x.Found = "none for this process"
+	case m.Limit == 0:
+		x.Level, x.Found, x.Remedy = Failure, "no memory can be locked", remedy
 	case m.Limit < smallLimit:
 		x.Level, x.Found, x.Remedy = Warning, fmt.Sprintf("%d KiB: few secrets at a time", m.Limit>>10), remedy
 	default:

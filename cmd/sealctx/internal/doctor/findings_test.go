@@ -1,0 +1,142 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+)
+
+// healthy are the facts of a host with nothing to find.
+func healthy() *Facts {
+	return &Facts{
+		Memory:      memsafe.Status{Backing: "memfd_secret", Erasing: true, Limit: 8 << 20},
+		PtraceScope: 1, LandlockABI: 7, Seccomp: true,
+		Holder: "keyring /run/sealctx", Free: 1 << 30, Took: time.Millisecond,
+		EpochsKnown: true, Epochs: []keyring.Info{{Seals: true, Outstanding: 1, Limit: 100}},
+	}
+}
+
+// behindAgent are those of one whose keys an agent holds.
+func behindAgent() *Facts {
+	f := healthy()
+	f.Holder = "agent /run/sealctx/agent.sock"
+	f.Agent = &Process{PID: 4711, UID: 998, NoNewPrivs: true, Seccomp: true, Undumpable: true}
+	return f
+}
+
+func TestHealthy(t *testing.T) {
+	for name, f := range map[string]*Facts{"keyring": healthy(), "agent": behindAgent()} {
+		list, worst := Findings(f)
+		require.Equal(t, OK, worst, "%s: %+v", name, list)
+		for _, x := range list {
+			require.NotEmpty(t, x.Found, x.Check)
+			require.NotEmpty(t, x.Means, x.Check)
+			require.Empty(t, x.Remedy, "%s is well and needs none", x.Check)
+		}
+	}
+}
+
+// Each fault of a host is found, at its level, in its own line and no other, and
+// what can be mended says how.
+func TestFaults(t *testing.T) {
+	for _, c := range []struct {
+		check   string
+		level   Level
+		found   string
+		lasting bool // nothing can be done about it
+		facts   func() *Facts
+		spoil   func(*Facts)
+	}{
+		{"seal and open", Failure, "register", false, healthy, func(f *Facts) { f.RoundTripErr = errors.New("register full") }},
+		{"runtime directory", Warning, "100 KiB free", false, healthy, func(f *Facts) { f.Free = 100 << 10 }},
+		{"keys", Failure, "damaged", false, healthy, func(f *Facts) { f.EpochsErr = keyring.ErrDamaged }},
+		{"keys", Failure, "room for 0", false, healthy, func(f *Facts) { f.Epochs[0].Seals = false }},
+		{"keys", Warning, "outstanding: 80", false, healthy, func(f *Facts) { f.Epochs[0].Outstanding = 80 }},
+		{"keys", Warning, "alive: 13", false, healthy, func(f *Facts) { f.Epochs = append(f.Epochs, make([]keyring.Info, 12)...) }},
+		{"keys", Note, "only root", true, behindAgent, func(f *Facts) { f.EpochsKnown = false }},
+		{"memory lock limit", Warning, "64 KiB", false, healthy, func(f *Facts) { f.Memory.Limit = 64 << 10 }},
+		{"memory lock limit", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Limit = 0 }},
+		{"memory lock limit", Failure, "no /proc", false, healthy, func(f *Facts) { f.MemoryErr = errors.New("no /proc") }},
+		{"locked memory", Note, "memguard", false, healthy, func(f *Facts) { f.Memory.Backing = "memguard" }},
+		{"locked memory", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Backing = "none" }},
+		{"swap", Warning, "reach the disk", false, healthy, func(f *Facts) { f.Memory.Swap = true }},
+		{"core dumps", Warning, "core_pattern", false, healthy, func(f *Facts) { f.Memory.CorePiped = true }},
+		{"core dumps", Note, "core_pattern", false, behindAgent, func(f *Facts) { f.Memory.CorePiped = true }},
+		{"core dumps", Failure, "cannot switch", false, healthy, func(f *Facts) { f.Memory.Dumpable = true }},
+		{"core dumps", Warning, "agent can be dumped", false, behindAgent, func(f *Facts) { f.Agent.Undumpable = false }},
+		{"ptrace", Note, "no Yama", false, healthy, func(f *Facts) { f.PtraceScope = -1 }},
+		{"ptrace", Note, "is 0", false, healthy, func(f *Facts) { f.PtraceScope = 0 }},
+		{"sandbox", Note, "no Landlock", false, healthy, func(f *Facts) { f.LandlockABI = 0 }},
+		{"sandbox", Note, "no seccomp", false, healthy, func(f *Facts) { f.Seccomp = false }},
+		{"sandbox", Warning, "not in force", false, behindAgent, func(f *Facts) { f.Agent.Seccomp = false }},
+		{"sandbox", Warning, "not in force", false, behindAgent, func(f *Facts) { f.Agent.NoNewPrivs = false }},
+		{"sandbox", Note, "not to be seen", false, behindAgent, func(f *Facts) { f.Agent.Manager = true }},
+		{"erased execution", Note, "", true, healthy, func(f *Facts) { f.Memory.Erasing = false }},
+		{"time namespace", Failure, "unshared", false, healthy, func(f *Facts) { f.ClockErr = errors.New("unshared") }},
+		{"time namespace", Note, "shifted by 1h0m0s", true, healthy, func(f *Facts) { f.ClockShift = time.Hour }},
+	} {
+		t.Run(c.check+" "+c.found, func(t *testing.T) {
+			f := c.facts()
+			c.spoil(f)
+			list, worst := Findings(f)
+			require.Equal(t, c.level, worst)
+			for _, x := range list {
+				if x.Check != c.check {
+					require.Equal(t, OK, x.Level, "%s is not to blame", x.Check)
+					continue
+				}
+				require.Equal(t, c.level, x.Level)
+				require.Contains(t, x.Found, c.found)
+				if !c.lasting {
+					require.NotEmpty(t, x.Remedy)
+				}
+			}
+		})
+	}
+}
+
+// Without a holder nothing can be tried, and the line that says why is the
+// failure; what does not hang on it is judged as ever.
+func TestNoHolder(t *testing.T) {
+	for check, f := range map[string]*Facts{"runtime directory": healthy(), "agent": behindAgent()} {
+		f.HolderErr = fmt.Errorf("%w: not here", keyring.ErrNoDir)
+		list, worst := Findings(f)
+		require.Equal(t, Failure, worst)
+		failed := []string{}
+		for _, x := range list {
+			if x.Level == Failure {
+				failed = append(failed, x.Check)
+				require.NotEmpty(t, x.Remedy)
+			}
+			if x.Check == check {
+				require.Contains(t, x.Found, "not here")
+			}
+		}
+		require.ElementsMatch(t, []string{"seal and open", check, "keys"}, failed)
+	}
+}
+
+// Swap does not touch an agent's keys.
+func TestAgentAndSwap(t *testing.T) {
+	f := behindAgent()
+	f.Memory.Swap = true
+	_, worst := Findings(f)
+	require.Equal(t, OK, worst)
+}
+
+func TestLevels(t *testing.T) {
+	var names []string
+	for l := OK; l <= Failure; l++ {
+		b, err := l.MarshalText()
+		require.NoError(t, err)
+		names = append(names, string(b))
+	}
+	require.Equal(t, "ok note warning failure", strings.Join(names, " "))
+}

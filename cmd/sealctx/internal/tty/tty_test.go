@@ -1,0 +1,26 @@
+package tty
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestColour(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer terminal.Close()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+
+	require.True(t, Colour(terminal))
+	require.False(t, Colour(w))
+	require.False(t, Colour(&bytes.Buffer{}))
+	t.Setenv("NO_COLOR", "1")
+	require.False(t, Colour(terminal))
+}
