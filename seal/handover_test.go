@@ -332,8 +332,8 @@ func does(i int) string {
 // have been told why.
 func owns(a answer, plain []byte, p plan) (int, error) {
 	why := ErrSpent.Error()
-	if p.deed == expireAt && a.Error == ErrExpired.Error() {
-		why = a.Error
+	if p.deed == expireAt && strings.HasSuffix(a.Error, ErrExpired.Error()) {
+		why = a.Error // before its claim, or after: ErrLost
 	}
 	switch {
 	case a.Kind == "opened" && string(a.Plain) == string(plain):
