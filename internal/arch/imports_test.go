@@ -71,7 +71,7 @@ var forbidden = []struct {
 	but       []string // trees
 }{
 	{"C", "the main module builds without cgo", nil, nil},
-	{"log", "a global logger; log/slog is passed in", nil, []string{"internal", "secctx/internal/gen"}},
+	{"log", "a global logger; log/slog is passed in", nil, []string{"internal", "secctx/internal/gen", "examples"}},
 	{"math/rand", "math/rand/v2, or crypto/rand where it matters", nil, nil},
 	{"testing", "for test files", nil, []string{"internal/apart", "internal/memscan", "seal/internal/conformance"}},
 	{"expvar", "registers itself in http.DefaultServeMux", nil, nil},
