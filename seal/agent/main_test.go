@@ -48,6 +48,7 @@ var roles = map[string]func(path string) error{
 	"setuid":    roleSetuid,
 	"activated": roleActivated,
 	"echo":      roleEcho,
+	"admin":     roleAdmin,
 }
 
 // roleAgent is an agent as the command runs it, in its sandbox, until SIGTERM.

@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/hex"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
+)
+
+// A journal is a log that a test reads while it is written.
+type journal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
+// take returns what was logged since the last time.
+func (j *journal) take() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.b.String()
+	j.b.Reset()
+	return s
+}
+
+// counts is an Observer that remembers.
+type counts struct {
+	mu sync.Mutex
+	m  map[string]int
+}
+
+func (c *counts) add(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil {
+		c.m = map[string]int{}
+	}
+	c.m[what]++
+}
+
+func (c *counts) of(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.m[what]
+}
+
+func (c *counts) Answered(op, status string, took time.Duration) {
+	if took <= 0 || took > time.Minute {
+		op = "no time"
+	}
+	c.add(op + " " + status)
+}
+func (c *counts) Refused(where, status string) { c.add(where + " " + status) }
+func (c *counts) SecondImport()                { c.add("second import") }
+
+// Each thing that happens is in the log, with who did it, and is counted; only a
+// second import of a token is an alarm, and a take-back that came too late is
+// none.
+func TestAudit(t *testing.T) {
+	var log journal
+	var seen counts
+	in := serveHere(t, &Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Observer: &seen})
+	c := in.dial(t)
+	expect := func(words ...string) {
+		t.Helper()
+		var got string
+		require.Eventually(t, func() bool {
+			got += log.take()
+			for _, w := range words {
+				if !strings.Contains(got, w) {
+					return false
+				}
+			}
+			return true
+		}, time.Second, time.Millisecond, "%q not in %s", words, &got)
+		if !strings.Contains(strings.Join(words, " "), "ERROR") {
+			require.NotContains(t, got, "level=ERROR")
+		}
+	}
+	b := reserve(t, c, seal.Audience{})
+	expect("token reserved", "peer_uid=", "peer_pid=")
+	_, err := c.Open(b[:len(b)-1], testFormat)
+	require.Error(t, err)
+	expect("token refused", "malformed")
+	secret, err := c.Open(b, testFormat)
+	require.NoError(t, err)
+	secret.Wipe()
+	expect("token opened")
+	_, err = c.TakeBack(b, testFormat)
+	require.ErrorIs(t, err, seal.ErrSpent)
+	expect("token refused", "already imported")
+	_, err = c.Open(b, testFormat)
+	require.ErrorIs(t, err, seal.ErrSpent)
+	expect("level=ERROR", eventAlarm)
+
+	b = reserve(t, c, seal.Audience{})
+	secret, err = c.TakeBack(b, testFormat)
+	require.NoError(t, err)
+	secret.Wipe()
+	expect("token taken back")
+	r, err := c.Reserve(testRequest)
+	require.NoError(t, err)
+	require.NoError(t, r.Cancel())
+	expect(eventCancelled)
+	require.NoError(t, c.Rotate())
+	expect(eventRotated)
+	head, err := seal.Inspect(b)
+	require.NoError(t, err)
+	require.NoError(t, c.Retire(head.Epoch))
+	expect(eventRetired, hex.EncodeToString(head.Epoch[:]))
+	req := testRequest
+	req.Audience = seal.Group(4242)
+	_, err = c.Reserve(req)
+	require.ErrorIs(t, err, ErrRefused)
+	expect(eventDenied, "group 4242")
+	in.SetPolicy(nil)
+	expect(eventPolicy)
+	require.Error(t, in.Reload(strings.NewReader("nonsense")))
+	require.Contains(t, log.take(), eventNoPolicy)
+	in.raw(t).expect(11, []byte("nonsense, and more of it"))
+	expect(eventPeer)
+
+	for what, n := range map[string]int{"reserve ok": 3, "reserve refused": 1, "open ok": 1, "open defective": 1, "open spent": 1,
+		"take back ok": 1, "take back spent": 1, "cancel ok": 1, "rotate ok": 1, "retire ok": 1, "receive protocol": 1, "second import": 1} {
+		require.Eventually(t, func() bool { return seen.of(what) == n }, time.Second, time.Millisecond, what)
+	}
+	require.Zero(t, seen.of("no time"))
+}
+
+// Housekeeping says which epochs came and went, rotates in time, and makes none.
+func TestHousekeeping(t *testing.T) {
+	var log journal
+	s, err := NewServer(&Options{
+		Suites: []keyring.Suite{keyring.AES256GCM}, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Ring: &keyring.Options{Age: time.Second, MaxLifetime: time.Second},
+	})
+	require.NoError(t, err)
+	defer s.Close()
+	s.tidy()
+	require.Empty(t, log.take())
+	e, err := s.hosts[0].Ring().Current()
+	require.NoError(t, err)
+	first := e.ID()
+	e.Release()
+	s.tidy()
+	require.Contains(t, log.take(), eventEpoch)
+	s.tidy()
+	require.Empty(t, log.take())
+
+	time.Sleep(1100 * time.Millisecond) // it is too old to seal, and nobody asks
+	s.tidy()
+	require.Contains(t, log.take(), eventEpoch)
+	time.Sleep(1100 * time.Millisecond) // and now too old to open
+	s.tidy()
+	require.Contains(t, log.take(), "msg=\""+eventEpochOver+"\" epoch="+hex.EncodeToString(first[:]))
+	infos, err := s.hosts[0].Ring().Epochs()
+	require.NoError(t, err)
+	for _, i := range infos {
+		require.NotEqual(t, first, i.ID)
+	}
+}
