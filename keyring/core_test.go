@@ -111,8 +111,8 @@ func TestCoreDump(t *testing.T) {
 		if name == "marker" {
 			continue
 		}
-		for i := 0; i+16 <= len(key); i++ {
-			require.False(t, bytes.Contains(core, key[i:i+16]), "%s: 16 bytes of it are in the core", name)
+		for i := 0; i < len(key); i += 8 { // any 16 bytes of it contain one of these
+			require.False(t, bytes.Contains(core, key[i:i+8]), "%s: bytes of it are in the core", name)
 		}
 	}
 }
