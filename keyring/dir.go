@@ -26,7 +26,7 @@ func findDir(o *Options) (*os.File, error) {
 	}
 	var tried []string
 	for _, dir := range candidates() {
-		if !o.AnyFilesystem && !onTmpfs(dir) && !(missing(dir) && onTmpfs(filepath.Dir(dir))) {
+		if !o.AnyFilesystem && !fit(dir) {
 			tried = append(tried, dir)
 			continue
 		}
@@ -105,9 +105,17 @@ func onTmpfs(dir string) bool {
 	return unix.Statfs(dir, &sfs) == nil && isTmpfs(&sfs)
 }
 
-func missing(dir string) bool {
-	_, err := os.Lstat(dir)
-	return errors.Is(err, fs.ErrNotExist)
+// fit reports whether dir is the place: it, or where it is to be made, is on
+// tmpfs. So is one that is there and no directory: openDir says what is wrong.
+func fit(dir string) bool {
+	info, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return onTmpfs(filepath.Dir(dir))
+	case err == nil && !info.IsDir():
+		return true
+	}
+	return onTmpfs(dir)
 }
 
 func isTmpfs(sfs *unix.Statfs_t) bool { return sfs.Type == unix.TMPFS_MAGIC }

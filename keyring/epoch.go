@@ -63,10 +63,14 @@ func (e *Epoch) acquire() bool {
 }
 
 // alive returns ErrRetired for an epoch that is dead, and ErrDamaged for one
-// whose state is none. The caller runs it inside guard.
+// whose state is none, or whose register was cut off: then its last word faults,
+// or is zero if the file was grown again. The caller runs it inside guard.
 func (e *Epoch) alive() error {
 	switch s := e.state.Load(); s {
 	case stateOpen, stateClosed:
+		if !e.reg.whole() {
+			return fmt.Errorf("%w: its register was cut off", ErrDamaged)
+		}
 		return nil
 	case stateDead:
 		return ErrRetired
@@ -78,7 +82,7 @@ func (e *Epoch) alive() error {
 // open reports whether the epoch seals.
 func (e *Epoch) open() (open bool) {
 	_ = guard(func() error { // a damaged epoch is not open; present says why
-		open = e.state.Load() == stateOpen
+		open = e.state.Load() == stateOpen && e.alive() == nil
 		return nil
 	})
 	return open
@@ -116,8 +120,10 @@ func (e *Epoch) Derive(info []byte, out ...Output) error {
 	}
 	err := guard(func() error {
 		// Retirement sets the state before it clears the key: alive afterwards
-		// means that the key was whole.
+		// means that the key was whole. The addition of nothing keeps the key's
+		// loads before the state's, which a load alone does not everywhere.
 		e.ring.scratch.expand(e.record.key(), info, out)
+		e.state.Add(0)
 		return e.alive()
 	})
 	if err != nil {
@@ -216,14 +222,14 @@ func (e *Epoch) Holds(s Slot) (held bool, err error) {
 
 // Valid checks that the epoch is alive and the clock before expires. It is to be
 // asked once more before a token or a plain context leaves the process.
-// It returns ErrSpent when the time is up.
+// It returns ErrExpired when the time is up, ErrRetired or ErrDamaged.
 func (e *Epoch) Valid(expires time.Duration) error {
 	now, err := e.ring.clock.Now()
 	if err != nil {
 		return err
 	}
 	if now >= expires {
-		return fmt.Errorf("%w: expired", ErrSpent)
+		return ErrExpired
 	}
 	return guard(e.alive)
 }
@@ -277,7 +283,7 @@ func (e *Epoch) over(now time.Duration) bool {
 // after a crash in the middle.
 func (e *Epoch) retire() error {
 	swept := guard(func() error {
-		e.state.Store(stateDead)
+		e.state.Swap(stateDead) // and not Store: nothing after it may come before it
 		e.reg.sweep()
 		return nil
 	})

@@ -29,15 +29,20 @@ var (
 	// (GSS_S_NO_CONTEXT).
 	ErrSpent = errors.New("keyring: already claimed")
 
-	// ErrNotOpen: the epoch no longer seals; take the current one.
+	// ErrExpired: the time that was asked about is over (GSS_S_NO_CONTEXT).
+	ErrExpired = errors.New("keyring: lifetime is over")
+
+	// ErrNotOpen: the epoch no longer seals; take the current one
+	// (GSS_S_FAILURE).
 	ErrNotOpen = errors.New("keyring: epoch is closed")
 
-	// ErrRetired: the epoch is retired, or its file is gone.
+	// ErrRetired: the epoch is retired, or its file is gone
+	// (GSS_S_DEFECTIVE_TOKEN for its tokens).
 	ErrRetired = errors.New("keyring: epoch is retired")
 
-	// ErrUnknown: no epoch has this id.
+	// ErrUnknown: no epoch has this id (GSS_S_DEFECTIVE_TOKEN).
 	ErrUnknown = errors.New("keyring: unknown epoch")
 
-	// ErrClosed: the ring was closed.
+	// ErrClosed: the ring was closed (GSS_S_FAILURE).
 	ErrClosed = errors.New("keyring: ring is closed")
 )

@@ -28,6 +28,9 @@ func (m *mapped) linked() error {
 	if err := unix.Fstat(m.fd, &st); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	if st.Size != int64(m.size) {
+		return fmt.Errorf("%w: it has %d bytes and should have %d", ErrDamaged, st.Size, m.size)
+	}
 	if st.Nlink == 0 {
 		return fmt.Errorf("%w: its file was removed", ErrRetired)
 	}
@@ -80,6 +83,9 @@ func mapFile(dir *os.File, name string, fd, size int) (*mapped, error) {
 	}
 	m := &mapped{dir: dir, name: name, fd: fd, base: base, size: size}
 	if err := memsafe.Lock(m.bytes()[:pageSize]); err != nil {
+		if lost := m.linked(); errors.Is(lost, ErrDamaged) { // cut off meanwhile, which mlock calls a lack of memory
+			err = lost
+		}
 		_ = m.free()
 		return nil, err
 	}
@@ -109,7 +115,7 @@ func createFile(r *Ring, f fixed) (*Epoch, error) {
 	}
 	e, err := fillFile(r, f, m)
 	if err != nil {
-		memsafe.Wipe(m.record().bytes())
+		_ = guard(func() error { memsafe.Wipe(m.record().bytes()); return nil })
 		_ = m.free()
 		return nil, err
 	}

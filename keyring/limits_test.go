@@ -106,6 +106,43 @@ func smallLimit(t *testing.T, poolFirst bool, kib int) {
 	}
 }
 
+// Where only one epoch fits, rotation by age waits until nothing is outstanding,
+// and then goes on: the old one's page makes room for the next.
+func TestLimitRotates(t *testing.T) {
+	if !run(t, shmDir(t, true), apart.PlainUser) {
+		return
+	}
+	r := openRing(t, os.Getenv(dirVariable), &Options{Age: time.Second})
+	e, err := r.Current()
+	require.NoError(t, err)
+	l, err := e.Reserve(time.Minute)
+	require.NoError(t, err)
+	st, err := memsafe.Report()
+	require.NoError(t, err)
+	setLimit(t, uint64(st.Locked))
+	require.ErrorIs(t, r.Rotate(), memsafe.ErrLimit) // the control: there is no room
+
+	e.makeOlder(time.Second)
+	same := current(t, r)
+	require.Equal(t, e.ID(), same.ID(), "an outstanding token was given up")
+	require.NoError(t, e.Claim(l.Slot))
+	id := e.ID()
+	e.Release()
+	same.Release()
+	for range 3 {
+		next, err := r.Current()
+		require.NoError(t, err)
+		require.NotEqual(t, id, next.ID())
+		_, err = next.Reserve(time.Millisecond)
+		require.NoError(t, err)
+		id = next.ID()
+		next.makeOlder(time.Second)
+		next.Release()
+		time.Sleep(1100 * time.Millisecond) // the token expires, in whole seconds
+		time.Sleep(1100 * time.Millisecond)
+	}
+}
+
 // A process at its limit meets an error while another's new epoch does not fit,
 // and adopts it as soon as the old one's page is free.
 func TestLimitThenRoom(t *testing.T) {

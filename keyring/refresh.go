@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealctx/sealctx/memsafe"
 	"golang.org/x/sys/unix"
 )
 
@@ -159,23 +160,38 @@ func (r *Ring) readDir() (changed bool, err error) {
 // dirChanged reports whether the directory may have changed since it was last
 // read. A directory that was removed is looked for anew.
 func (r *Ring) dirChanged() (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(r.dir.Fd()), &st); err != nil {
-		return false, fmt.Errorf("keyring: %s: %w", r.dir.Name(), err)
+	s, links, err := r.look()
+	if err != nil {
+		return false, err
 	}
-	if st.Nlink == 0 {
+	if links == 0 {
 		if err := r.reopen(); err != nil {
 			return false, err
 		}
 		return true, nil
 	}
-	modified := time.Unix(st.Mtim.Unix())
-	s := stamp{modified.Unix(), int64(modified.Nanosecond()), time.Since(modified).Abs() > settleTime}
 	if s == r.stamp && s.settled {
 		return false, nil
 	}
 	r.stamp = s
 	return true, nil
+}
+
+// unchanged is dirChanged for those who have the lock for reading only.
+func (r *Ring) unchanged() bool {
+	s, links, err := r.look()
+	return err == nil && links != 0 && s == r.stamp && s.settled
+}
+
+// look asks the kernel when the directory last changed, and whether it is there.
+func (r *Ring) look() (s stamp, links uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(r.dir.Fd()), &st); err != nil {
+		return stamp{}, 0, fmt.Errorf("%w: %s: %w", ErrNoDir, r.dir.Name(), err)
+	}
+	modified := time.Unix(st.Mtim.Unix())
+	s = stamp{modified.Unix(), int64(modified.Nanosecond()), time.Since(modified).Abs() > settleTime}
+	return s, uint64(st.Nlink), nil
 }
 
 // reopen opens the directory that the ring was made for, or makes it again.
@@ -198,9 +214,63 @@ func (r *Ring) reopen() error {
 	return nil
 }
 
+// relieve rotates because the latest epoch's age is up, or there is none. Where
+// there is no room for another, those go of which nothing is outstanding; if
+// that makes none, the latest seals on for a while.
+func (r *Ring) relieve(now time.Duration) error {
+	err := r.rotate(now)
+	if err == nil || !crowded(err) {
+		return err
+	}
+	freed := false
+	for _, e := range r.sorted() {
+		idle, err := r.retireIdle(e)
+		if err != nil {
+			return err
+		}
+		freed = freed || idle
+	}
+	if freed {
+		return r.rotate(now)
+	}
+	if r.latest != nil && r.latest.open() {
+		return nil
+	}
+	return err
+}
+
+// retireIdle retires an epoch if nothing is outstanding of it and nobody here
+// holds it, whose page would stay then, and reports whether it did. It counts
+// again once the epoch is closed: from then on nobody reserves in it.
+func (r *Ring) retireIdle(e *Epoch) (bool, error) {
+	if e.refs.Load() > 1 {
+		return false, nil
+	}
+	if n, err := e.Outstanding(); err != nil || n > 0 {
+		return false, err
+	}
+	if err := e.close(); err != nil {
+		return false, err
+	}
+	if n, err := e.Outstanding(); err != nil || n > 0 {
+		return false, err
+	}
+	err := e.retire()
+	r.drop(e)
+	return true, err
+}
+
+// crowded reports whether err is a lack of room.
+func crowded(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrNoSpace) || errors.Is(err, memsafe.ErrLimit)
+}
+
 // rotate makes the next epoch, or adopts the one that another process was
 // quicker to make, and closes those before it.
 func (r *Ring) rotate(now time.Duration) error {
+	if r.lastSeq >= maxSeq {
+		return fmt.Errorf("%w: a file in %s has the last number that there is; remove it", ErrUnsafeDir, r.dirName())
+	}
 	if len(r.epochs) >= MaxEpochs {
 		return fmt.Errorf("%w: %d epochs still have tokens outstanding; wait, or retire one", ErrFull, len(r.epochs))
 	}

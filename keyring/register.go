@@ -49,6 +49,9 @@ type register struct {
 	swept *atomic.Int64 // when the count was last taken anew, nanoseconds since boot
 }
 
+// errNoWord is a slot of zeros: somebody punched a hole into the file.
+var errNoWord = fmt.Errorf("%w: a slot of its register was zeroed", ErrDamaged)
+
 // freshWord is what every slot of a new register holds.
 var freshWord = uint64(makeWord(0, 0, slotFree))
 
@@ -71,6 +74,10 @@ func (r *register) reserve(second, expiry uint64, now time.Duration) (Slot, erro
 	for range probes {
 		i := rand.Uint32N(uint32(len(r.slots))) // a good spread; which slot is no secret
 		w := word(atomic.LoadUint64(&r.slots[i]))
+		if w.state() == 0 {
+			r.count.Add(-1)
+			return Slot{}, errNoWord
+		}
 		expired := w.state() == slotOut && w.expiry() < second
 		if w.state() != slotFree && !expired || w.gen() == maxGen {
 			continue
@@ -107,6 +114,12 @@ func (r *register) claim(s Slot) error {
 func (r *register) holds(s Slot) bool {
 	return int64(s.Index) < int64(len(r.slots)) && word(s.Word).state() == slotOut &&
 		atomic.LoadUint64(&r.slots[s.Index]) == s.Word
+}
+
+// whole reports whether the last slot is there: whatever is cut off a file, and
+// grown again as zeros, it is part of it.
+func (r *register) whole() bool {
+	return word(atomic.LoadUint64(&r.slots[len(r.slots)-1])).state() != 0
 }
 
 // sweep makes every outstanding token worthless, for good.

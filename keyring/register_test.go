@@ -68,8 +68,8 @@ func TestTransitions(t *testing.T) {
 		{"reserve an expired one", out(7, second-1), reserve, nil, out(8, expiry), 0},
 		{"reserve an expired one of the last generation", out(maxGen, second-1), reserve, ErrFull, out(maxGen, second-1), 0},
 		{"reserve a spent slot", spent, reserve, ErrFull, spent, 0},
-		{"reserve zeroed memory", 0, reserve, ErrFull, 0, 0},
-		{"reserve a word without state", uint64(makeWord(7, 0, 0)), reserve, ErrFull, uint64(makeWord(7, 0, 0)), 0},
+		{"reserve zeroed memory", 0, reserve, ErrDamaged, 0, 0},
+		{"reserve a word without state", uint64(makeWord(7, 0, 0)), reserve, ErrDamaged, uint64(makeWord(7, 0, 0)), 0},
 		{"reserve past the 22 bits", freshWord, func(r *register) error {
 			_, err := r.reserve(second, maxExpiry+1, 0)
 			return err
@@ -87,6 +87,7 @@ func TestTransitions(t *testing.T) {
 		{"claim what was swept", spent, claim(0, out(7, 5)), ErrSpent, spent, 0},
 		{"claim a free slot by its own word", free(7), claim(0, free(7)), ErrSpent, free(7), 0},
 		{"claim a spent slot by its own word", spent, claim(0, spent), ErrSpent, spent, 0},
+		{"claim zeroed memory", 0, claim(0, out(7, 5)), ErrSpent, 0, 0},
 		{"claim zeroed memory by zero", 0, claim(0, 0), ErrSpent, 0, 0},
 		{"claim behind the end", out(7, 5), claim(1, out(7, 5)), ErrSpent, out(7, 5), 0},
 		{"claim far behind the end", out(7, 5), claim(math.MaxUint32, out(7, 5)), ErrSpent, out(7, 5), 0},

@@ -142,7 +142,7 @@ func (r *Ring) Current() (*Epoch, error) {
 		return nil, err
 	}
 	if r.latest == nil || !r.young(r.latest, now) {
-		if err := r.rotate(now); err != nil && (r.latest == nil || !errors.Is(err, ErrFull)) {
+		if err := r.relieve(now); err != nil {
 			return nil, err
 		}
 	}
@@ -181,10 +181,22 @@ func (r *Ring) Epoch(id [16]byte) (*Epoch, error) {
 		}
 	}
 	if err := guard(e.alive); err != nil {
+		r.forget(e)
 		e.Release()
 		return nil, err
 	}
 	return e, nil
+}
+
+// forget drops an epoch that is no more, and finishes its retirement should the
+// process that began it have died.
+func (r *Ring) forget(e *Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.Is(guard(e.alive), ErrRetired) {
+		_ = e.retire() // the caller is told that it is retired, however far that went
+	}
+	r.drop(e)
 }
 
 // discover looks for an epoch that another process made.
@@ -196,6 +208,19 @@ func (r *Ring) discover(id [16]byte) (*Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What anybody can send must not stop those who seal: no lock to write
+	// where the directory is as it was.
+	r.mu.RLock()
+	e := r.epochs[id] // another goroutine may have found it meanwhile
+	found := e != nil && e.acquire()
+	unchanged := !found && !r.closed && r.unchanged()
+	r.mu.RUnlock()
+	switch {
+	case found:
+		return e, nil
+	case unchanged:
+		return nil, ErrUnknown
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -204,8 +229,7 @@ func (r *Ring) discover(id [16]byte) (*Epoch, error) {
 	if err := r.refresh(now); err != nil {
 		return nil, err
 	}
-	e := r.epochs[id]
-	if e == nil {
+	if e = r.epochs[id]; e == nil {
 		return nil, ErrUnknown
 	}
 	e.acquire()

@@ -63,7 +63,7 @@ func TestReserveAndClaim(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 		require.NoError(t, e.Valid(l.Expires))
-		require.ErrorIs(t, e.Valid(before), ErrSpent)
+		require.ErrorIs(t, e.Valid(before), ErrExpired)
 
 		require.NoError(t, e.Claim(l.Slot))
 		require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
@@ -96,7 +96,7 @@ func TestTakeOver(t *testing.T) {
 		})
 		require.GreaterOrEqual(t, next.Issued, l.Expires, "taken over alive")
 		require.Less(t, next.Issued, l.Expires+3*time.Second)
-		require.ErrorIs(t, e.Valid(l.Expires), ErrSpent)
+		require.ErrorIs(t, e.Valid(l.Expires), ErrExpired)
 		require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
 		require.NoError(t, e.Claim(next.Slot))
 	})
@@ -222,6 +222,11 @@ func TestMaxEpochs(t *testing.T) {
 		require.NoError(t, err)
 		for range MaxEpochs - 1 {
 			require.NoError(t, r.Rotate())
+			e, err := r.Current()
+			require.NoError(t, err)
+			_, err = e.Reserve(time.Minute)
+			require.NoError(t, err)
+			e.Release()
 		}
 		require.ErrorIs(t, r.Rotate(), ErrFull)
 		last := current(t, r)

@@ -50,8 +50,8 @@ type Pool struct {
 }
 
 // NewPool locks a region of at least size bytes, rounded up to whole pages.
-// Zero means half of what RLIMIT_MEMLOCK still allows, at most 1 MiB and at
-// least one page. It returns an error that wraps ErrLimit, at once and with
+// Zero means half of what RLIMIT_MEMLOCK still allows, in whole pages, at most 1
+// MiB and at least one page. It returns an error that wraps ErrLimit, at once and with
 // nothing locked, where the limit does not allow the region.
 func NewPool(size int) (*Pool, error) {
 	page := os.Getpagesize()
@@ -61,7 +61,7 @@ func NewPool(size int) (*Pool, error) {
 	case size == 0:
 		size = defaultPool
 		if free, limited := lockable(); limited {
-			size = min(size, max(free/2, 1))
+			size = min(size, max(free/2/page*page, page))
 		}
 	}
 	size = (size + page - 1) / page * page

@@ -15,6 +15,7 @@ var (
 	ErrFormat = errors.New("seal: token of another plain format")
 
 	// ErrExpired: an authentic token whose lifetime is over (GSS_S_NO_CONTEXT).
+	// Nothing is spent that was still good.
 	ErrExpired = errors.New("seal: token expired")
 
 	// ErrUnauthorized: an authentic token for somebody else
@@ -24,6 +25,11 @@ var (
 	// ErrSpent: the token was opened, cancelled or taken back before
 	// (GSS_S_NO_CONTEXT).
 	ErrSpent = errors.New("seal: token already imported")
+
+	// ErrLost: this call claimed the token, and by then its time was over or its
+	// epoch retired: nobody has the context (GSS_S_NO_CONTEXT). What it wraps
+	// says which.
+	ErrLost = errors.New("seal: token claimed too late")
 
 	// ErrAudience: this sealer cannot hold a token to that audience, and so
 	// does not make one (GSS_S_FAILURE).
@@ -40,6 +46,6 @@ var (
 	// (GSS_S_FAILURE). Nothing is spent.
 	ErrUnavailable = errors.New("seal: sealer unavailable")
 
-	// ErrUsed: a Reservation was sealed or cancelled before.
+	// ErrUsed: a Reservation was sealed or cancelled before (GSS_S_FAILURE).
 	ErrUsed = errors.New("seal: reservation used already")
 )

@@ -154,7 +154,7 @@ func (h *Host) grant(exporter uint32, req Request) (*Grant, error) {
 			h.reserved(&head)
 			return g, nil
 		}
-		rotated := errors.Is(err, keyring.ErrNotOpen) || errors.Is(err, keyring.ErrRetired)
+		rotated := errors.Is(err, keyring.ErrNotOpen) || errors.Is(err, keyring.ErrRetired) || errors.Is(err, keyring.ErrDamaged)
 		if !rotated || try == attempts {
 			h.notReserved(&head, err)
 			return nil, unavailable(err)
@@ -237,7 +237,7 @@ type hostSlot struct {
 
 func (s *hostSlot) Valid() error {
 	err := s.epoch.Valid(s.lease.Expires)
-	if errors.Is(err, keyring.ErrSpent) {
+	if errors.Is(err, keyring.ErrExpired) {
 		return fmt.Errorf("%w: before it was sealed", ErrExpired)
 	}
 	return err

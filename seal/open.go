@@ -147,13 +147,16 @@ func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may func(*
 	case err != nil:
 		return unavailable(err)
 	}
-	return h.inTime(e, t)
+	if err := h.inTime(e, t); err != nil {
+		return fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return nil
 }
 
 func (h *Host) inTime(e *keyring.Epoch, t *token.Token) error {
 	err := e.Valid(t.Expires)
 	switch {
-	case errors.Is(err, keyring.ErrSpent):
+	case errors.Is(err, keyring.ErrExpired):
 		return ErrExpired
 	case errors.Is(err, keyring.ErrRetired):
 		return ErrDefective

@@ -31,7 +31,8 @@ type Sealer interface {
 	// Open authenticates a token, then checks its lifetime, audience and plain
 	// format, then claims it, and returns the plain token, which the caller
 	// wipes. Errors, in this order: ErrDefective, ErrExpired, ErrUnauthorized,
-	// ErrFormat, ErrUnavailable, ErrSpent. Only a nil error spends the token.
+	// ErrFormat, ErrUnavailable, ErrSpent, ErrLost. Only a nil error and ErrLost
+	// spend the token; where ErrLost wraps another, it comes first.
 	Open(token []byte, format string) (*memsafe.Secret, error)
 
 	// TakeBack is Open for the user who reserved the token, whatever its

@@ -2,7 +2,7 @@ package secctx
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 
 	"github.com/golang-auth/go-gssapi/v3"
 
@@ -51,9 +51,29 @@ func status(status, err error) error   { return &statusError{err, status} }
 func (e *statusError) Error() string   { return e.err.Error() }
 func (e *statusError) Unwrap() []error { return []error{e.err, e.status} }
 
-// lost is ErrLost and how it came to that.
-func lost(why error) error {
-	return status(gssapi.ErrNoContext, fmt.Errorf("%w: %w", ErrLost, why))
+// lostError is ErrLost and how it came to that. Of the cause everything matches
+// but its GSS status: a mechanism that finds its own token defective has not
+// left it unspent, and the status of this call is NO_CONTEXT.
+type lostError struct{ why error }
+
+func lost(why error) error { return &lostError{why} }
+
+func (e *lostError) Error() string { return ErrLost.Error() + ": " + e.why.Error() }
+
+// Is implements errors.Is.
+func (e *lostError) Is(target error) bool {
+	if target == ErrLost || target == gssapi.ErrNoContext {
+		return true
+	}
+	return !slices.Contains(statuses, target) && errors.Is(e.why, target)
+}
+
+// statuses are the errors of go-gssapi that stand for a status of RFC 2743.
+var statuses = []error{
+	gssapi.ErrBadMech, gssapi.ErrBadName, gssapi.ErrBadNameType, gssapi.ErrBadBindings, gssapi.ErrBadStatus,
+	gssapi.ErrBadMic, gssapi.ErrNoCred, gssapi.ErrNoContext, gssapi.ErrDefectiveToken, gssapi.ErrDefectiveCredential,
+	gssapi.ErrCredentialsExpired, gssapi.ErrContextExpired, gssapi.ErrFailure, gssapi.ErrBadQop, gssapi.ErrUnauthorized,
+	gssapi.ErrUnavailable, gssapi.ErrDuplicateElement, gssapi.ErrNameNotMn, gssapi.ErrBadMechAttr,
 }
 
 // refused gives a sealer's refusal to seal its status. It is never
@@ -68,6 +88,8 @@ func refused(err error) error {
 // unopened gives a sealer's refusal to open a token its status.
 func unopened(err error) error {
 	switch {
+	case errors.Is(err, seal.ErrLost):
+		return lost(err)
 	case errors.Is(err, seal.ErrDefective):
 		return errDefective
 	case errors.Is(err, seal.ErrFormat):

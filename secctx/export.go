@@ -1,6 +1,7 @@
 package secctx
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -173,6 +174,9 @@ func (c *secContext) takeBack(token []byte) error {
 		return errDefective // it would bring another context behind this handle
 	}
 	plain, err := c.p.sealer.TakeBack(token, c.p.format)
+	if errors.Is(err, seal.ErrLost) {
+		c.state = gone
+	}
 	if err != nil {
 		return unopened(err)
 	}
