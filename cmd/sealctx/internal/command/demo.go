@@ -9,7 +9,9 @@ import (
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
 )
 
-type demoCmd struct{}
+type demoCmd struct {
+	Crowd int `placeholder:"N" help:"End with N initiators that talk at once while their sessions are handed on."`
+}
 
 func (*demoCmd) Help() string {
 	return `Initiators, an acceptor and workers, each a process of its own, and a Kerberos
@@ -18,11 +20,11 @@ those who try to cheat. Needs no KDC, no root and no configuration, and leaves
 nothing behind.`
 }
 
-func (*demoCmd) Run(c *console) error {
+func (d *demoCmd) Run(c *console) error {
 	ctx, stop := untilSignal(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	// Somebody who has read enough ("| head") must not kill the director before
 	// it has cleared the stage: the signal is caught, and the write fails.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-	return demo.Run(ctx, c.out)
+	return demo.Run(ctx, c.out, d.Crowd)
 }

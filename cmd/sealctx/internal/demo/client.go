@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	"github.com/golang-auth/go-gssapi/v3"
 
@@ -15,6 +16,10 @@ type Client struct {
 	conn net.Conn
 	sc   gssapi.SecContext
 	sent int
+
+	quit atomic.Bool
+	done chan error // the end of what Begin began
+	from int        // its first message
 }
 
 // ConnectArgs says where to and with which tickets.
@@ -23,6 +28,9 @@ type ConnectArgs struct{ Addr, Service, CCache string }
 // Connect establishes a context, with mutual authentication, replay detection
 // and sequencing.
 func (c *Client) Connect(args ConnectArgs, _ *struct{}) error {
+	if c.conn != nil { // of a session before
+		c.conn.Close()
+	}
 	p, err := krb5.New(&krb5.Config{CCache: args.CCache})
 	if err != nil {
 		return err
@@ -66,23 +74,54 @@ type Exchanged struct{ First, Last, Sealed, Signed int }
 // the context of the other side must be the one that got all messages before,
 // or sequencing shows it.
 func (c *Client) Exchange(n int, reply *Exchanged) error {
-	reply.First = c.sent + 1
+	from := c.sent + 1
 	for range n {
-		c.sent++
-		kind := byte(frameSealed)
-		if c.sent%2 == 0 {
-			kind = frameSigned
-		}
-		if err := c.exchange(kind, fmt.Sprintf("message %d: pay 100 to Bob", c.sent)); err != nil {
-			return fmt.Errorf("message %d: %w", c.sent, err)
-		}
-		if kind == frameSealed {
-			reply.Sealed++
-		} else {
-			reply.Signed++
+		if err := c.one(); err != nil {
+			return err
 		}
 	}
-	reply.Last = c.sent
+	*reply = exchanged(from, c.sent)
+	return nil
+}
+
+// exchanged counts: messages with odd numbers are sealed.
+func exchanged(first, last int) Exchanged {
+	signed := last/2 - (first-1)/2
+	return Exchanged{First: first, Last: last, Sealed: last - first + 1 - signed, Signed: signed}
+}
+
+func (c *Client) one() error {
+	c.sent++
+	kind := byte(frameSealed)
+	if c.sent%2 == 0 {
+		kind = frameSigned
+	}
+	if err := c.exchange(kind, fmt.Sprintf("message %d: pay 100 to Bob", c.sent)); err != nil {
+		return fmt.Errorf("message %d: %w", c.sent, err)
+	}
+	return nil
+}
+
+// Begin exchanges messages, as Exchange does, until End.
+func (c *Client) Begin(_ struct{}, _ *struct{}) error {
+	c.done, c.from = make(chan error, 1), c.sent+1
+	go func() {
+		var err error
+		for err == nil && !c.quit.Load() {
+			err = c.one()
+		}
+		c.done <- err
+	}()
+	return nil
+}
+
+// End ends what Begin began, after the message under way.
+func (c *Client) End(_ struct{}, reply *Exchanged) error {
+	c.quit.Store(true)
+	if err := <-c.done; err != nil {
+		return err
+	}
+	*reply = exchanged(c.from, c.sent)
 	return nil
 }
 

@@ -29,7 +29,12 @@ const longest = time.Minute
 // something did not go as sealctx promises, or could not be tried; where ctx was
 // cancelled or out could not be written, it is the cause of that. Whatever
 // happens, no process and no file of the play is left behind.
-func Run(ctx context.Context, out io.Writer) error {
+//
+// The play ends with a scene of that many initiators at once: 0 to MaxCrowd.
+func Run(ctx context.Context, out io.Writer, crowd int) error {
+	if crowd < 0 || crowd > MaxCrowd {
+		return fmt.Errorf("a crowd of %d: between 0 and %d can play", crowd, MaxCrowd)
+	}
 	began := time.Now()
 	dir, err := stage()
 	if err != nil {
@@ -42,7 +47,7 @@ func Run(ctx context.Context, out io.Writer) error {
 	defer stop(nil)
 	d := &director{page: newPage(out, stop), ctx: ctx, dir: dir}
 	defer d.close()
-	if err := d.play(); err != nil {
+	if err := d.play(crowd); err != nil {
 		return err
 	}
 	d.text("\n%d processes, %.1f seconds, and every line above was checked before it was printed.\n",
@@ -52,8 +57,12 @@ func Run(ctx context.Context, out io.Writer) error {
 
 // play runs the scenes. When the context ends the players are killed, so that
 // whatever a scene waits for fails; the cause is then the error that matters.
-func (d *director) play() error {
-	for _, scene := range []func() error{d.cast, d.session, d.secrets, d.cheats, d.handover, d.onward, d.late} {
+func (d *director) play(crowd int) error {
+	scenes := []func() error{d.cast, d.session, d.secrets, d.cheats, d.handover, d.onward, d.late}
+	if crowd > 0 {
+		scenes = append(scenes, func() error { return d.crowd(crowd) })
+	}
+	for _, scene := range scenes {
 		err := scene()
 		if cause := context.Cause(d.ctx); cause != nil {
 			return cause
@@ -88,6 +97,7 @@ type director struct {
 
 	alice, bob, acceptor, a, b *player
 
+	realm *krb5test.Realm
 	addr  string
 	token []byte // alice's session, exported for worker A
 	held  Outcome
@@ -100,13 +110,12 @@ func (d *director) close() {
 }
 
 // cast starts everybody. Only the acceptor is told where the keytab is.
-func (d *director) cast() error {
-	realm, err := krb5test.NewRealm(realmName, service)
-	if err != nil {
+func (d *director) cast() (err error) {
+	if d.realm, err = krb5test.NewRealm(realmName, service); err != nil {
 		return err
 	}
 	keytab := filepath.Join(d.dir, "keytab")
-	if err := realm.WriteKeytab(keytab); err != nil {
+	if err := d.realm.WriteKeytab(keytab); err != nil {
 		return err
 	}
 	d.head("sealctx demo: one Kerberos session, three owners")
@@ -128,7 +137,7 @@ func (d *director) cast() error {
 	}
 	d.note("Process ids are the kernel's word. There is no KDC: the tickets are minted from the keytab.")
 	for _, p := range []*player{d.alice, d.bob} {
-		if err := realm.WriteCCache(filepath.Join(d.dir, p.name+".ccache"), p.name); err != nil {
+		if err := d.realm.WriteCCache(d.ccache(p.name), p.name); err != nil {
 			return err
 		}
 	}
@@ -136,7 +145,7 @@ func (d *director) cast() error {
 }
 
 func (d *director) connect(p *player) error {
-	_, err := do[struct{}](p, "Client.Connect", ConnectArgs{d.addr, service, filepath.Join(d.dir, p.name+".ccache")})
+	_, err := do[struct{}](p, "Client.Connect", ConnectArgs{d.addr, service, d.ccache(p.name)})
 	return err
 }
 
@@ -231,8 +240,8 @@ func (d *director) cheats() error {
 	return nil
 }
 
-// hand has to import a token and take over the connection.
-func (d *director) hand(token []byte, from *player, session int, to *player) (Outcome, error) {
+// move has to import a token of a session of from's and take over its connection.
+func (d *director) move(token []byte, from *player, session int, to *player) (Outcome, error) {
 	out, err := do[Outcome](to, "Node.Import", token)
 	if err != nil {
 		return out, err
@@ -243,11 +252,17 @@ func (d *director) hand(token []byte, from *player, session int, to *player) (Ou
 	if _, err := do[struct{}](from, "Node.Pass", PassArgs{session, to.socket, out.Session}); err != nil {
 		return out, err
 	}
-	if handle, err := do[int](to, "Node.Taken", struct{}{}); err != nil || handle != out.Session {
-		return out, errors.Join(fmt.Errorf("%s took the connection of session %d", to.name, handle), err)
+	_, err = do[struct{}](to, "Node.Taken", out.Session)
+	return out, err
+}
+
+// hand is move before the reader's eyes.
+func (d *director) hand(token []byte, from *player, session int, to *player) (Outcome, error) {
+	out, err := d.move(token, from, session, to)
+	if err == nil {
+		d.row(to.name, "%s: imported the session of %s, got the connection", out.Status, out.Peer)
 	}
-	d.row(to.name, "%s: imported the session of %s, got the connection", out.Status, out.Peer)
-	return out, nil
+	return out, err
 }
 
 func (d *director) handover() (err error) {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 func TestDemo(t *testing.T) {
 	var page bytes.Buffer
-	require.NoError(t, Run(t.Context(), &page))
+	require.NoError(t, Run(t.Context(), &page, 3))
 	for _, line := range []string{
 		"messages 1 to 100        50 sealed, 50 signed, answered by acceptor, all in sequence",
 		"NO_CONTEXT, from now on",
@@ -41,6 +41,9 @@ func TestDemo(t *testing.T) {
 	} {
 		require.Contains(t, page.String(), line)
 	}
+	require.Regexp(t, `(?m)^   carol +\d+ sealed, \d+ signed, all in sequence; handed on 4 times meanwhile$`, page.String())
+	require.Regexp(t, `(?m)^   erin `, page.String())
+	require.Contains(t, page.String(), "8 processes")
 }
 
 // TestDemoChecks is the control of TestDemo: the director does not print what
@@ -59,6 +62,27 @@ func TestDemoChecks(t *testing.T) {
 	_, err = d.hand([]byte("x"), acceptor, 0, acceptor)
 	require.ErrorContains(t, err, "could not import")
 	require.Empty(t, page.String())
+}
+
+func TestCrowdLimit(t *testing.T) {
+	for _, n := range []int{-1, MaxCrowd + 1} {
+		require.ErrorContains(t, Run(t.Context(), new(bytes.Buffer), n), "can play")
+	}
+}
+
+// TestExchanged compares the count with counting.
+func TestExchanged(t *testing.T) {
+	for first := 1; first < 6; first++ {
+		sealed, signed := 0, 0
+		for last := first; last < 12; last++ {
+			if last%2 == 0 {
+				signed++
+			} else {
+				sealed++
+			}
+			require.Equal(t, Exchanged{first, last, sealed, signed}, exchanged(first, last))
+		}
+	}
 }
 
 func stageDir(t *testing.T) string {
@@ -103,7 +127,7 @@ func TestDemoStops(t *testing.T) {
 				require.NotEmpty(t, files(t, dir))
 				return c.write
 			})
-			require.ErrorIs(t, Run(ctx, page), c.want)
+			require.ErrorIs(t, Run(ctx, page, 0), c.want)
 			require.Len(t, pids, 5)
 			for _, pid := range pids {
 				require.ErrorIs(t, unix.Kill(pid, 0), unix.ESRCH)

@@ -1,11 +1,14 @@
 package demo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
@@ -25,14 +28,16 @@ type Node struct {
 	tap  *tap
 
 	mu       sync.Mutex
+	changed  *sync.Cond // of mu: a session came, or served a message
 	sessions map[int]*session
-	taken    chan int // handles whose connection has come
 }
 
 // A session is a context, and its peer's connection while it is here.
 type session struct {
 	sc       gssapi.SecContext
 	conn     net.Conn
+	here     chan struct{} // closed once the connection is
+	stopping atomic.Bool
 	served   chan error // the end of serving
 	count    int        // messages served here
 	recorded []byte     // the last sealed message as it crossed the wire
@@ -53,7 +58,8 @@ func NewNode(dir, keytab, socket string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{host: host, sessions: map[int]*session{}, taken: make(chan int, 1)}
+	n := &Node{host: host, sessions: map[int]*session{}}
+	n.changed = sync.NewCond(&n.mu)
 	n.tap = &tap{Provider: mech, format: mech.PlainFormat()}
 	n.p = secctx.Wrap(n.tap, host) // the one line that a program changes
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -107,15 +113,16 @@ func (n *Node) establish(conn net.Conn) error {
 			}
 		}
 	}
-	n.serve(n.add(&session{sc: sc}), conn)
-	return nil
+	return n.serve(n.add(sc), conn)
 }
 
-func (n *Node) add(s *session) int {
+func (n *Node) add(sc gssapi.SecContext) (handle int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.sessions[len(n.sessions)] = s
-	return len(n.sessions) - 1
+	handle = len(n.sessions)
+	n.sessions[handle] = &session{sc: sc, here: make(chan struct{}), served: make(chan error, 1)}
+	n.changed.Broadcast()
+	return handle
 }
 
 func (n *Node) session(handle int) (*session, error) {
@@ -129,14 +136,16 @@ func (n *Node) session(handle int) (*session, error) {
 }
 
 // serve answers the peer until the connection is wanted elsewhere.
-func (n *Node) serve(handle int, conn net.Conn) {
-	s, _ := n.session(handle)
-	n.mu.Lock()
-	s.conn, s.served = conn, make(chan error, 1)
-	n.mu.Unlock()
+func (n *Node) serve(handle int, conn net.Conn) error {
+	s, err := n.session(handle)
+	if err != nil {
+		return err
+	}
+	s.conn = conn
+	close(s.here)
 	go func() {
 		for {
-			kind, body, err := readFrame(conn)
+			kind, body, err := s.next()
 			if err == nil {
 				err = n.answer(s, kind, body)
 			}
@@ -146,6 +155,40 @@ func (n *Node) serve(handle int, conn net.Conn) {
 			}
 		}
 	}()
+	return nil
+}
+
+// errStopped ends serving between two messages.
+var errStopped = errors.New("stopped")
+
+// next reads a frame, whole: who wants the connection elsewhere must not find
+// half of one in it.
+func (s *session) next() (kind byte, body []byte, err error) {
+	if s.stopping.Load() {
+		return 0, nil, errStopped
+	}
+	first := make([]byte, 1)
+	if _, err := s.conn.Read(first); errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, nil, errStopped
+	} else if err != nil {
+		return 0, nil, err
+	}
+	return readFrame(io.MultiReader(bytes.NewReader(first), undeterred{s.conn}))
+}
+
+// undeterred reads on when stop has set a deadline meanwhile.
+type undeterred struct{ net.Conn }
+
+func (u undeterred) Read(b []byte) (int, error) {
+	for {
+		n, err := u.Conn.Read(b)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if err := u.SetReadDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
+	}
 }
 
 func (n *Node) answer(s *session, kind byte, body []byte) error {
@@ -162,16 +205,19 @@ func (n *Node) answer(s *session, kind byte, body []byte) error {
 	if sealed {
 		s.recorded = body
 	}
+	n.changed.Broadcast()
 	n.mu.Unlock()
 	return writeFrame(s.conn, kind, out)
 }
 
 // stop takes a session's connection from its server, between two messages.
 func (s *session) stop() error {
+	<-s.here
+	s.stopping.Store(true)
 	if err := s.conn.SetReadDeadline(time.Now()); err != nil {
 		return err
 	}
-	if err := <-s.served; !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := <-s.served; !errors.Is(err, errStopped) {
 		return fmt.Errorf("serving ended: %w", err)
 	}
 	return s.conn.SetReadDeadline(time.Time{})
@@ -267,7 +313,7 @@ func (n *Node) Import(token []byte, reply *Outcome) error {
 	if reply.Peer, _, err = info.InitiatorName.Display(); err != nil {
 		return err
 	}
-	reply.Session = n.add(&session{sc: sc})
+	reply.Session = n.add(sc)
 	return nil
 }
 
@@ -308,14 +354,28 @@ func (n *Node) takeAll(l *net.UnixListener) {
 			fmt.Fprintln(os.Stderr, "worker:", err)
 			continue
 		}
-		n.serve(handle, conn)
-		n.taken <- handle
+		if err := n.serve(handle, conn); err != nil {
+			fmt.Fprintln(os.Stderr, "worker:", err)
+		}
 	}
 }
 
-// Taken waits until a connection has come, and returns its session.
-func (n *Node) Taken(_ struct{}, handle *int) error {
-	*handle = <-n.taken
+// Taken waits until a session's connection has come.
+func (n *Node) Taken(handle int, _ *struct{}) error {
+	s, err := n.session(handle)
+	if err == nil {
+		<-s.here
+	}
+	return err
+}
+
+// Busy waits until a session is here and has served a message.
+func (n *Node) Busy(handle int, _ *struct{}) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for n.sessions[handle] == nil || n.sessions[handle].count == 0 {
+		n.changed.Wait()
+	}
 	return nil
 }
 
