@@ -132,7 +132,11 @@ func testPrefork(t *testing.T, p *prefork, file string, user int) {
 			}
 			out := client(t, "gss-client", append(args, "localhost", "e18@localhost", message)...)()
 			require.Equal(t, run.times, strings.Count(out, run.want)-extra(run.want, out), "%s\n%s", out, p.log)
-			served := serving.FindAllStringSubmatch(p.text(), -1)[before:]
+			var served [][]string // the log may come behind the client's end
+			require.Eventually(t, func() bool {
+				served = serving.FindAllStringSubmatch(p.text(), -1)[before:]
+				return len(served) >= run.contexts
+			}, 30*time.Second, time.Millisecond, "%s", p.log)
 			require.Len(t, served, run.contexts, "%s", p.log)
 			for _, s := range served {
 				require.NotEqual(t, strconv.Itoa(p.cmd.Process.Pid), s[1])

@@ -78,18 +78,14 @@ func accept(p gssapi.Provider) error {
 		if err != nil {
 			return err
 		}
-		go func() {
-			defer conn.Close() // here; the worker has its own descriptor
-			if err := handle(p, pool, conn); err != nil {
-				log.Print(conn.RemoteAddr(), ": ", err)
-			}
-		}()
+		go func() { log.Print(conn.RemoteAddr(), ": accepted, error ", handle(p, pool, conn)) }()
 	}
 }
 
 // handle establishes a client's context and hands it over, with whatever the
 // client has sent behind it. A client without a context has nothing to protect.
 func handle(p gssapi.Provider, pool *handoff.Pool, conn net.Conn) error {
+	defer conn.Close() // here; the worker has its own descriptor
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	_ = conn.SetDeadline(time.Now().Add(limit)) // ours: the worker sets its own
@@ -124,8 +120,6 @@ func work(p gssapi.Provider) error {
 	return handoff.Serve(context.Background(), acceptor, p, func(sc gssapi.SecContext, conn net.Conn) {
 		log.Printf("process %d of user %d serves %v", os.Getpid(), os.Getuid(), conn.RemoteAddr())
 		_ = conn.SetDeadline(time.Now().Add(limit)) // it fails where reading does
-		if err := serve(sc, bufio.NewReader(conn), conn); err != nil {
-			log.Print(conn.RemoteAddr(), ": ", err)
-		}
+		log.Print(conn.RemoteAddr(), ": served, error ", serve(sc, bufio.NewReader(conn), conn))
 	})
 }
