@@ -3,7 +3,11 @@ package secctx
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"os"
+	"path"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,9 +38,10 @@ type Config struct {
 	// refused before the mechanism sees it.
 	//
 	// Empty: what the provider's method PlainFormat() string returns, if it has
-	// one, else the provider's Name and the architecture. Set it where one name
-	// stands for several implementations, as that of go-gssapi-c does for the
-	// MIT and the Heimdal library. A name longer than 64 characters, or with
+	// one, else the provider's Name, the architecture and the GSS-API libraries
+	// that the process has loaded, as libgssapi_krb5.so.2: MIT's and Heimdal's
+	// have one provider, and cannot read each other. Set it where a library is
+	// linked in statically. A name longer than 64 characters, or with
 	// others than '!' to '~' of ASCII, is replaced by one made of it and of a
 	// digest, so that different names stay different.
 	Format string
@@ -86,10 +91,30 @@ func plainFormat(format string, p gssapi.Provider) string {
 		format = f.PlainFormat()
 	}
 	if format == "" {
-		format = p.Name() + "/" + runtime.GOARCH
+		format = strings.Join(append([]string{p.Name(), runtime.GOARCH}, gssLibraries()...), "/")
 	}
 	return printable(format)
 }
+
+// gssLibraries returns the GSS-API libraries that this process has mapped, up to
+// the number of their binary interface: libgssapi_krb5.so.2 is MIT's and
+// libgssapi.so.3 Heimdal's, and one provider in Go may stand for either.
+func gssLibraries() []string {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return nil // the name alone, then
+	}
+	var found []string
+	for _, field := range strings.Fields(string(maps)) {
+		if name := soname.FindString(path.Base(field)); name != "" && !slices.Contains(found, name) {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+var soname = regexp.MustCompile(`^libgssapi\w*\.so\.\d+`)
 
 // Limits of a plain format's name, see seal.Request.
 const (

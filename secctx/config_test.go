@@ -90,3 +90,16 @@ func TestWrapTwice(t *testing.T) {
 	require.NoError(t, err)
 	r.talk(t, sc)
 }
+
+func TestSoname(t *testing.T) {
+	for file, want := range map[string]string{
+		"libgssapi_krb5.so.2.2": "libgssapi_krb5.so.2",
+		"libgssapi.so.3.0.0":    "libgssapi.so.3",
+		"libgssapi.so":          "",
+		"mylibgssapi.so.3":      "",
+		"libgss.so.3":           "",
+	} {
+		require.Equal(t, want, soname.FindString(file), file)
+	}
+	require.Empty(t, gssLibraries(), "this test is built without cgo's libraries")
+}
