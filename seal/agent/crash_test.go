@@ -152,7 +152,7 @@ func TestAgentKilled(t *testing.T) {
 		}
 		time.Sleep(time.Duration(rand.Int64N(int64(10 * time.Millisecond))))
 		if round%3 == 2 { // stopped for a while, longer or shorter than clients wait
-			require.NoError(t, agent.Process.Signal(syscall.SIGSTOP))
+			agent.freeze(t)
 			time.Sleep(time.Duration(rand.Int64N(int64(2 * clientTimeout))))
 			require.NoError(t, agent.Process.Signal(syscall.SIGCONT))
 		}
@@ -206,7 +206,7 @@ func TestOpenIsNotRetried(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 	b := reserve(t, c, seal.Audience{})
-	require.NoError(t, agent.Process.Signal(syscall.SIGSTOP))
+	agent.freeze(t)
 	start := time.Now()
 	_, err = c.Open(b, testFormat)
 	require.ErrorIs(t, err, ErrUncertain)

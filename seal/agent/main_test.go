@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -214,6 +215,13 @@ func spawn(t testing.TB, role, path string, change ...func(*exec.Cmd)) *process 
 func (p *process) kill() {
 	_ = p.Process.Kill()
 	_ = p.Wait()
+}
+
+// freeze stops a child, and waits until all of it has stopped.
+func (p *process) freeze(t testing.TB) {
+	t.Helper()
+	require.NoError(t, p.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, unix.Waitid(unix.P_PID, p.Process.Pid, nil, unix.WSTOPPED, nil))
 }
 
 // line reads the child's next line.

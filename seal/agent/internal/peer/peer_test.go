@@ -1,0 +1,198 @@
+package peer
+
+import (
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal"
+)
+
+// pair is a connection over a listener, as an agent has it.
+func pair(t *testing.T, pass bool) (client, server *net.UnixConn) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	require.NoError(t, err)
+	defer l.Close()
+	if pass {
+		require.NoError(t, PassCredentials(l))
+	}
+	client, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
+	require.NoError(t, err)
+	server, err = l.AcceptUnix()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
+	return client, server
+}
+
+func identify(t *testing.T, c *net.UnixConn) *Identity {
+	t.Helper()
+	ns, err := NewNamespace()
+	require.NoError(t, err)
+	id, err := ns.Identify(c)
+	require.NoError(t, err)
+	t.Cleanup(id.Close)
+	return id
+}
+
+func TestIdentify(t *testing.T) {
+	_, server := pair(t, true)
+	id := identify(t, server)
+	require.EqualValues(t, os.Geteuid(), id.UID)
+	require.Equal(t, os.Getpid(), id.PID)
+	require.Contains(t, id.Groups, uint32(os.Getegid()))
+	groups, err := os.Getgroups()
+	require.NoError(t, err)
+	for _, g := range groups {
+		require.Contains(t, id.Groups, uint32(g))
+	}
+	a, err := id.Process()
+	require.NoError(t, err)
+	self, err := seal.Process(os.Getpid())
+	require.NoError(t, err)
+	require.Equal(t, self, a)
+
+	ns := &Namespace{overflowUID: uint32(os.Geteuid())}
+	_, err = ns.Identify(server)
+	require.ErrorIs(t, err, ErrUnknown)
+	ns = &Namespace{overflowUID: 1<<32 - 2, overflowGID: uint32(os.Getegid())}
+	other, err := ns.Identify(server)
+	require.NoError(t, err)
+	defer other.Close()
+	require.NotContains(t, other.Groups, uint32(os.Getegid()))
+}
+
+// Messages without the kernel's word for their sender are nobody's.
+func TestReceiveWithoutCredentials(t *testing.T) {
+	for _, pass := range []bool{true, false} {
+		client, server := pair(t, pass)
+		r, err := NewReceiver(server, identify(t, server))
+		require.NoError(t, err)
+		_, err = client.Write([]byte("hello"))
+		require.NoError(t, err)
+		b := make([]byte, 10)
+		_, n, fd, err := r.Receive(b, nil, nil)
+		require.Equal(t, -1, fd)
+		if pass {
+			require.NoError(t, err)
+			require.Equal(t, "hello", string(b[:n]))
+			continue
+		}
+		require.ErrorIs(t, err, ErrImpostor)
+	}
+}
+
+// A waiting receiver holds no buffer; deadlines and the end are what they are
+// elsewhere.
+func TestReceive(t *testing.T) {
+	client, server := pair(t, true)
+	r, err := NewReceiver(server, identify(t, server))
+	require.NoError(t, err)
+	out := 0
+	fill := func() []byte { out++; return make([]byte, 8) }
+	spare := func([]byte) { out-- }
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	b, _, _, err := r.Receive(nil, fill, spare)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Nil(t, b)
+	require.Zero(t, out)
+	require.NoError(t, server.SetReadDeadline(time.Time{}))
+
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	_, _, err = client.WriteMsgUnix([]byte("one"), unix.UnixRights(int(null.Fd())), nil)
+	require.NoError(t, err)
+	b, n, fd, err := r.Receive(nil, fill, spare)
+	require.NoError(t, err)
+	require.Equal(t, "one", string(b[:n]))
+	require.GreaterOrEqual(t, fd, 0)
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	require.NoError(t, err)
+	require.NotZero(t, flags&unix.FD_CLOEXEC, "a child would inherit it")
+	require.NoError(t, unix.Close(fd))
+
+	require.NoError(t, client.Close())
+	_, _, _, err = r.Receive(nil, fill, spare)
+	require.ErrorIs(t, err, io.EOF)
+}
+
+// The process behind a descriptor, and what is none.
+func TestSubject(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	require.NoError(t, cmd.Start())
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	a, uid, err := Subject(fd)
+	require.NoError(t, err)
+	require.EqualValues(t, os.Geteuid(), uid)
+	want, err := seal.Process(cmd.Process.Pid)
+	require.NoError(t, err)
+	require.Equal(t, want, a)
+
+	require.NoError(t, cmd.Process.Kill())
+	require.Eventually(t, func() bool { return alive(fd) != nil }, time.Second, time.Millisecond)
+	_, _, err = Subject(fd) // a zombie, with its number and start still there
+	require.ErrorIs(t, err, ErrGone)
+	_ = cmd.Wait()
+	_, _, err = Subject(fd)
+	require.ErrorIs(t, err, ErrGone)
+
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	_, _, err = Subject(int(null.Fd()))
+	require.ErrorIs(t, err, ErrUnknown)
+	_, _, err = Subject(1 << 20)
+	require.Error(t, err)
+}
+
+// Parts go out as one run of bytes, over a full socket too, and come in where
+// they are wanted.
+func TestSendParts(t *testing.T) {
+	client, server := pair(t, false)
+	raw, err := client.SyscallConn()
+	require.NoError(t, err)
+	sraw, err := server.SyscallConn()
+	require.NoError(t, err)
+	big := make([]byte, 1<<20)
+	for i := range big {
+		big[i] = byte(i * 7)
+	}
+	waits := 0
+	done := make(chan error, 1)
+	go func() {
+		n, err := TrySend(raw, func() { waits++ }, []byte("head"), nil, big, []byte("tail"))
+		if err == nil && n != 8+len(big) {
+			err = io.ErrShortWrite
+		}
+		done <- err
+	}()
+	time.Sleep(20 * time.Millisecond) // until the socket is full
+	head, body, tail := make([]byte, 4), make([]byte, len(big)), make([]byte, 4)
+	parts := [][]byte{head, body, tail}
+	for got := 0; got < 8+len(big); {
+		n, err := ReceiveInto(sraw, parts)
+		require.NoError(t, err)
+		require.Positive(t, n)
+		got += n
+		parts = Advance(parts, n)
+	}
+	require.NoError(t, <-done)
+	require.Equal(t, 1, waits)
+	require.Equal(t, "head", string(head))
+	require.Equal(t, big, body)
+	require.Equal(t, "tail", string(tail))
+
+	require.NoError(t, server.Close())
+	_, err = Send(raw, nil, []byte("x"))
+	require.ErrorIs(t, err, unix.EPIPE)
+}
