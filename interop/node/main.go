@@ -43,7 +43,7 @@ import (
 func main() {
 	plain := flag.Bool("plain", false, "do not seal: the provider bare")
 	leak := flag.Bool("leak", false, "keep a copy of each plain token")
-	format := flag.String("format", defaultFormat, "name of the plain format, secctx.Config.Format")
+	format := flag.String("format", "", "name of the plain format, secctx.Config.Format; empty: as secctx names it")
 	var m mechanism
 	flag.BoolVar(&m.noSubkey, "no-subkey", false, "accept without a subkey of one's own (only sealctx's mechanism)")
 	flag.BoolVar(&m.grant, "grant", false, "ask the KDC for tickets (only sealctx's mechanism)")

@@ -9,9 +9,6 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/kdc"
 )
 
-// defaultFormat names what sealctx's own mechanism exports.
-const defaultFormat = "sealctx-krb5/1"
-
 // bare makes the provider that a node wraps: sealctx's own. No C library is in
 // the program.
 func bare(m mechanism) (gssapi.Provider, error) {
