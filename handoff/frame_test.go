@@ -118,3 +118,33 @@ func FuzzHeader(f *testing.F) {
 		require.Equal(t, b, frame(k, make([]byte, size))[:headerSize])
 	})
 }
+
+// FuzzReadFrame: whatever an acceptor sends, a worker gets a whole frame of a
+// known kind that encodes to what was sent, or an error.
+func FuzzReadFrame(f *testing.F) {
+	f.Add(frame(token, []byte("sealed")), uint8(3))
+	f.Add(frame(withdrawn), uint8(0))
+	f.Add(append(frame(withdrawn), 1), uint8(8))
+	f.Add(frame(connection, make([]byte, 5000)), uint8(200))
+	f.Add([]byte("SH"), uint8(1))
+	f.Fuzz(func(t *testing.T, b []byte, cut uint8) {
+		if len(b) > 2*MaxRead { // more than the socket holds
+			return
+		}
+		a, c := unixPair(t, unix.SOCK_STREAM)
+		n := min(int(cut), len(b)) // in two pieces
+		for _, piece := range [][]byte{b[:n], b[n:]} {
+			if len(piece) > 0 {
+				require.NoError(t, send(a, piece, nil))
+			}
+		}
+		require.NoError(t, a.Close())
+		k, body, ctl, err := readFrame(c)
+		require.Equal(t, -1, ctl.fd)
+		if err != nil {
+			return
+		}
+		require.NotEqual(t, connection, k, "it has no descriptor")
+		require.Equal(t, frame(k, body), b[:headerSize+len(body)])
+	})
+}

@@ -49,6 +49,10 @@ func TestServe(t *testing.T) {
 
 // TestIsolate: a worker without network serves a connection all the same.
 func TestIsolate(t *testing.T) {
+	probe := exec.Command("/proc/self/exe", "-test.run", "^$")
+	if Isolate(probe, os.Getuid(), os.Getgid()); probe.Run() != nil {
+		t.Skip("the kernel lets this user make no network namespace")
+	}
 	h := newHouse(t)
 	w := h.spawn("serve", "", func(cmd *exec.Cmd) { Isolate(cmd, os.Getuid(), os.Getgid()) })
 	s := h.session(h.p)
