@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/memscan"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	memscan.Main(m, victims)
 }
 
 var roles = map[string]func(path string) error{
