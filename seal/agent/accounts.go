@@ -15,6 +15,7 @@ type accounts struct {
 // An account is one user's.
 type account struct {
 	uid uint32
+	log logBucket
 
 	mu          sync.Mutex
 	connections int
@@ -23,11 +24,12 @@ type account struct {
 	outstanding map[slotKey]time.Duration // when each expires, since boot
 }
 
-// connect counts a connection, and returns nil where it is one too many.
-func (a *accounts) connect(uid uint32, limit int) *account {
+// connect returns a user's account and counts a connection in it, unless that is
+// one too many.
+func (a *accounts) connect(uid uint32, limit int) (acct *account, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	acct := a.byUser[uid]
+	acct = a.byUser[uid]
 	if acct == nil {
 		acct = &account{uid: uid, outstanding: map[slotKey]time.Duration{}}
 		if a.byUser == nil {
@@ -38,10 +40,10 @@ func (a *accounts) connect(uid uint32, limit int) *account {
 	acct.mu.Lock()
 	defer acct.mu.Unlock()
 	if acct.connections >= limit {
-		return nil
+		return acct, false
 	}
 	acct.connections++
-	return acct
+	return acct, true
 }
 
 // find returns the account of a user, or nil.

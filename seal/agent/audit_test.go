@@ -178,3 +178,34 @@ func TestHousekeeping(t *testing.T) {
 		require.NotEqual(t, first, i.ID)
 	}
 }
+
+// A user that is refused without end fills no log, and what it did is counted.
+func TestLogFlood(t *testing.T) {
+	var log journal
+	var seen counts
+	in := serveHere(t, &Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Observer: &seen})
+	c := in.dial(t)
+	for range 1000 {
+		_, err := c.Open([]byte("nonsense"), testFormat)
+		require.Equal(t, seal.ErrDefective, err)
+	}
+	lines := strings.Count(log.take(), "token refused")
+	require.GreaterOrEqual(t, lines, logBurst)
+	require.Less(t, lines, 500)
+	require.Eventually(t, func() bool { return seen.of("open defective") == 1000 }, time.Second, time.Millisecond)
+
+	var b logBucket
+	now := time.Unix(1000, 0)
+	for range logBurst {
+		ok, dropped := b.take(now)
+		require.True(t, ok)
+		require.Zero(t, dropped)
+	}
+	for range 7 {
+		ok, _ := b.take(now)
+		require.False(t, ok)
+	}
+	ok, dropped := b.take(now.Add(time.Second))
+	require.True(t, ok)
+	require.Equal(t, 7, dropped)
+}

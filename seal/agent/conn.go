@@ -45,7 +45,7 @@ type request struct {
 // serve answers the requests of one connection until it ends.
 func (s *Server) serve(sock *net.UnixConn) {
 	defer sock.Close()
-	c := &conn{s: s, sock: sock, log: s.log}
+	c := &conn{s: s, sock: sock, log: slog.New(limited{s.log.Handler(), &s.strangers})}
 	if code := c.start(); code != wire.OK {
 		c.refuse("connect", code)
 		return
@@ -73,7 +73,6 @@ func (c *conn) start() wire.Code {
 		c.log.Warn(eventPeer, "reason", err)
 		return wire.NotYou
 	}
-	c.log = c.log.With("peer_uid", c.id.UID, "peer_pid", c.id.PID)
 	code := c.enter()
 	if code != wire.OK {
 		c.log.Warn(eventPeer, "reason", code.String())
@@ -84,12 +83,15 @@ func (c *conn) start() wire.Code {
 
 func (c *conn) enter() wire.Code {
 	var err error
-	if c.recv, err = peer.NewReceiver(c.sock, c.id); err != nil {
-		return wire.Unavailable
-	}
-	c.acct = c.s.users.connect(c.id.UID, c.quota().Connections)
-	if c.acct == nil {
+	var counted bool
+	c.acct, counted = c.s.users.connect(c.id.UID, c.quota().Connections)
+	c.log = slog.New(limited{c.s.log.Handler(), &c.acct.log}).With("peer_uid", c.id.UID, "peer_pid", c.id.PID)
+	if !counted {
 		return wire.Quota
+	}
+	if c.recv, err = peer.NewReceiver(c.sock, c.id); err != nil {
+		c.acct.disconnect()
+		return wire.Unavailable
 	}
 	code := c.s.admit(c)
 	if code != wire.OK {
@@ -223,7 +225,7 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 		return false, wire.Protocol, wire.ErrMalformed
 	case r.fd >= 0 && r.op != wire.Reserve:
 		return false, wire.Protocol, peer.ErrDescriptors
-	case h.Length > c.quota().TokenSize+wire.MaxBesideToken:
+	case h.Length > c.longest(h.Op):
 		return false, wire.Quota, nil
 	case n == whole:
 		r.body = r.buf[wire.HeaderSize:whole]
@@ -235,6 +237,15 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 		r.buf = buf
 	}
 	return false, wire.OK, nil
+}
+
+// longest is the length of the longest body that this peer may send.
+func (c *conn) longest(op wire.Op) int {
+	switch op {
+	case wire.Open, wire.TakeBack, wire.Inspect:
+		return c.quota().TokenSize + wire.MaxBesideToken
+	}
+	return smallFrame // no other request comes near it
 }
 
 func (c *conn) setBusy() {

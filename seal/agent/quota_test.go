@@ -135,6 +135,8 @@ func TestQuotaToken(t *testing.T) {
 	s, err := c.Open(small, testFormat)
 	require.NoError(t, err)
 	s.Wipe()
+	in.SetPolicy(withPolicy(t, "quota everyone token 0").Policy) // which concerns no other request
+	reserve(t, c, seal.User(uint32(selfUID)))
 	in.SetPolicy(nil)
 	s, err = c.Open(large, testFormat)
 	require.NoError(t, err)
@@ -142,10 +144,24 @@ func TestQuotaToken(t *testing.T) {
 	s.Wipe()
 }
 
+// No request but those with a token is long.
+func TestLongRequest(t *testing.T) {
+	in := serveHere(t, nil)
+	long, err := (&wire.ReserveRequest{Suites: []byte{1}, Format: make([]byte, 5000)}).Marshal()
+	require.NoError(t, err)
+	c := in.raw(t)
+	c.expect(wire.Quota, long)
+	c.expectEnd()
+}
+
 // Users that are gone and have nothing outstanding are forgotten.
 func TestSweep(t *testing.T) {
 	var a accounts
-	one, two := a.connect(1, 10), a.connect(2, 10)
+	one, ok := a.connect(1, 1)
+	require.True(t, ok)
+	_, ok = a.connect(1, 1)
+	require.False(t, ok)
+	two, _ := a.connect(2, 10)
 	require.True(t, one.reserve(1, 0))
 	one.reserved(slotKey{index: 1}, 5*time.Second)
 	require.False(t, one.reserve(1, time.Second))

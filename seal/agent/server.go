@@ -56,8 +56,10 @@ type Server struct {
 	observe Observer
 	policy  atomic.Pointer[Policy]
 	users   accounts
-	room    int // for connections
-	times   times
+
+	strangers logBucket // of peers that the kernel cannot name
+	room      int       // for connections
+	times     times
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -208,8 +210,7 @@ func (s *Server) Close() error {
 // done or accepting fails. It then waits for the requests under way, a few
 // seconds at most, closes all connections and returns nil, or why accepting
 // failed. It runs one goroutine more, which retires epochs in time; none is left
-// when it returns. It does not close l. Several may run at once, on different
-// listeners, of which the first to end ends the connections of all.
+// when it returns. It does not close l. One Serve runs at a time.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if err := peer.PassCredentials(l); err != nil {
 		return err

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A user can be refused as fast as it asks. Of what it is to blame for, warnings
+// and alarms, the log gets so many at once and so many a second, and then how
+// many more there were: the log is everybody's. Metrics count all of them.
+const (
+	logBurst     = 50
+	logPerSecond = 10
+)
+
+// A logBucket is what one user may still put into the log.
+type logBucket struct {
+	mu      sync.Mutex
+	room    float64
+	since   time.Time
+	dropped int
+}
+
+// take reports whether one more may go in, and how many did not before it.
+func (b *logBucket) take(now time.Time) (ok bool, dropped int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.since.IsZero() {
+		b.room = logBurst
+	} else {
+		b.room = min(logBurst, b.room+now.Sub(b.since).Seconds()*logPerSecond)
+	}
+	b.since = now
+	if b.room < 1 {
+		b.dropped++
+		return false, 0
+	}
+	b.room--
+	dropped, b.dropped = b.dropped, 0
+	return true, dropped
+}
+
+// limited is a handler that asks a bucket.
+type limited struct {
+	slog.Handler
+	bucket *logBucket
+}
+
+func (l limited) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		ok, dropped := l.bucket.take(r.Time)
+		if !ok {
+			return nil
+		}
+		if dropped > 0 {
+			r.AddAttrs(slog.Int("dropped_before", dropped))
+		}
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l limited) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return limited{l.Handler.WithAttrs(attrs), l.bucket}
+}
+
+func (l limited) WithGroup(name string) slog.Handler {
+	return limited{l.Handler.WithGroup(name), l.bucket}
+}
