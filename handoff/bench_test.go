@@ -44,8 +44,9 @@ func BenchmarkHandoffs(b *testing.B) {
 	viaAgent := func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, agentVariable+"="+socket) }
 	rivals := []*rival{
 		{name: "plain", accept: h.mech, send: h.plainServer()},
-		{name: "embedded", accept: h.p, send: h.pooled()},
-		{name: "agent", accept: secctx.Wrap(h.mech, client), send: h.pooled(viaAgent)},
+		{name: "embedded", accept: h.p, send: h.pooled(false)},
+		{name: "agent", accept: secctx.Wrap(h.mech, client), send: h.pooled(false, viaAgent)},
+		{name: "agent-trusting", accept: secctx.Wrap(h.mech, client), send: h.pooled(true, viaAgent)},
 	}
 	for b.Loop() {
 		for _, r := range rivals {
@@ -71,8 +72,8 @@ func median(v []float64) float64 {
 }
 
 // pooled hands over as a server does, by a Pool.
-func (h *house) pooled(more ...func(*exec.Cmd)) func(gssapi.SecContext, net.Conn) error {
-	p := &Pool{Workers: benchWorkers, Start: func(context.Context) (*net.UnixConn, error) {
+func (h *house) pooled(trust bool, more ...func(*exec.Cmd)) func(gssapi.SecContext, net.Conn) error {
+	p := &Pool{Sender: Sender{TrustWorkers: trust}, Workers: benchWorkers, Start: func(context.Context) (*net.UnixConn, error) {
 		return h.spawn("sink", "", more...).conn, nil
 	}}
 	ctx, cancel := context.WithCancel(context.Background())

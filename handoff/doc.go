@@ -17,8 +17,8 @@
 // worker. The claim of the sealed token decides and nothing else. What the
 // worker says is information: Send tries to take the token back whatever the
 // answer is, and only where that fails, because the worker has claimed, does the
-// connection follow. So there are two outcomes, whenever either process dies,
-// stops or lies:
+// connection follow ([Sender] can spare itself that with workers that do not
+// lie). So there are two outcomes, whenever either process dies, stops or lies:
 //
 //   - the take-back won: ErrReturned, the context works again, and the connection
 //     was never out of the acceptor's hands

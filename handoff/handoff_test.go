@@ -344,3 +344,42 @@ func TestFromParent(t *testing.T) {
 	_, err = Spawn(exec.Command("/nowhere"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// TestTrusted: the word of a worker that is trusted is enough, and a lie is no
+// way to a second owner.
+func TestTrusted(t *testing.T) {
+	h := newHouse(t)
+	trusting := Sender{TrustWorkers: true}
+	a, b := unixPair(t, unix.SOCK_STREAM)
+	s := h.session(h.p)
+	done := receiving(within(t, ample), b, h.p)
+	require.NoError(t, trusting.Send(within(t, ample), a, s.sc, s.conn, nil))
+	r := <-done
+	require.NoError(t, r.err)
+	s.gone()
+	s.sc = r.sc
+	require.NoError(t, s.works())
+	require.NoError(t, r.conn.Close())
+
+	s = h.session(h.p)
+	tokens := make(chan []byte, 1)
+	go func() { // the liar
+		_ = say(b, ready)
+		_, tok, _, _ := readFrame(b)
+		tokens <- tok
+		_ = say(b, imported)
+		_, _, ctl, _ := readFrame(b)
+		ctl.close()
+	}()
+	require.NoError(t, trusting.Send(within(t, ample), a, s.sc, s.conn, nil))
+	s.gone()
+	sc, err := h.p.ImportSecContext(<-tokens)
+	require.NoError(t, err, "it can still claim what is its own")
+	s.sc = sc
+	require.NoError(t, s.works())
+
+	s = h.session(h.p)
+	done = receiving(within(t, ample), b, newHouse(t).p)
+	s.returned(trusting.Send(within(t, ample), a, s.sc, s.conn, nil))
+	require.ErrorIs(t, (<-done).err, ErrRefused)
+}

@@ -117,17 +117,22 @@ func setOption(c *net.UnixConn, option int) error {
 // watch makes calls on c end when ctx does, and at limit, unless that is zero.
 // The function that it returns undoes that and is to be called.
 func watch(ctx context.Context, c *net.UnixConn, limit time.Time) (end func()) {
-	_ = c.SetDeadline(limit) // it fails on a closed connection, and so do the calls
+	if !limit.IsZero() {
+		_ = c.SetDeadline(limit) // it fails on a closed connection, and so do the calls
+	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = c.SetDeadline(time.Unix(1, 0))
 		close(ended)
 	})
 	return func() {
-		if !stop() {
+		late := !stop()
+		if late {
 			<-ended
 		}
-		_ = c.SetDeadline(time.Time{})
+		if late || !limit.IsZero() {
+			_ = c.SetDeadline(time.Time{})
+		}
 	}
 }
 

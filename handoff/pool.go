@@ -163,9 +163,7 @@ func (p *Pool) attempt(ctx context.Context, a *applicant, sc gssapi.SecContext, 
 	if patience <= 0 {
 		patience = DefaultPatience
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := a.give(ctx, sc, parcel)
+	err := a.give(ctx, time.Now().Add(patience), sc, parcel)
 	if a.good {
 		a.done <- nil
 	} else {

@@ -24,6 +24,12 @@ type Sender struct {
 	// users a token may be for is the sealer's decision in any case: the agent
 	// has its policy, and a keyring's tokens open under its own user only.
 	Audience func(Peer) (seal.Audience, error)
+
+	// TrustWorkers passes the connection on a worker's word that it has imported
+	// the token, without a look whether it has. That saves a request to the agent
+	// for each context. A worker that lies harms the clients that it is given,
+	// which it could do in other ways too; it is no way to a second owner.
+	TrustWorkers bool
 }
 
 // Send is [Sender.Send] of the zero Sender: for the worker's process alone.
@@ -62,7 +68,7 @@ func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecCo
 	if err != nil {
 		return err
 	}
-	return w.give(ctx, sc, p)
+	return w.give(ctx, time.Time{}, sc, p)
 }
 
 // A waiter is a worker that waits for a context.
@@ -70,6 +76,7 @@ type waiter struct {
 	conn *net.UnixConn
 	peer Peer
 	to   seal.Audience
+	sure bool // its word is enough
 	good bool // conn is between two exchanges: the next thing on it is READY
 }
 
@@ -77,7 +84,7 @@ type waiter struct {
 // last time, or nil: looking up a process costs something.
 func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter) (*waiter, error) {
 	defer watch(ctx, worker, time.Time{})()
-	w := &waiter{conn: worker}
+	w := &waiter{conn: worker, sure: s.TrustWorkers}
 	if before == nil { // once for a connection
 		if err := setOption(worker, unix.SO_PASSCRED); err != nil {
 			_ = worker.Close()
@@ -167,8 +174,9 @@ func (w *waiter) fill(b []byte) (n int, err error) {
 }
 
 // give exports the context to the worker and passes the parcel, or takes the
-// context back. Unless w.good, it has closed the worker's connection.
-func (w *waiter) give(ctx context.Context, sc gssapi.SecContext, p *parcel) error {
+// context back: at limit at the latest, unless that is zero. Unless w.good, it
+// has closed the worker's connection.
+func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext, p *parcel) error {
 	defer func() {
 		if !w.good {
 			_ = w.conn.Close()
@@ -187,22 +195,17 @@ func (w *waiter) give(ctx context.Context, sc gssapi.SecContext, p *parcel) erro
 		}
 		return err
 	}
-	defer watch(ctx, w.conn, start.Add(patience(tok)))()
+	if last := start.Add(patience(tok)); limit.IsZero() || last.Before(limit) {
+		limit = last
+	}
+	defer watch(ctx, w.conn, limit)()
 	has, err := w.offer(tok)
-	err = because(ctx, err)
-	// Whatever the worker says, and whether it says anything: the claim decides.
-	switch back := secctx.TakeBack(sc, tok); {
-	case back == nil && has:
-		return returned(fmt.Errorf("%w: IMPORTED without a claim", ErrProtocol))
-	case back == nil:
-		w.good = errors.Is(err, ErrRefused)
-		return returned(err)
-	case errors.Is(back, secctx.ErrLost):
-		p.close()
-		return back
-	case !has:
-		p.close()
-		return claimed(fmt.Errorf("%w; taking it back: %w", err, textOf(back)))
+	if !has || !w.sure {
+		// Whatever the worker says, and whether it says anything: the claim decides.
+		back := secctx.TakeBack(sc, tok)
+		if back == nil || !has || errors.Is(back, secctx.ErrLost) {
+			return w.over(has, because(ctx, err), back, p)
+		}
 	}
 	defer p.close()
 	if err := p.pass(w.conn); err != nil {
@@ -210,6 +213,23 @@ func (w *waiter) give(ctx context.Context, sc gssapi.SecContext, p *parcel) erro
 	}
 	w.good = true
 	return nil
+}
+
+// over is the error of a handoff that has come to nothing: has is what the worker
+// says and err why it says no more, back how the take-back went.
+func (w *waiter) over(has bool, err, back error, p *parcel) error {
+	switch {
+	case back == nil && has:
+		return returned(fmt.Errorf("%w: IMPORTED without a claim", ErrProtocol))
+	case back == nil:
+		w.good = errors.Is(err, ErrRefused)
+		return returned(err)
+	}
+	p.close()
+	if errors.Is(back, secctx.ErrLost) {
+		return back
+	}
+	return claimed(fmt.Errorf("%w; taking it back: %w", err, textOf(back)))
 }
 
 // textOf keeps the text and nothing to match: that a take-back found the token
