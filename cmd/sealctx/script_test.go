@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
 	"github.com/sealctx/sealctx/seal"
@@ -32,6 +33,9 @@ func TestMain(m *testing.M) {
 		"sealctx": main,
 		"token":   tokenMain,
 		"get":     getMain,
+
+		"activate": activateMain,
+		"notified": notifiedMain,
 	})
 }
 
@@ -119,10 +123,7 @@ func tokenMain() {
 			_, err = s.Open(token, "a/format")
 		}
 	}
-	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		os.Exit(1)
-	}
+	fatal(err)
 }
 
 func sealer() (seal.Sealer, error) {
@@ -155,14 +156,46 @@ func getMain() {
 		return new(net.Dialer).DialContext(ctx, "unix", os.Args[1])
 	}}}
 	resp, err := client.Get("http://agent" + os.Args[2])
-	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		os.Exit(1)
-	}
+	fatal(err)
 	defer resp.Body.Close()
 	_, err = io.Copy(os.Stdout, resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		os.Stderr.WriteString(resp.Status + "\n")
+		os.Exit(1)
+	}
+}
+
+// activateMain starts a program as a service manager does that listens for it:
+// activate SOCKET PROGRAM ARG...
+func activateMain() {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: os.Args[1], Net: "unix"})
+	fatal(err)
+	f, err := l.File()
+	fatal(err)
+	fatal(unix.Dup3(int(f.Fd()), 3, 0))
+	path, err := exec.LookPath(os.Args[2])
+	fatal(err)
+	env := append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID="+strconv.Itoa(os.Getpid()))
+	fatal(unix.Exec(path, os.Args[2:], env))
+}
+
+// notifiedMain is the manager's ear: notified SOCKET N prints N messages.
+func notifiedMain() {
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: os.Args[1], Net: "unixgram"})
+	fatal(err)
+	n, err := strconv.Atoi(os.Args[2])
+	fatal(err)
+	buf := make([]byte, 4096)
+	for range n {
+		n, err := l.Read(buf)
+		fatal(err)
+		os.Stdout.Write(append(buf[:n], '\n'))
+	}
+}
+
+func fatal(err error) {
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
 		os.Exit(1)
 	}
 }

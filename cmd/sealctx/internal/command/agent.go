@@ -81,8 +81,15 @@ func (a *agentCmd) Run(c *console) (err error) {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { _ = notify.Stopping() }) // a manager that is gone cannot be told
+	told := make(chan struct{})
+	untold := context.AfterFunc(ctx, func() {
+		_ = notify.Stopping() // a manager that is gone cannot be told
+		close(told)
+	})
 	err = server.Serve(ctx, l)
+	if !untold() {
+		<-told
+	}
 	log.Info("agent ends")
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/doctor"
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/holder"
 	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal/agent"
 )
 
 type keyringCmd struct {
@@ -87,7 +88,10 @@ type keyringRotateCmd struct {
 func (k *keyringRotateCmd) Run(c *console) error {
 	return k.with(func(h holder.Holder) error {
 		err := h.Rotate()
-		if errors.Is(err, keyring.ErrFull) {
+		switch {
+		case errors.Is(err, agent.ErrRefused):
+			return errors.New("the agent lets only root and its own user rotate keys")
+		case errors.Is(err, keyring.ErrFull):
 			return fmt.Errorf("%w: %d epochs are alive; wait until one has ended, or retire one", err, keyring.MaxEpochs)
 		}
 		return err

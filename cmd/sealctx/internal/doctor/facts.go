@@ -44,6 +44,9 @@ type Facts struct {
 // WithAgent reports whether an agent holds the keys.
 func (f *Facts) WithAgent() bool { return f.Agent != nil }
 
+// agentSeen reports whether the agent's own process was seen.
+func (f *Facts) agentSeen() bool { return f.WithAgent() && f.HolderErr == nil && !f.Agent.Manager }
+
 // Gather asks the kernel and the holder: the agent at a socket or, where that is
 // empty, this user's keyring. It makes an epoch if there is none.
 func Gather(socket string) *Facts {

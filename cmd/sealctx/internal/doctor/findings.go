@@ -42,6 +42,9 @@ const (
 	// would like: half of the limit is a pool.
 	smallLimit = 2 << 20
 
+	// agentLimit is the same for an agent, which serves everybody.
+	agentLimit = 8 << 20
+
 	// littleSpace is room for two registers of the default size.
 	littleSpace = 2 * 16 * keyring.DefaultOutstanding
 
@@ -106,7 +109,7 @@ func theAgent(f *Facts) Finding {
 	case f.Agent.Manager:
 		x.Found = f.Holder + ", started by the service manager when asked"
 	default:
-		x.Found = fmt.Sprintf("%s, process %d of user %d", f.Holder, f.Agent.PID, f.Agent.UID)
+		x.Found = fmt.Sprintf("%s, process %d of user %d, %d KiB locked", f.Holder, f.Agent.PID, f.Agent.UID, f.Agent.Locked)
 	}
 	return x
 }
@@ -152,6 +155,8 @@ func memoryLock(f *Facts) Finding {
 	switch m := f.Memory; {
 	case f.MemoryErr != nil:
 		x.Level, x.Found, x.Remedy = Failure, f.MemoryErr.Error(), "this kernel or its /proc cannot be read; sealctx needs Linux with /proc"
+	case f.agentSeen() && f.Agent.Limit >= 0 && f.Agent.Limit < agentLimit>>10 && f.Agent.UID != 0:
+		x.Level, x.Found, x.Remedy = Warning, fmt.Sprintf("%d KiB for the agent: few requests at a time", f.Agent.Limit), remedy
 	case m.Unlimited || m.Limit == ^uint64(0):
 		x.Found = "none for this process"
 	case m.Limit == 0:
@@ -196,7 +201,7 @@ func coreDumps(f *Facts) Finding {
 	case f.MemoryErr == nil && f.Memory.Dumpable:
 		x.Level, x.Found = Failure, "this process cannot switch them off"
 		x.Remedy = "allow prctl(PR_SET_DUMPABLE) in the seccomp filter that is in force"
-	case f.WithAgent() && f.HolderErr == nil && !f.Agent.Manager && !f.Agent.DumpUnknown && !f.Agent.Undumpable:
+	case f.agentSeen() && !f.Agent.DumpUnknown && !f.Agent.Undumpable:
 		x.Level, x.Found, x.Remedy = Warning, "the agent can be dumped", "run sealctx agent, which switches that off"
 	case f.Memory.CorePiped && f.WithAgent():
 		x.Level, x.Found = Note, piped+"; the agent is not dumped"

@@ -27,7 +27,7 @@ func healthy() *Facts {
 func behindAgent() *Facts {
 	f := healthy()
 	f.Holder = "agent /run/sealctx/agent.sock"
-	f.Agent = &Process{PID: 4711, UID: 998, NoNewPrivs: true, Seccomp: true, Undumpable: true}
+	f.Agent = &Process{PID: 4711, UID: 998, NoNewPrivs: true, Seccomp: true, Undumpable: true, Locked: 1024, Limit: -1}
 	return f
 }
 
@@ -63,6 +63,7 @@ func TestFaults(t *testing.T) {
 		{"keys", Note, "only root", true, behindAgent, func(f *Facts) { f.EpochsKnown = false }},
 		{"memory lock limit", Warning, "64 KiB", false, healthy, func(f *Facts) { f.Memory.Limit = 64 << 10 }},
 		{"memory lock limit", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Limit = 0 }},
+		{"memory lock limit", Warning, "64 KiB for the agent", false, behindAgent, func(f *Facts) { f.Agent.Limit = 64 }},
 		{"memory lock limit", Failure, "no /proc", false, healthy, func(f *Facts) { f.MemoryErr = errors.New("no /proc") }},
 		{"locked memory", Note, "memguard", false, healthy, func(f *Facts) { f.Memory.Backing = "memguard" }},
 		{"locked memory", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Backing = "none" }},

@@ -1,8 +1,6 @@
 package doctor
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -22,6 +20,8 @@ type Process struct {
 	Seccomp     bool // a filter is in force
 	Undumpable  bool // neither dumped nor attached to
 	DumpUnknown bool // root's processes look the same either way
+	Locked      int  // KiB of locked memory
+	Limit       int  // KiB that it may lock; -1: no limit
 }
 
 // listenerOf connects to a socket and asks the kernel who listens there.
@@ -49,13 +49,33 @@ func listenerOf(path string) (*Process, error) {
 func look(pid int, uid uint32) (*Process, error) {
 	p := &Process{PID: pid, UID: uid}
 	dir := "/proc/" + strconv.Itoa(pid)
-	text, err := os.ReadFile(dir + "/status")
+	status, err := os.ReadFile(dir + "/status")
+	if err == nil {
+		err = p.readStatus(status)
+	}
+	var limits []byte
+	if err == nil {
+		limits, err = os.ReadFile(dir + "/limits")
+	}
+	if err == nil {
+		err = p.readLimits(limits)
+	}
+	// What is below the directory of an undumpable process belongs to root.
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Stat(dir+"/status", &st)
+	}
 	if err != nil {
 		return p, fmt.Errorf("process %d, which listens at the agent's socket: %w", pid, err)
 	}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
+	p.DumpUnknown = uid == 0
+	p.Undumpable = uid != 0 && st.Uid == 0
+	return p, nil
+}
+
+func (p *Process) readStatus(text []byte) (err error) {
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
 		switch value = strings.TrimSpace(value); name {
 		case "Name":
 			p.Manager = value == "systemd"
@@ -63,14 +83,28 @@ func look(pid int, uid uint32) (*Process, error) {
 			p.NoNewPrivs = value == "1"
 		case "Seccomp":
 			p.Seccomp = value == strconv.Itoa(unix.SECCOMP_MODE_FILTER)
+		case "VmLck":
+			p.Locked, err = strconv.Atoi(strings.TrimSuffix(value, " kB"))
 		}
 	}
-	// The kernel gives the entry of an undumpable process to root.
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return p, fmt.Errorf("process %d: %w", pid, err)
+	return err
+}
+
+// readLimits finds the line of locked memory: its soft limit, in bytes.
+func (p *Process) readLimits(text []byte) error {
+	for line := range strings.Lines(string(text)) {
+		rest, ok := strings.CutPrefix(line, "Max locked memory")
+		if !ok {
+			continue
+		}
+		soft := strings.Fields(rest)[0]
+		if soft == "unlimited" {
+			p.Limit = -1
+			return nil
+		}
+		n, err := strconv.ParseUint(soft, 10, 63)
+		p.Limit = int(n >> 10)
+		return err
 	}
-	p.DumpUnknown = uid == 0
-	p.Undumpable = uid != 0 && st.Uid == 0
-	return p, nil
+	return errors.New("no limit of locked memory is listed")
 }

@@ -1,11 +1,9 @@
 package doctor
 
 import (
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -67,25 +65,4 @@ func TestRoundTrip(t *testing.T) {
 	_, err = RoundTrip(&host{Host: s})
 	require.ErrorIs(t, err, keyring.ErrFull)
 	require.NoError(t, r.Cancel())
-}
-
-// What is seen of a process is what is so: this one changes before our eyes.
-func TestLook(t *testing.T) {
-	uid := uint32(os.Geteuid())
-	p, err := look(os.Getpid(), uid)
-	require.NoError(t, err)
-	require.Equal(t, os.Getpid(), p.PID)
-	require.False(t, p.Manager)
-	require.Equal(t, uid == 0, p.DumpUnknown)
-
-	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	require.NoError(t, err)
-	require.NoError(t, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
-	t.Cleanup(func() { require.NoError(t, unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(dumpable), 0, 0, 0)) })
-	p, err = look(os.Getpid(), uid)
-	require.NoError(t, err)
-	require.Equal(t, uid != 0, p.Undumpable)
-
-	_, err = look(1<<30, 0)
-	require.ErrorIs(t, err, os.ErrNotExist)
 }
