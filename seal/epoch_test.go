@@ -309,6 +309,7 @@ func TestExpiryWithinOpen(t *testing.T) {
 		time.Sleep(req.Lifetime)
 	})
 	require.True(t, called)
+	require.ErrorIs(t, err, ErrLost, "the token is spent, and the caller must know")
 	require.ErrorIs(t, err, ErrExpired)
 	require.Nil(t, s)
 	require.Zero(t, outstanding(t, h), "the claim was made")

@@ -23,7 +23,8 @@ type Reservation struct {
 }
 
 // Seal returns the sealed token of a plain one. The caller wipes plain, whatever
-// comes back. On an error no sealed byte has left: ErrTooLarge, ErrExpired when
+// comes back; it should not lie on a goroutine's stack, which leaves a copy
+// where it was when it grows. On an error no sealed byte has left: ErrTooLarge, ErrExpired when
 // the token's time ran out, ErrUnavailable when its epoch was retired. The
 // reservation is then cancelled, so that the slot comes back.
 func (r *Reservation) Seal(plain []byte) ([]byte, error) {
@@ -48,7 +49,9 @@ func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// Cancel gives the slot back. It returns ErrUsed after a Seal or a Cancel.
+// Cancel gives the slot back. It returns ErrUsed after a Seal or a Cancel, and
+// the keyring's error where the slot could not be given back: it expires then,
+// and no token of it exists.
 func (r *Reservation) Cancel() error {
 	if err := r.use(); err != nil {
 		return err
