@@ -144,7 +144,8 @@ func savedRegisters(id int) ([][]byte, error) {
 	var sets [][]byte
 	for _, set := range []uintptr{unix.NT_PRSTATUS, vector} {
 		buf := make([]byte, 16<<10)
-		iov := unix.Iovec{Base: &buf[0], Len: uint64(len(buf))}
+		iov := unix.Iovec{Base: &buf[0]}
+		iov.SetLen(len(buf))
 		// The thread becomes a traced one an instant after PTRACE_SEIZE.
 		var err error
 		for range 1000 {
