@@ -4,9 +4,7 @@ import (
 	"context"
 	"net"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,11 +35,11 @@ type rival struct {
 // the same server passing plain tokens in the same exchange, in turn in one run.
 func BenchmarkHandoffs(b *testing.B) {
 	h := newHouse(b)
-	socket := startAgent(b, h)
+	_, socket := h.startAgent()
 	client, err := agent.Dial(socket)
 	require.NoError(b, err)
 	defer client.Close() //nolint:errcheck // of the benchmark
-	viaAgent := func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, agentVariable+"="+socket) }
+	viaAgent := asking(socket)
 	rivals := []*rival{
 		{name: "plain", accept: h.mech, send: h.plainServer()},
 		{name: "embedded", accept: h.p, send: h.pooled(false)},
@@ -185,12 +183,4 @@ func sink(c *net.UnixConn, p gssapi.Provider) error {
 		_ = conn.Close()
 		_, _ = sc.Delete()
 	}
-}
-
-// startAgent runs an agent in a process of its own and returns its socket.
-func startAgent(t testing.TB, h *house) string {
-	socket := filepath.Join(h.dir, "agent.sock")
-	w := h.spawn("agent", "", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, agentVariable+"="+socket) })
-	require.True(t, strings.HasPrefix(w.until(started), started), "the agent has not started")
-	return socket
 }

@@ -1,0 +1,112 @@
+package handoff
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent"
+	"github.com/sealctx/sealctx/secctx"
+)
+
+// startAgent runs an agent in a process of its own and returns it and its
+// socket.
+func (h *house) startAgent() (*worker, string) {
+	h.t.Helper()
+	require.NoError(h.t, os.Chmod(h.dir, 0o755)) // other users are to reach it
+	socket := filepath.Join(h.dir, "agent.sock")
+	w := h.spawn("agent", "", asking(socket))
+	require.True(h.t, strings.HasPrefix(w.until(started), started), "the agent has not started")
+	return w, socket
+}
+
+// asking makes a worker use an agent.
+func asking(socket string) func(*exec.Cmd) {
+	return func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, agentVariable+"="+socket) }
+}
+
+// throughAgent is the house's provider, sealed by an agent.
+func (h *house) throughAgent(socket string) gssapi.Provider {
+	h.t.Helper()
+	client, err := agent.Dial(socket)
+	require.NoError(h.t, err)
+	h.t.Cleanup(func() { _ = client.Close() })
+	return secctx.Wrap(h.mech, client)
+}
+
+// TestThroughAgent hands over through an agent; a worker that the policy has
+// nothing for gets nothing, and neither does any without the agent.
+func TestThroughAgent(t *testing.T) {
+	h := newHouse(t)
+	a, socket := h.startAgent()
+	p := h.throughAgent(socket)
+	w := h.spawn("serve", "", asking(socket))
+	s := h.session(p)
+	require.NoError(t, Send(within(t, ample), w.conn, s.sc, s.conn, nil))
+	require.NoError(t, s.ask("there?"))
+	_ = s.client.Close()
+
+	s = h.session(p)
+	other := Sender{Audience: func(Peer) (seal.Audience, error) { return seal.User(54321), nil }}
+	require.ErrorIs(t, other.Send(within(t, ample), w.conn, s.sc, s.conn, nil), gssapi.ErrUnauthorized)
+	require.NoError(t, s.works())
+	a.end()
+	require.ErrorIs(t, Send(within(t, ample), w.conn, s.sc, s.conn, nil), seal.ErrUnavailable)
+	require.NoError(t, s.works())
+	s.open()
+}
+
+// TestAnotherUsersProcess: without a line in the policy, a process of another
+// user is none that a token is made for. Root has a worker of another user; who
+// is not root takes the first process, which is root's.
+func TestAnotherUsersProcess(t *testing.T) {
+	h := newHouse(t)
+	_, socket := h.startAgent()
+	p := h.throughAgent(socket)
+	sender, as := new(Sender), func(*exec.Cmd) {}
+	if os.Geteuid() == 0 {
+		as = func(cmd *exec.Cmd) {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 54321, Gid: 54321}}
+		}
+	} else {
+		sender.Audience = func(Peer) (seal.Audience, error) { return seal.Process(1) }
+	}
+	stranger := h.spawn("peer", "", as)
+	s := h.session(p)
+	require.ErrorIs(t, sender.Send(within(t, ample), stranger.conn, s.sc, s.conn, nil), gssapi.ErrUnauthorized)
+	require.NoError(t, s.works())
+	s.open()
+}
+
+// TestAgentDies between the token and its claim. Its register is gone, so nobody
+// can tell who has the context, and nobody gets it.
+func TestAgentDies(t *testing.T) {
+	h := newHouse(t)
+	a, socket := h.startAgent()
+	p := h.throughAgent(socket)
+	w := h.spawn("stop", hasToken, asking(socket), func(cmd *exec.Cmd) { cmd.Stderr = nil })
+	s := h.session(p)
+	ctx, cancel := context.WithCancel(context.Background())
+	steps := make(chan string, 1)
+	go func() {
+		steps <- w.until(hasToken)
+		a.end()
+		cancel()
+	}()
+	err := Send(ctx, w.conn, s.sc, s.conn, nil)
+	require.ErrorIs(t, err, ErrClaimed)
+	require.ErrorIs(t, err, gssapi.ErrNoContext)
+	s.gone()
+	s.hungUp()
+	all := <-steps + w.goOn()
+	require.Contains(t, all, failed)
+	require.NotContains(t, all, hasClaim)
+}
