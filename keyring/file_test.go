@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -202,45 +201,6 @@ func TestTruncatedUnderWay(t *testing.T) {
 	// panics pass through it.
 	require.PanicsWithValue(t, "other", func() { _ = guard(func() error { panic("other") }) })
 	require.Panics(t, func() { _ = guard(func() error { var p *int; *p = 1; return nil }) })
-}
-
-// The same while others are at it, again and again.
-func TestTruncatedUnderLoad(t *testing.T) {
-	dir := shmDir(t, false)
-	r := openRing(t, dir, nil)
-	for range 20 {
-		e := current(t, r)
-		genuine := mustDerive(t, e)
-		var derived atomic.Int64
-		var all sync.WaitGroup
-		for range 4 {
-			all.Go(func() {
-				for {
-					key, err := derive(e)
-					switch {
-					case errors.Is(err, ErrDamaged):
-						return
-					case err != nil:
-						t.Error(err)
-						return
-					case string(key) != string(genuine):
-						t.Error("a key was derived from zeroes")
-						return
-					}
-					derived.Add(1)
-					_, _ = e.Reserve(time.Minute)
-					_ = e.Claim(Slot{Index: 5, Word: uint64(makeWord(1, 1, slotOut))})
-					_, _ = e.Outstanding()
-				}
-			})
-		}
-		eventually(t, "work to be under way", func() bool { return derived.Load() > 10 })
-		require.NoError(t, os.Truncate(epochFile(dir, e), 0))
-		require.NoError(t, os.Truncate(epochFile(dir, e), int64(e.fileSize())))
-		all.Wait()
-		require.NoError(t, os.Remove(epochFile(dir, e)))
-		time.Sleep(linkCheck)
-	}
 }
 
 // Signals that interrupt the allocation of a large file do not fail it.
