@@ -48,7 +48,7 @@ func candidates() []string {
 	}
 	uid := os.Geteuid()
 	if uid == 0 {
-		dirs = append(dirs, "/run/sealctx")
+		dirs = append(dirs, "/run/sealctx-root")
 	}
 	return append(dirs, fmt.Sprintf("/dev/shm/sealctx-%d", uid))
 }

@@ -193,7 +193,7 @@ func TestSearchOrder(t *testing.T) {
 	last := "/dev/shm/sealctx-" + strconv.Itoa(os.Geteuid())
 	want := []string{last}
 	if os.Geteuid() == 0 {
-		want = []string{"/run/sealctx", last}
+		want = []string{"/run/sealctx-root", last}
 	}
 	require.Equal(t, want, candidates())
 

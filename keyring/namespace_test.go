@@ -128,14 +128,14 @@ func TestDefaultPlaces(t *testing.T) {
 	require.NoError(t, unix.Mount(disk, "/run", "", unix.MS_BIND, ""))
 	_, err := Open("", nil)
 	require.ErrorIs(t, err, ErrNoDir)
-	require.ErrorContains(t, err, "/run/sealctx, /dev/shm/sealctx-0")
+	require.ErrorContains(t, err, "/run/sealctx-root, /dev/shm/sealctx-0")
 	require.ErrorContains(t, err, DirVariable)
 	require.Empty(t, files(t, disk))
 
 	require.NoError(t, unix.Mount("tmpfs", "/dev/shm", "tmpfs", 0, ""))
 	require.Equal(t, "/dev/shm/sealctx-0", openRing(t, "", nil).Dir())
 	require.NoError(t, unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
-	require.Equal(t, "/run/sealctx", openRing(t, "", nil).Dir())
+	require.Equal(t, "/run/sealctx-root", openRing(t, "", nil).Dir())
 }
 
 // The shift of TestTimeNamespace, seconds.

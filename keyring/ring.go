@@ -49,7 +49,7 @@ type Ring struct {
 //	$SEALCTX_DIR (an absolute path; must be on tmpfs)
 //	$RUNTIME_DIRECTORY/sealctx (systemd)
 //	$XDG_RUNTIME_DIR/sealctx
-//	/run/sealctx (root)
+//	/run/sealctx-root (root; /run/sealctx is the agent's socket's)
 //	/dev/shm/sealctx-UID
 //
 // The directory is made with mode 0700 if need be. It must belong to the
