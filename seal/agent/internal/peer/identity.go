@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -134,13 +135,14 @@ func (id *Identity) Alive() bool { return alive(id.pidfd) == nil }
 // alive returns ErrGone once the process of a pidfd has ended: it is readable
 // then, before the id can be given to another.
 func alive(pidfd int) error {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds, 0)
+	fd := unix.PollFd{Fd: int32(pidfd), Events: unix.POLLIN}
+	var now unix.Timespec
+	for { // it does not wait, so Go's scheduler need not know, see message
+		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fd)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return fmt.Errorf("peer: %w", err)
+		case errno == unix.EINTR:
+		case errno != 0:
+			return fmt.Errorf("peer: %w", errno)
 		case n != 0:
 			return ErrGone
 		default:

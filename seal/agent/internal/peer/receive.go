@@ -54,9 +54,9 @@ type Receiver struct {
 	spare func([]byte)
 	buf   []byte
 	n     int
-	flags int
 	oob   []byte
-	oobn  int
+	msg   message
+	one   [1][]byte
 	err   error
 	try   func(uintptr) bool
 }
@@ -81,7 +81,8 @@ func NewReceiver(c *net.UnixConn, id *Identity) (*Receiver, error) {
 func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n, fd int, err error) {
 	r.buf, r.fill, r.spare, r.err = buf, fill, spare, nil
 	err = r.raw.Read(r.try)
-	got, r.buf = r.buf, nil
+	got, r.buf, r.one[0] = r.buf, nil, nil
+	defer r.msg.forget()
 	if err == nil {
 		err = r.err
 	}
@@ -105,12 +106,9 @@ func (r *Receiver) recvmsg(fd uintptr) bool {
 	if own {
 		r.buf = r.fill()
 	}
-	for {
-		r.n, r.oobn, r.flags, _, r.err = unix.Recvmsg(int(fd), r.buf, r.oob, unix.MSG_CMSG_CLOEXEC)
-		if !errors.Is(r.err, unix.EINTR) {
-			break
-		}
-	}
+	r.one[0] = r.buf
+	r.msg.set(r.one[:], r.oob)
+	r.n, r.err = r.msg.receive(fd)
 	if !errors.Is(r.err, unix.EAGAIN) {
 		return true
 	}
@@ -125,7 +123,7 @@ func (r *Receiver) recvmsg(fd uintptr) bool {
 func (r *Receiver) control() (fd int, err error) {
 	fd = -1
 	known := false
-	messages, err := unix.ParseSocketControlMessage(r.oob[:r.oobn])
+	messages, err := unix.ParseSocketControlMessage(r.oob[:r.msg.hdr.Controllen])
 	if err != nil {
 		return -1, ErrDescriptors
 	}
@@ -150,7 +148,7 @@ func (r *Receiver) control() (fd int, err error) {
 	}
 	switch {
 	case err != nil:
-	case r.flags&unix.MSG_CTRUNC != 0:
+	case r.msg.hdr.Flags&unix.MSG_CTRUNC != 0:
 		err = ErrDescriptors
 	case r.n > 0 && (!known || !r.id.Alive()):
 		err = ErrImpostor
@@ -174,14 +172,12 @@ func closeAll(fds ...int) {
 // other; zero is the connection's end. The kernel writes them where they are to
 // lie: a secret that comes has no copy in ordinary memory.
 func ReceiveInto(raw syscall.RawConn, buffers [][]byte) (n int, err error) {
+	var m message
 	var opErr error
 	err = raw.Read(func(fd uintptr) bool {
-		for {
-			n, opErr = unix.Readv(int(fd), buffers)
-			if !errors.Is(opErr, unix.EINTR) {
-				return !errors.Is(opErr, unix.EAGAIN)
-			}
-		}
+		m.set(buffers, nil)
+		n, opErr = m.receive(fd)
+		return !errors.Is(opErr, unix.EAGAIN)
 	})
 	if err == nil {
 		err = opErr

@@ -21,14 +21,14 @@ func TrySend(raw syscall.RawConn, wait func(), buffers ...[]byte) (sent int, err
 }
 
 func send(raw syscall.RawConn, oob []byte, wait func(), buffers [][]byte) (sent int, err error) {
+	var m message
 	var opErr error
 	waited := false
 	err = raw.Write(func(fd uintptr) bool {
 		for len(buffers) > 0 {
-			n, err := unix.SendmsgBuffers(int(fd), buffers, oob, nil, unix.MSG_NOSIGNAL)
+			m.set(buffers, oob)
+			n, err := m.send(fd)
 			switch {
-			case errors.Is(err, unix.EINTR):
-				continue
 			case errors.Is(err, unix.EAGAIN):
 				if !waited {
 					waited = true
@@ -51,7 +51,8 @@ func send(raw syscall.RawConn, oob []byte, wait func(), buffers [][]byte) (sent 
 	return sent, err
 }
 
-// Advance drops the first n bytes of a run of buffers.
+// Advance drops the first n bytes of a run of buffers, and those that are empty
+// after them. It changes the slice it is given.
 func Advance(buffers [][]byte, n int) [][]byte {
 	for len(buffers) > 0 && n >= len(buffers[0]) {
 		n -= len(buffers[0])
