@@ -166,7 +166,7 @@ func TestWorkersDieAndStop(t *testing.T) {
 	for _, sign := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		fates = append(fates, fate{role: "serve", sign: sign}, fate{role: "serve", sign: sign})
 	}
-	_, _ = h.round(fates[0], h.p), h.round(fates[4], h.p) // what opens descriptors once, has
+	_, _ = h.round(fates[0], h.p), h.round(fates[4], h.p) // what opens a descriptor once, has
 	before := descriptors(t)
 	histogram := map[string]int{}
 	end := time.Now().Add(budget)
@@ -182,7 +182,8 @@ func TestWorkersDieAndStop(t *testing.T) {
 		f.check(t, v)
 	}
 	t.Logf("%d rounds", done)
-	require.Equal(t, before, descriptors(t), "descriptors after %d rounds", done)
+	// A goroutine that has just signalled a worker may hold its pidfd still.
+	require.Eventually(t, func() bool { return descriptors(t) <= before }, slack, time.Millisecond, "a descriptor was left open")
 	for _, line := range sorted(histogram) {
 		t.Log(line)
 	}

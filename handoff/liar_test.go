@@ -213,8 +213,8 @@ func TestLyingAcceptor(t *testing.T) {
 				conn(c, nil, unix.UnixRights(fd))
 			})
 		}, ErrConn},
-		"a socket of another family": {nil, func(c *net.UnixConn) {
-			socket(unix.AF_VSOCK, unix.SOCK_STREAM, func(fd int) { conn(c, nil, unix.UnixRights(fd)) })
+		"a socket of packets": {nil, func(c *net.UnixConn) {
+			socket(unix.AF_UNIX, unix.SOCK_SEQPACKET, func(fd int) { conn(c, nil, unix.UnixRights(fd)) })
 		}, ErrConn},
 		"another word":       {nil, func(c *net.UnixConn) { require.NoError(t, send(c, frame(withdrawn), nil)) }, ErrProtocol},
 		"ends after a claim": {nil, func(*net.UnixConn) {}, io.ErrUnexpectedEOF},

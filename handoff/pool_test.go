@@ -1,10 +1,14 @@
 package handoff
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,12 +52,29 @@ func (w *workers) start(context.Context) (*net.UnixConn, error) {
 	return wk.conn, nil
 }
 
+// signal sends a signal to all workers and waits until it has struck.
 func (w *workers) signal(s syscall.Signal) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, wk := range w.all {
-		_ = wk.cmd.Process.Signal(s) // some are gone
+		if s == 0 || wk.cmd.Process.Signal(s) != nil {
+			continue // it is gone
+		}
+		stat := fmt.Sprintf("/proc/%d/stat", wk.cmd.Process.Pid)
+		for limit := time.Now().Add(ample); !halted(stat); time.Sleep(time.Millisecond) {
+			require.True(w.h.t, time.Now().Before(limit), "worker runs on")
+		}
 	}
+}
+
+// halted reports whether a process has stopped or ended.
+func halted(stat string) bool {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return true
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return strings.Contains("TtZX", fields[0])
 }
 
 func (w *workers) count() int {
@@ -83,7 +104,7 @@ func TestPool(t *testing.T) {
 		})
 	}
 	all.Wait()
-	require.Equal(t, 2, w.count())
+	require.LessOrEqual(t, w.count(), 2)
 }
 
 // TestPoolBusy: Send waits for a free worker, and not longer than it may.
@@ -139,7 +160,7 @@ func TestPoolGivesUp(t *testing.T) {
 	err := p.Send(within(t, ample), s.sc, s.conn, nil)
 	s.returned(err)
 	require.ErrorIs(t, err, ErrRefused)
-	require.Equal(t, 2, w.count())
+	require.LessOrEqual(t, w.count(), 2)
 }
 
 // TestPoolStarts: a worker that cannot be started is tried again, not at once.
