@@ -81,6 +81,9 @@ func (n *name) anyHost() bool {
 	return n.hostbased != "" && (!strings.Contains(n.hostbased, "@") || strings.HasSuffix(n.hostbased, "@"))
 }
 
+// anyRealm reports whether n names a service without saying in which realm.
+func (n *name) anyRealm() bool { return n.hostbased != "" && n.principal.Realm == "" }
+
 // matches reports whether a service principal is one that n names: as an
 // acceptor's name a service without a host is every host's.
 func (n *name) matches(p kmsg.Principal) bool {
@@ -136,14 +139,14 @@ func (n *name) Export() ([]byte, error) {
 }
 
 // Compare reports whether both are the same principal. A host-based name
-// without a realm equals the service in any realm. GSS_S_BAD_NAME for a name
-// of another provider.
+// equals the service in any realm. A user or principal name without a realm
+// equals none that has one. GSS_S_BAD_NAME for a name of another provider.
 func (n *name) Compare(other gssapi.GssName) (bool, error) {
 	o, ok := other.(*name)
 	if !ok || o == nil {
 		return false, fail(gssapi.ErrBadName, ErrForeign)
 	}
-	if n.principal.Realm == "" || o.principal.Realm == "" {
+	if n.anyRealm() || o.anyRealm() {
 		return n.principal.SameName(o.principal), nil
 	}
 	return n.principal.Equal(o.principal), nil
@@ -166,13 +169,13 @@ func (n *name) InquireMechs() ([]gssapi.GssMech, error) {
 	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, nil
 }
 
-// Canonicalize returns the mechanism name. GSS_S_BAD_MECH for another
-// mechanism.
+// Canonicalize returns the mechanism name. A name without a realm stays one
+// that cannot be exported. GSS_S_BAD_MECH for another mechanism.
 func (n *name) Canonicalize(mech gssapi.GssMech) (gssapi.GssName, error) {
 	if !isKrb5(mech) {
 		return nil, fail(gssapi.ErrBadMech, nil)
 	}
-	return &name{principal: n.principal, hostbased: n.hostbased, mn: true}, nil
+	return &name{principal: n.principal, hostbased: n.hostbased, mn: n.principal.Realm != "" || n.hostbased != ""}, nil
 }
 
 // Duplicate returns a copy.

@@ -81,6 +81,31 @@ func TestNames(t *testing.T) {
 	require.ErrorIs(t, err, gssapi.ErrBadMech)
 }
 
+// TestCompareWithoutRealm: only a host-based name is any realm's.
+func TestCompareWithoutRealm(t *testing.T) {
+	p := newBench(t, krb5.Config{}).p
+	peer := importName(t, p, "alice@EVIL.TEST", gssapi.GSS_KRB5_NT_PRINCIPAL_NAME)
+	for _, nt := range []gssapi.GssNameType{gssapi.GSS_NT_USER_NAME, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, gssapi.GSS_KRB5_NT_ENTERPRISE_NAME} {
+		bare := importName(t, p, "alice", nt)
+		for _, pair := range [][2]gssapi.GssName{{bare, peer}, {peer, bare}} {
+			same, err := pair[0].Compare(pair[1])
+			require.NoError(t, err)
+			require.False(t, same, nt)
+		}
+		canonical, err := bare.Canonicalize(nil)
+		require.NoError(t, err)
+		_, err = canonical.Export()
+		require.ErrorIs(t, err, gssapi.ErrNameNotMn)
+		same, err := canonical.Compare(peer)
+		require.NoError(t, err)
+		require.False(t, same, nt)
+	}
+	host := importName(t, p, "http@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE)
+	same, err := host.Compare(importName(t, p, service+"@EXAMPLE.TEST", gssapi.GSS_KRB5_NT_PRINCIPAL_NAME))
+	require.NoError(t, err)
+	require.True(t, same)
+}
+
 // TestExportedName: the form of RFC 2743 section 3.2 comes back as the same
 // name, and nothing else is taken for it.
 func TestExportedName(t *testing.T) {
