@@ -62,9 +62,12 @@ type Credential struct {
 	RenewTill time.Time
 	Flags     uint32 // kmsg's ticket flags
 	Ticket    []byte // encoded, as it goes into an AP-REQ
+
+	userToUser bool // is-skey: encrypted in another ticket's session key
 }
 
-// Parse reads a cache. Keys and tickets alias b. The error is ErrMalformed.
+// Parse reads a cache, without tickets for user-to-user authentication and
+// without what implementations keep there for themselves. Keys and tickets alias b. The error is ErrMalformed.
 func Parse(b []byte) (*Cache, error) {
 	s := reader{String: cryptobyte.String(b)}
 	var v uint16
@@ -88,7 +91,7 @@ func Parse(b []byte) (*Cache, error) {
 		if !s.credential(&cred) {
 			return nil, fmt.Errorf("%w: credential %d", ErrMalformed, n)
 		}
-		if cred.Server.Realm != configRealm && cred.Server.Check() == nil && cred.Client.Check() == nil {
+		if !cred.userToUser && cred.Server.Realm != configRealm && cred.Server.Check() == nil && cred.Client.Check() == nil {
 			c.Credentials = append(c.Credentials, cred)
 		}
 	}
@@ -167,10 +170,12 @@ func (s *reader) list() bool {
 func (s *reader) credential(c *Credential) bool {
 	var skey uint8
 	var second []byte
-	return s.principal(&c.Client) && s.principal(&c.Server) && s.key(&c.Key) &&
+	ok := s.principal(&c.Client) && s.principal(&c.Server) && s.key(&c.Key) &&
 		s.time(&c.AuthTime) && s.time(&c.StartTime) && s.time(&c.EndTime) && s.time(&c.RenewTill) &&
 		s.ReadUint8(&skey) && s.ReadUint32(&c.Flags) && s.list() && s.list() &&
 		s.octets(&c.Ticket) && s.octets(&second)
+	c.userToUser = skey != 0
+	return ok
 }
 
 // MarshalTo writes a cache of version 4 into buf, which holds keys afterwards

@@ -81,6 +81,19 @@ func TestVersion3(t *testing.T) {
 	require.Equal(t, one, got)
 }
 
+// TestUserToUser: a ticket that no service's key opens is left out.
+func TestUserToUser(t *testing.T) {
+	c := sample()
+	c.Credentials = c.Credentials[1:]
+	b := encode(t, c)
+	at := bytes.LastIndex(b, []byte("ticket")) - 4 - 4 - 4 - 4 - 1 // length, two counts, flags
+	require.Zero(t, b[at])
+	b[at] = 1
+	got, err := Parse(b)
+	require.NoError(t, err)
+	require.Empty(t, got.Credentials)
+}
+
 func TestDamage(t *testing.T) {
 	good := encode(t, sample())
 	whole := map[int]bool{
