@@ -47,13 +47,21 @@ func address(addr net.Addr) (gssapi.GssAddressFamily, []byte, bool) {
 	case nil:
 		return gssapi.GssAddrFamilyUNSPEC, nil, true
 	case *net.TCPAddr:
-		return gssapi.GssAddrFamilyINET, ip(a.IP), true
+		if a != nil {
+			return gssapi.GssAddrFamilyINET, ip(a.IP), true
+		}
 	case *net.UDPAddr:
-		return gssapi.GssAddrFamilyINET, ip(a.IP), true
+		if a != nil {
+			return gssapi.GssAddrFamilyINET, ip(a.IP), true
+		}
 	case *net.IPAddr:
-		return gssapi.GssAddrFamilyINET, ip(a.IP), true
+		if a != nil {
+			return gssapi.GssAddrFamilyINET, ip(a.IP), true
+		}
 	case *net.UnixAddr:
-		return gssapi.GssAddrFamilyLOCAL, []byte(a.Name), true
+		if a != nil {
+			return gssapi.GssAddrFamilyLOCAL, []byte(a.Name), true
+		}
 	}
 	return 0, nil, false
 }
