@@ -3,6 +3,7 @@ package krb5
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -41,7 +42,8 @@ type Config struct {
 	ReplayCapacity int
 
 	// Realm is given to user and principal names that have none. Empty: they
-	// stay without and match any realm.
+	// stay without. A credential can be acquired, and a context initiated, for
+	// such a name, but it compares equal to no name of a peer.
 	Realm string
 
 	// ClockSkew is how far the clocks of peers and KDC may differ from this
@@ -62,11 +64,14 @@ type Config struct {
 	NoAcceptorSubkey bool
 }
 
-// A Granter asks a KDC for tickets. It may take its time: nothing waits but the
-// context that is being initiated. Implementations are safe for concurrent use.
+// A Granter asks a KDC for tickets. Nothing waits for it but the context that is
+// being initiated, whose Delete waits too. Implementations are safe for
+// concurrent use.
 type Granter interface {
-	// Grant returns a ticket for the service, or an error. The mechanism wipes
-	// the Key of what it returns.
+	// Grant returns a ticket for the service, or an error. It returns soon
+	// after ctx is done, which it is after a minute: what does not heed that
+	// holds the context for as long as it likes. The mechanism wipes the Key of
+	// what it returns.
 	Grant(ctx context.Context, r Request) (*Ticket, error)
 }
 
@@ -83,7 +88,7 @@ type Request struct {
 type Ticket struct {
 	Client, Service string
 	EType           int32
-	Key             []byte // the session key
+	Key             []byte `json:"-"` // the session key
 	Flags           uint32 // ticket flags as RFC 4120 numbers the bits, bit 0 the highest
 	AuthTime        time.Time
 	StartTime       time.Time // zero: AuthTime
@@ -95,6 +100,9 @@ type Ticket struct {
 func (t Ticket) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "[ticket of %s for %s]", t.Client, t.Service)
 }
+
+// LogValue does so for package slog, whatever the handler.
+func (t Ticket) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(t)) }
 
 const (
 	defaultSkew   = 5 * time.Minute
