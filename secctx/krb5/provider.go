@@ -144,14 +144,22 @@ func (p *Provider) permits(id int32) bool {
 	return etype.ID(id).Valid() && (len(p.config.Enctypes) == 0 || slices.Contains(p.config.Enctypes, id))
 }
 
+// maxAhead is how far stamps may run ahead of the clock. Further than that the
+// clock was set back, and stamps that went on from before would soon be outside
+// every peer's clock skew.
+const maxAhead = time.Second
+
 // stamp returns the time for an authenticator, to the microsecond and never
-// the same twice: acceptors that know authenticators by their time would take
-// the second for a replay.
+// the same twice while the clock goes forward: acceptors that know
+// authenticators by their time would take the second for a replay.
 func (p *Provider) stamp() time.Time {
 	now := p.now().UnixMicro()
 	for {
 		last := p.stamped.Load()
-		t := max(now, last+1)
+		t := now
+		if ahead := last - now; ahead >= 0 && ahead <= maxAhead.Microseconds() {
+			t = last + 1
+		}
 		if p.stamped.CompareAndSwap(last, t) {
 			return time.UnixMicro(t)
 		}
