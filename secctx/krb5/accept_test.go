@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +75,10 @@ func TestRefused(t *testing.T) {
 			f.part.Client.Realm, f.auth.Client.Realm = "OTHER.TEST", "OTHER.TEST"
 			f.part.Transited = []byte("MIDDLE.TEST")
 		}, gssapi.ErrUnauthorized, krb5.KRB_AP_PATH_NOT_ACCEPTED},
+		{"client name that no context can have", func(f *forgery) {
+			f.part.Client = kmsg.Principal{Realm: strings.Repeat("R", 600), Parts: []string{strings.Repeat("n", 600)}}
+			f.auth.Client = f.part.Client
+		}, gssapi.ErrDefectiveToken, 0},
 		{"ticket's content is none", func(f *forgery) { f.plainTicket = func([]byte) []byte { return []byte("nothing") } }, gssapi.ErrDefectiveToken, 0},
 		{"ticket's content goes on", func(f *forgery) { f.plainTicket = func(b []byte) []byte { return append(b, 0) } }, gssapi.ErrDefectiveToken, 0},
 		{"authenticator's content is none", func(f *forgery) { f.plainAuth = func([]byte) []byte { return nil } }, gssapi.ErrDefectiveToken, 0},
@@ -342,8 +347,10 @@ func TestChannelBindings(t *testing.T) {
 		})
 	}
 	b := newBench(t, krb5.Config{})
-	_, err := b.p.AcceptSecContext(gssapi.WithAcceptorChannelBinding(&gssapi.ChannelBinding{InitiatorAddr: &net.IPNet{}}))
-	require.ErrorIs(t, err, gssapi.ErrBadBindings)
+	for _, addr := range []net.Addr{&net.IPNet{}, (*net.TCPAddr)(nil), (*net.UDPAddr)(nil), (*net.IPAddr)(nil), (*net.UnixAddr)(nil)} {
+		_, err := b.p.AcceptSecContext(gssapi.WithAcceptorChannelBinding(&gssapi.ChannelBinding{InitiatorAddr: addr}))
+		require.ErrorIs(t, err, gssapi.ErrBadBindings, "%T", addr)
+	}
 }
 
 // TestGarbage: what is no AP-REQ at all.

@@ -230,6 +230,18 @@ func TestAddAndStore(t *testing.T) {
 }
 
 // TestEnvironment: the places that C libraries take, where nothing is said.
+// TestStoreIntoCCacheName: tickets go where SetCCacheName said.
+func TestStoreIntoCCacheName(t *testing.T) {
+	dir := t.TempDir()
+	configured, set := filepath.Join(dir, "configured"), filepath.Join(dir, "set")
+	b := newBench(t, krb5.Config{CCache: configured})
+	require.NoError(t, b.p.SetCCacheName(set))
+	_, _, err := b.initiator.(gssapi.CredentialExtCredStore).StoreInto(nil, gssapi.CredUsageInitiateOnly, true, false)
+	require.NoError(t, err)
+	require.FileExists(t, set)
+	require.NoFileExists(t, configured)
+}
+
 func TestEnvironment(t *testing.T) {
 	w := newPlace(t)
 	t.Setenv("KRB5_KTNAME", "FILE:"+w.keytab)

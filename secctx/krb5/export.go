@@ -44,8 +44,9 @@ const (
 //
 // The token holds the context's keys in clear. It is one allocation of exactly
 // its size and the only copy: seal it, and wipe it. Errors: GSS_S_UNAVAILABLE
-// for a context that is not established yet, GSS_S_CONTEXT_EXPIRED,
-// GSS_S_NO_CONTEXT. On an error the context is untouched.
+// for a context that is not established yet or whose token could not be
+// imported, GSS_S_CONTEXT_EXPIRED, GSS_S_NO_CONTEXT. On an error the context is
+// untouched.
 func (c *secContext) Export() ([]byte, error) {
 	c.gate.Lock()
 	defer c.gate.Unlock()
@@ -56,6 +57,11 @@ func (c *secContext) Export() ([]byte, error) {
 		return nil, err
 	}
 	f, s := &c.facts, c.secrets.session
+	for _, n := range []*name{f.initiator, f.acceptor} {
+		if err := importable(n.principal); err != nil {
+			return nil, fail(gssapi.ErrUnavailable, err)
+		}
+	}
 	tok := make([]byte, 0, tokenHead+nameSize(f.initiator)+nameSize(f.acceptor)+s.StateSize())
 	tok = append(tok, tokenMagic...)
 	tok = append(tok, tokenVersion)
@@ -69,6 +75,14 @@ func (c *secContext) Export() ([]byte, error) {
 	}
 	c.end()
 	return tok, nil
+}
+
+// importable returns an error unless a context of this name can be imported.
+func importable(p kmsg.Principal) error {
+	if p.Realm == "" {
+		return fmt.Errorf("%w: no realm", kmsg.ErrName)
+	}
+	return p.Check()
 }
 
 func nameSize(n *name) int {
@@ -174,7 +188,7 @@ func readNames(s *cryptobyte.String) *[2]name {
 		names[i].mn = true
 		p := &names[i].principal
 		text = cutName(p, text)
-		if p.Realm == "" || p.Check() != nil {
+		if importable(*p) != nil {
 			return nil
 		}
 	}

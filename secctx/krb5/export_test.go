@@ -13,6 +13,12 @@ func (p *Provider) SetNow(now func() time.Time) {
 	p.stamped.Store(0)
 }
 
+// Clock gives the provider another clock and nothing else.
+func (p *Provider) Clock(now func() time.Time) { p.now = now }
+
+// Stamp is the time that the next authenticator would have.
+func (p *Provider) Stamp() time.Time { return p.stamp() }
+
 // LockedBytes is how much locked memory is in use.
 func (p *Provider) LockedBytes() int {
 	n := 0
@@ -26,4 +32,14 @@ func (p *Provider) LockedBytes() int {
 func Pending(sc gssapi.SecContext) (key, subkey []byte) {
 	s := sc.(*secContext).secrets
 	return append([]byte(nil), s.key.Bytes()...), append([]byte(nil), s.subkey.Bytes()...)
+}
+
+// TakeAcceptorRealm makes the acceptor's name one without a realm, until restore.
+func TakeAcceptorRealm(sc gssapi.SecContext) (restore func()) {
+	f := &sc.(*secContext).facts
+	old := f.acceptor
+	bare := *old
+	bare.principal.Realm = ""
+	f.acceptor = &bare
+	return func() { f.acceptor = old }
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
 )
 
 // A fuzzed context ends well or not at all: established and usable, or an error
@@ -140,7 +141,7 @@ func FuzzAcceptInside(f *testing.F) {
 // FuzzFinish gives an initiator any answer, and any content of an AP-REP under
 // the right key.
 func FuzzFinish(f *testing.F) {
-	b := newBench(f, krb5.Config{})
+	b := newBench(f, krb5.Config{}, krb5test.Ticket{Start: fuzzNow.Add(-time.Hour)})
 	part := kmsg.APRepPart{CTime: fuzzNow, Subkey: kmsg.Key{EType: 17, Value: make([]byte, 16)}, HasSeq: true}
 	plain, err := part.MarshalTo(make([]byte, 256))
 	require.NoError(f, err)

@@ -192,6 +192,8 @@ func TestTicketChoice(t *testing.T) {
 		{"other service", []krb5test.Ticket{{}}, "ldap/www.example.test", krb5.ErrNoTicket},
 		{"other realm", []krb5test.Ticket{{}}, service + "@OTHER.TEST", krb5.ErrNoTicket},
 		{"with realm", []krb5test.Ticket{{}}, service + "@EXAMPLE.TEST", nil},
+		{"postdated", []krb5test.Ticket{{Start: time.Now().Add(time.Hour), Lifetime: 20 * time.Hour}}, service, krb5.ErrNoTicket},
+		{"postdated and valid", []krb5test.Ticket{{Start: time.Now().Add(time.Hour), Lifetime: 20 * time.Hour}, {}}, service, nil},
 		{"invalid", []krb5test.Ticket{{Flags: kmsg.FlagInvalid}}, service, krb5.ErrNoTicket},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -223,10 +225,14 @@ type granter struct {
 	err   error
 	key   []byte // what it handed out last
 	etype int32
+
+	fault   func(*krb5.Ticket)
+	bounded bool // it was given a deadline
 }
 
-func (g *granter) Grant(_ context.Context, r krb5.Request) (*krb5.Ticket, error) {
+func (g *granter) Grant(ctx context.Context, r krb5.Request) (*krb5.Ticket, error) {
 	g.asked = append(g.asked, r)
+	_, g.bounded = ctx.Deadline()
 	if g.err != nil {
 		return nil, g.err
 	}
@@ -238,7 +244,11 @@ func (g *granter) Grant(_ context.Context, r krb5.Request) (*krb5.Ticket, error)
 	if g.etype == 0 {
 		g.etype = m.Etype
 	}
-	return &krb5.Ticket{Client: m.Client, Service: m.Service, EType: g.etype, Key: m.Key, EndTime: m.End, Encoded: m.Encoded}, nil
+	got := &krb5.Ticket{Client: m.Client, Service: m.Service, EType: g.etype, Key: m.Key, EndTime: m.End, Encoded: m.Encoded}
+	if g.fault != nil {
+		g.fault(got)
+	}
+	return got, nil
 }
 
 // TestGranter: what the cache has not is asked for once, and kept.
@@ -279,6 +289,20 @@ func TestGranter(t *testing.T) {
 	cred, err = p.AcquireCredential(nil, nil, gssapi.CredUsageInitiateOnly, nil)
 	require.NoError(t, err)
 	require.ErrorIs(t, initiate("ldap/www.example.test"), krb5.KDC_ERR_ETYPE_NOSUPP)
+}
+
+// TestStampAfterClockStep: a clock that was an hour ahead for a moment does not
+// spoil the authenticators that follow; one that jitters makes no two the same.
+func TestStampAfterClockStep(t *testing.T) {
+	b := newBench(t, krb5.Config{})
+	now := time.Now().Truncate(time.Microsecond)
+	ahead := now.Add(time.Hour)
+	b.p.SetNow(func() time.Time { return ahead })
+	require.Equal(t, ahead, b.p.Stamp())
+	b.p.Clock(func() time.Time { return now })
+	require.Equal(t, now, b.p.Stamp())
+	b.p.Clock(func() time.Time { return now.Add(-500 * time.Millisecond) })
+	require.Equal(t, now.Add(time.Microsecond), b.p.Stamp())
 }
 
 // TestStampsDiffer: no two authenticators of a provider have the same time,

@@ -182,7 +182,7 @@ func copyVault[T any](v *vault[T]) (*vault[T], error) {
 }
 
 // StoreInto writes an initiator's tickets into a credential cache, the option's
-// or the configured one: a file of mode 0600 that appears whole. Nothing of an
+// SetCCacheName's or the configured one: a file of mode 0600 that appears whole. Nothing of an
 // acceptor is stored. GSS_S_DUPLICATE_ELEMENT if the file exists and overwrite
 // is false; defaultCred means nothing, since a file is no collection.
 func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, overwrite, _ bool, opts ...gssapi.CredStoreOption) ([]gssapi.GssMech, gssapi.CredUsage, error) {
@@ -194,7 +194,7 @@ func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, over
 	if err != nil {
 		return fails(err)
 	}
-	path, err := c.p.config.ccache(from[gssapi.CredStoreCCache])
+	path, err := c.p.ccachePath(from)
 	if err != nil {
 		return fails(err)
 	}

@@ -90,13 +90,7 @@ func (i *initiatorCred) wipe() {
 }
 
 func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, error) {
-	p.mu.Lock()
-	override := p.ccache
-	p.mu.Unlock()
-	if c := from[gssapi.CredStoreCCache]; c != "" {
-		override = c
-	}
-	path, err := p.config.ccache(override)
+	path, err := p.ccachePath(from)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +117,18 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 		return nil, err
 	}
 	return i, nil
+}
+
+// ccachePath is the credential cache: the option's, else SetCCacheName's, else
+// the configured one.
+func (p *Provider) ccachePath(from credStore) (string, error) {
+	p.mu.Lock()
+	override := p.ccache
+	p.mu.Unlock()
+	if c := from[gssapi.CredStoreCCache]; c != "" {
+		override = c
+	}
+	return p.config.ccache(override)
 }
 
 // checkInitiator returns an error unless the cache is want's and alive.
@@ -197,7 +203,8 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, exp
 		for n := range c.Credentials {
 			cr := &c.Credentials[n]
 			switch {
-			case !cr.Client.Equal(c.Client) || !target.names(cr.Server) || cr.Flags&kmsg.FlagInvalid != 0 || !p.usableTicket(cr.Key):
+			case !cr.Client.Equal(c.Client) || !target.names(serverOf(cr)) || cr.Flags&kmsg.FlagInvalid != 0 || !p.usableTicket(cr.Key):
+			case p.now().Add(p.config.ClockSkew).Before(cr.StartTime): // postdated
 			case !p.now().Before(cr.EndTime):
 				expired = true
 			case best == nil || cr.EndTime.After(best.EndTime):
@@ -207,18 +214,47 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, exp
 		if best == nil {
 			return nil
 		}
-		if _, err := kmsg.ParseTicket(best.Ticket); err != nil {
+		parsed, err := kmsg.ParseTicket(best.Ticket)
+		if err != nil {
 			return fail(gssapi.ErrDefectiveCredential, err)
 		}
-		t = &serviceTicket{client: best.Client, service: best.Server, etype: etype.ID(best.Key.EType),
+		found := &serviceTicket{client: best.Client, service: parsed.Service, etype: etype.ID(best.Key.EType),
 			end: best.EndTime, encoded: bytes.Clone(best.Ticket)}
-		t.key, err = p.arena.copy(best.Key.Value)
+		if err := found.check(); err != nil {
+			return err
+		}
+		if found.key, err = p.arena.copy(best.Key.Value); err == nil {
+			t = found
+		}
 		return err
 	})
 	if err != nil {
 		return nil, expired, err
 	}
 	return t, expired, nil
+}
+
+// serverOf is the service that a cache's credential is for. MIT's library files
+// a ticket under the empty realm, the referral realm, where its configuration
+// maps the host to none: then the realm is the ticket's.
+func serverOf(cr *ccache.Credential) kmsg.Principal {
+	server := cr.Server
+	if server.Realm == "" {
+		if t, err := kmsg.ParseTicket(cr.Ticket); err == nil {
+			server.Realm = t.Service.Realm
+		}
+	}
+	return server
+}
+
+// check refuses names that no context can have: they could not be exported.
+func (t *serviceTicket) check() error {
+	for _, n := range []kmsg.Principal{t.client, t.service} {
+		if err := importable(n); err != nil {
+			return fail(gssapi.ErrDefectiveCredential, err)
+		}
+	}
+	return nil
 }
 
 func (p *Provider) usableTicket(k kmsg.Key) bool {
@@ -245,9 +281,14 @@ func (p *Provider) granted(i *initiatorCred, target *name) (*serviceTicket, erro
 	return nil, nil
 }
 
+// grantTimeout is how long a Granter has: a few KDCs that do not answer.
+const grantTimeout = time.Minute
+
 // grant asks the KDC.
 func (p *Provider) grant(i *initiatorCred, target *name) (*serviceTicket, error) {
-	got, err := p.config.Granter.Grant(context.Background(), Request{
+	ctx, cancel := context.WithTimeout(context.Background(), grantTimeout)
+	defer cancel()
+	got, err := p.config.Granter.Grant(ctx, Request{
 		Service: target.principal.String(), Client: i.client, CCache: i.ccache, ClientKeytab: i.keytab,
 	})
 	if err != nil {
@@ -260,6 +301,9 @@ func (p *Provider) grant(i *initiatorCred, target *name) (*serviceTicket, error)
 	}
 	if err == nil {
 		_, err = kmsg.ParseTicket(got.Encoded)
+	}
+	if err == nil {
+		err = t.check()
 	}
 	if err != nil {
 		return nil, failf(gssapi.ErrDefectiveCredential, "the ticket that was granted: %w", err)

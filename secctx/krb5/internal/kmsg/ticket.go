@@ -91,6 +91,9 @@ func ParseTicketPart(b []byte) (*TicketPart, error) {
 	if !readRealm(&seq, 2, &t.Client.Realm) || !readName(&seq, 3, &t.Client) {
 		return bad("client name")
 	}
+	if t.Client.Check() != nil {
+		return bad("client name")
+	}
 	if !readTransited(&seq, 4, &t.Transited) {
 		return bad("transited realms")
 	}
