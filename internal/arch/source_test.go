@@ -12,16 +12,17 @@ import (
 // unsafeFiles are the files that may use unsafe, and what for. Tests may use it
 // where they look at memory.
 var unsafeFiles = map[string]string{
-	"memsafe/region.go":                  "maps memory",
-	"memsafe/pool.go":                    "maps memory",
-	"keyring/file.go":                    "the slots of a mapped register",
-	"keyring/record.go":                  "the shared words of a mapped record",
-	"internal/token/wipe.go":             "wipes ciphers of the standard library",
-	"secctx/krb5/internal/etype/wipe.go": "wipes ciphers of the standard library",
-	"secctx/krb5/internal/etype/s2k.go":  "a password as the string that the standard library asks for, without a copy",
-	"internal/apart/apart.go":            "seccomp",
-	"internal/memscan/stop.go":           "ptrace",
-	"seal/agent/internal/peer/groups.go": "SO_PEERGROUPS",
+	"memsafe/region.go":                   "maps memory",
+	"memsafe/pool.go":                     "maps memory",
+	"keyring/file.go":                     "the slots of a mapped register",
+	"keyring/record.go":                   "the shared words of a mapped record",
+	"internal/token/wipe.go":              "wipes ciphers of the standard library",
+	"secctx/krb5/internal/etype/wipe.go":  "wipes ciphers of the standard library",
+	"secctx/krb5/internal/etype/s2k.go":   "a password as the string that the standard library asks for, without a copy",
+	"internal/apart/apart.go":             "seccomp",
+	"internal/memscan/stop.go":            "ptrace",
+	"seal/agent/internal/peer/groups.go":  "SO_PEERGROUPS",
+	"seal/agent/internal/peer/message.go": "recvmsg, sendmsg and ppoll that do not wait, without waking the scheduler",
 }
 
 func TestUnsafe(t *testing.T) {

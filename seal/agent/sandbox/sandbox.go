@@ -56,7 +56,7 @@ const neededABI = 3
 // fails later fails with EPERM or EACCES. With Require, an error that wraps
 // ErrRequired says what is missing; the parts that were found stay in force.
 func Enter(o Options) (Report, error) {
-	time.Now().Local().Zone() // has the time zone's file read, which logs need
+	_, _ = time.Now().Local().Zone() // has the time zone's file read, which logs need
 	var r Report
 	r.note("not dumpable", memsafe.Harden(), func() { r.Undumpable = true })
 	r.note("no_new_privs", noNewPrivs(), func() { r.NoNewPrivs = true })

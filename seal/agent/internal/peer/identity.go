@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -135,15 +134,13 @@ func (id *Identity) Alive() bool { return alive(id.pidfd) == nil }
 // alive returns ErrGone once the process of a pidfd has ended: it is readable
 // then, before the id can be given to another.
 func alive(pidfd int) error {
-	fd := unix.PollFd{Fd: int32(pidfd), Events: unix.POLLIN}
-	var now unix.Timespec
-	for { // it does not wait, so Go's scheduler need not know, see message
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fd)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	for {
+		ready, err := poll(pidfd)
 		switch {
-		case errno == unix.EINTR:
-		case errno != 0:
-			return fmt.Errorf("peer: %w", errno)
-		case n != 0:
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("peer: %w", err)
+		case ready:
 			return ErrGone
 		default:
 			return nil
