@@ -23,7 +23,11 @@ import (
 func ownMounts(t *testing.T) bool {
 	t.Helper()
 	apart.NeedRoot(t)
-	if !run(t, shmDir(t, false), func(cmd *exec.Cmd) {
+	dir := os.Getenv(dirVariable)
+	if dir == "" { // the child has one, and what it made could be mounted over
+		dir = shmDir(t, false)
+	}
+	if !run(t, dir, func(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	}) {
 		return false
