@@ -259,11 +259,11 @@ func (a *acceptance) record(cred *acceptorCred) error {
 	if err := a.p.alive(); err != nil {
 		return err
 	}
-	cache, err := a.p.replay.open(cred.replay, a.p.config.ReplayCapacity)
+	cache, err := a.p.replay.at(cred.replay, a.p.config.ReplayCapacity)
 	if err != nil {
 		return replayError(err)
 	}
-	if err := cache.Insert(a.req.Authenticator.Cipher, a.now, a.ctime().Add(a.p.config.ClockSkew)); err != nil {
+	if err := cache.Insert(a.req.Authenticator.Cipher, a.now, a.ctime(), a.p.config.ClockSkew); err != nil {
 		return replayError(err)
 	}
 	return nil

@@ -44,13 +44,13 @@ type replayCaches struct {
 	byDir map[string]*rcache.Cache
 }
 
-func (r *replayCaches) open(dir string, capacity int) (*rcache.Cache, error) {
+func (r *replayCaches) at(dir string, capacity int) (*rcache.Cache, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c := r.byDir[dir]; c != nil {
 		return c, nil
 	}
-	c, err := rcache.Open(dir, capacity)
+	c, err := rcache.New(dir, capacity) // which waits for nobody
 	if err == nil {
 		r.byDir[dir] = c
 	}

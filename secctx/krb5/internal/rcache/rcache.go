@@ -14,12 +14,19 @@
 // # The file
 //
 //	file   = header (64 bytes) | record (32 bytes) * (capacity + window - 1)
-//	header = "sealctx-rcache-1" | capacity u64 | salt (32 bytes) | 0 (8 bytes)
-//	record = hash (24 bytes) | expiry i64, Unix seconds; 0: never used
+//	header = "sealctx-rcache-2" | capacity u64 | salt (24 bytes) | skew u64, seconds | horizon i64
+//	record = hash (24 bytes) | time i64; 0: never used
 //
-// Integers are big-endian. A record lives anywhere in the window of 256 that
-// starts at hash mod capacity, over the first free or expired one. The salt
-// keeps a client from choosing authenticators that crowd one window.
+// Integers are big-endian, times Unix seconds. A record lives anywhere in the
+// window of 256 that starts at hash mod capacity, over the first free or expired
+// one. The salt keeps a client from choosing authenticators that crowd one
+// window.
+//
+// A record has the authenticator's own time, and is in use for as long as
+// anybody could accept that: skew is the largest clock skew of all who ever used
+// the file. Who comes with a larger one raises it; what was older then than the
+// skew before may be forgotten, so authenticators from before that, the
+// horizon, are refused from there on.
 package rcache
 
 import (
@@ -31,7 +38,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -45,6 +51,8 @@ var (
 	ErrFull = errors.New("rcache: replay cache is full")
 	// ErrUnsafe means that others can write the directory or the file.
 	ErrUnsafe = errors.New("rcache: replay cache is not this user's alone")
+	// ErrForgotten means that the authenticator is older than the cache remembers.
+	ErrForgotten = errors.New("rcache: authenticator is older than the replay cache remembers")
 	// ErrUnavailable means that the file cannot be used: damaged, of another
 	// version, or its lock held for longer than LockTimeout.
 	ErrUnavailable = errors.New("rcache: replay cache is not usable")
@@ -59,8 +67,8 @@ const (
 	// each valid for the full ten minutes. The file is sparse and at most 32 MiB.
 	DefaultCapacity = 1 << 20
 
-	// LockTimeout bounds the wait for a process that holds the lock and does
-	// not go on.
+	// LockTimeout bounds the wait for whoever holds the lock and does not go
+	// on, be it in this process or in another.
 	LockTimeout = 5 * time.Second
 
 	maxCapacity = 1 << 26
@@ -68,7 +76,10 @@ const (
 	headerSize  = 64
 	recordSize  = 32
 	hashSize    = 24
-	magic       = "sealctx-rcache-1"
+	saltSize    = 24
+	magic       = "sealctx-rcache-2"
+
+	skewOffset = len(magic) + 8 + saltSize // and the horizon after it
 )
 
 // A Cache is an open replay cache. Safe for concurrent use, by processes too.
@@ -76,32 +87,59 @@ type Cache struct {
 	dir  string
 	want int // capacity of a file that has to be made
 
-	mu       sync.Mutex
+	turn     chan struct{} // holds an element while somebody has what follows
 	closed   bool
-	f        *os.File // nil after a failure to open it anew
+	f        *os.File // nil while it is not open
 	capacity uint64
-	salt     [32]byte
+	salt     [saltSize]byte
 	buf      [window * recordSize]byte
 }
 
-// Open opens the cache in dir, and makes both where they do not exist. The
-// directory must be the caller's and writable for nobody else. Capacity is in
-// records and counts only when the file is made; zero means DefaultCapacity.
-func Open(dir string, capacity int) (*Cache, error) {
+// New is Open for later: the first Insert opens the file.
+func New(dir string, capacity int) (*Cache, error) {
 	if capacity == 0 {
 		capacity = DefaultCapacity
 	}
 	if capacity < 1 || capacity > maxCapacity {
 		return nil, fmt.Errorf("rcache: capacity %d: must be between 1 and %d", capacity, maxCapacity)
 	}
-	c := &Cache{dir: dir, want: capacity}
-	if err := c.open(); err != nil {
+	return &Cache{dir: dir, want: capacity, turn: make(chan struct{}, 1)}, nil
+}
+
+// Open opens the cache in dir, and makes both where they do not exist. The
+// directory must be the caller's and writable for nobody else. Capacity is in
+// records and counts only when the file is made; zero means DefaultCapacity.
+func Open(dir string, capacity int) (*Cache, error) {
+	c, err := New(dir, capacity)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.open(time.Now().Add(LockTimeout)); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Cache) open() error {
+// take waits for the other goroutines of this process.
+func (c *Cache) take(deadline time.Time) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	t := time.NewTimer(time.Until(deadline))
+	defer t.Stop()
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("%w: %v have passed in the queue for its lock", ErrUnavailable, LockTimeout)
+	}
+}
+
+func (c *Cache) give() { <-c.turn }
+
+func (c *Cache) open(deadline time.Time) error {
 	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("rcache: %w", err)
 	}
@@ -118,7 +156,7 @@ func (c *Cache) open() error {
 		return fmt.Errorf("rcache: %w", err)
 	}
 	c.f = f
-	if err := c.init(path); err != nil {
+	if err := c.init(path, deadline); err != nil {
 		_ = f.Close()
 		c.f = nil
 		return err
@@ -140,8 +178,8 @@ func checkOwner(path string, st *unix.Stat_t, kind uint32) error {
 
 // init reads the header, or writes it if the file is new. It is new, too, if
 // its maker crashed before the header, which is written last.
-func (c *Cache) init(path string) error {
-	if err := c.lock(); err != nil {
+func (c *Cache) init(path string, deadline time.Time) error {
+	if err := c.lock(deadline); err != nil {
 		return err
 	}
 	defer c.unlock()
@@ -189,16 +227,56 @@ func fileSize(capacity uint64) int64 {
 	return headerSize + int64(capacity+window-1)*recordSize
 }
 
-// Insert records an authenticator until expiry, rounded up to the second. It
-// returns ErrReplay if it is recorded already, ErrFull if there is no room.
-// Whoever gets any error must refuse the authenticator.
-func (c *Cache) Insert(authenticator []byte, now, expiry time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.lockLinked(); err != nil {
+// Insert records an authenticator made at a time that a caller with this clock
+// skew accepts, for as long as anybody who uses the file does. It returns
+// ErrReplay if it is recorded already, ErrFull if there is no room, and answers
+// within LockTimeout or a little more, however many wait. Whoever gets any error
+// must refuse the authenticator.
+func (c *Cache) Insert(authenticator []byte, now, made time.Time, skew time.Duration) error {
+	deadline := time.Now().Add(LockTimeout)
+	if err := c.take(deadline); err != nil {
+		return err
+	}
+	defer c.give()
+	if err := c.lockLinked(deadline); err != nil {
 		return err
 	}
 	defer c.unlock()
+	keep, err := c.keep(now, made, skew)
+	if err != nil {
+		return err
+	}
+	return c.insert(authenticator, now, made, keep)
+}
+
+// keep returns how many seconds authenticators are kept after their time, and
+// sees to it that these are enough for skew.
+func (c *Cache) keep(now, made time.Time, skew time.Duration) (seconds int64, err error) {
+	var h [16]byte
+	if _, err := c.f.ReadAt(h[:], int64(skewOffset)); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	kept, horizon := int64(binary.BigEndian.Uint64(h[:])), int64(binary.BigEndian.Uint64(h[8:]))
+	want := max(1, int64((skew+time.Second-1)/time.Second))
+	if want > kept {
+		if kept != 0 { // somebody was here
+			horizon = max(horizon, now.Unix()-kept)
+		}
+		kept = want
+		binary.BigEndian.PutUint64(h[:], uint64(kept))
+		binary.BigEndian.PutUint64(h[8:], uint64(horizon))
+		if _, err := c.f.WriteAt(h[:], int64(skewOffset)); err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+	if made.Unix() < horizon {
+		return 0, fmt.Errorf("%w: its clock skew was raised under way", ErrForgotten)
+	}
+	return kept, nil
+}
+
+// insert is Insert with the lock held.
+func (c *Cache) insert(authenticator []byte, now, made time.Time, keep int64) error {
 	hash, at := c.hash(authenticator)
 	off := int64(headerSize + at*recordSize)
 	if _, err := c.f.ReadAt(c.buf[:], off); err != nil {
@@ -207,8 +285,9 @@ func (c *Cache) Insert(authenticator []byte, now, expiry time.Time) error {
 	free := -1
 	for i := range window {
 		rec := c.buf[i*recordSize : (i+1)*recordSize]
-		expires := int64(binary.BigEndian.Uint64(rec[hashSize:]))
-		switch live := expires >= now.Unix(); {
+		at := int64(binary.BigEndian.Uint64(rec[hashSize:]))
+		// One second more: at is rounded down.
+		switch live := at != 0 && at+keep+1 >= now.Unix(); {
 		case live && bytes.Equal(rec[:hashSize], hash[:]):
 			return ErrReplay
 		case !live && free < 0:
@@ -220,7 +299,7 @@ func (c *Cache) Insert(authenticator []byte, now, expiry time.Time) error {
 	}
 	var rec [recordSize]byte
 	copy(rec[:], hash[:])
-	binary.BigEndian.PutUint64(rec[hashSize:], uint64(expiry.Unix()+1))
+	binary.BigEndian.PutUint64(rec[hashSize:], uint64(made.Unix()))
 	if _, err := c.f.WriteAt(rec[:], off+int64(free*recordSize)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -239,17 +318,17 @@ func (c *Cache) hash(authenticator []byte) (hash [hashSize]byte, at uint64) {
 
 // lockLinked takes the lock of the file that has the name now. Where somebody
 // removed the one that is open, the others write to a new one.
-func (c *Cache) lockLinked() error {
+func (c *Cache) lockLinked(deadline time.Time) error {
 	for range 3 {
 		if c.closed {
 			return fmt.Errorf("%w: closed", ErrUnavailable)
 		}
 		if c.f == nil {
-			if err := c.open(); err != nil {
+			if err := c.open(deadline); err != nil {
 				return err
 			}
 		}
-		if err := c.lock(); err != nil {
+		if err := c.lock(deadline); err != nil {
 			return err
 		}
 		var st unix.Stat_t
@@ -268,8 +347,7 @@ func (c *Cache) lockLinked() error {
 
 // lock takes the file's lock. It polls, so that a process stopped while it
 // holds the lock makes others fail and not hang.
-func (c *Cache) lock() error {
-	deadline := time.Now().Add(LockTimeout)
+func (c *Cache) lock(deadline time.Time) error {
 	for wait := 20 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
 		err := unix.Flock(int(c.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
@@ -278,7 +356,7 @@ func (c *Cache) lock() error {
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			return fmt.Errorf("%w: lock: %w", ErrUnavailable, err)
 		case time.Now().After(deadline):
-			return fmt.Errorf("%w: another process has held its lock for %v", ErrUnavailable, LockTimeout)
+			return fmt.Errorf("%w: other processes have held its lock for %v", ErrUnavailable, LockTimeout)
 		}
 		time.Sleep(wait)
 	}
@@ -288,8 +366,8 @@ func (c *Cache) unlock() { _ = unix.Flock(int(c.f.Fd()), unix.LOCK_UN) }
 
 // Close closes the file. What was recorded stays.
 func (c *Cache) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.turn <- struct{}{} // nobody has it for longer than a LockTimeout
+	defer c.give()
 	c.closed = true
 	if c.f == nil {
 		return nil

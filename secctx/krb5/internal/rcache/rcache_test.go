@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 		exitOn(err)
 		_, _ = os.Stdin.Read(make([]byte, 1)) // the start signal
 		now := time.Now()
-		fmt.Println(race(func(b []byte) error { return c.Insert(b, now, now.Add(time.Minute)) }))
+		fmt.Println(race(func(b []byte) error { return c.Insert(b, now, now, time.Minute) }))
 	case "careless":
 		c, err := Open(os.Getenv(dirVar), 0)
 		exitOn(err)
@@ -46,7 +47,7 @@ func TestMain(m *testing.M) {
 	case "hold":
 		c, err := Open(os.Getenv(dirVar), 0)
 		exitOn(err)
-		exitOn(c.lock())
+		exitOn(c.lock(time.Now().Add(LockTimeout)))
 		fmt.Println("held")
 		_, _ = os.Stdin.Read(make([]byte, 1))
 	}
@@ -155,11 +156,11 @@ var start = time.Unix(1_800_000_000, 0)
 
 func TestInsert(t *testing.T) {
 	c := open(t, 0)
-	require.NoError(t, c.Insert([]byte("a"), start, start.Add(time.Minute)))
-	require.ErrorIs(t, c.Insert([]byte("a"), start, start.Add(time.Minute)), ErrReplay)
-	require.NoError(t, c.Insert([]byte("b"), start, start.Add(time.Minute)))
-	require.ErrorIs(t, c.Insert([]byte("a"), start.Add(time.Minute), start), ErrReplay, "to the last second")
-	require.NoError(t, c.Insert([]byte("a"), start.Add(time.Minute+2*time.Second), start), "expired")
+	require.NoError(t, c.Insert([]byte("a"), start, start, time.Minute))
+	require.ErrorIs(t, c.Insert([]byte("a"), start, start, time.Minute), ErrReplay)
+	require.NoError(t, c.Insert([]byte("b"), start, start, time.Minute))
+	require.ErrorIs(t, c.Insert([]byte("a"), start.Add(time.Minute), start, time.Minute), ErrReplay, "to the last second")
+	require.NoError(t, c.Insert([]byte("a"), start.Add(time.Minute+2*time.Second), start, time.Minute), "expired")
 }
 
 // TestShared: what one process recorded another finds, a restarted one too.
@@ -170,15 +171,15 @@ func TestShared(t *testing.T) {
 	b, err := Open(dir, 5)
 	require.NoError(t, err)
 	require.Equal(t, uint64(1000), b.capacity, "an existing cache keeps its size")
-	require.NoError(t, a.Insert([]byte("x"), start, start.Add(time.Minute)))
-	require.ErrorIs(t, b.Insert([]byte("x"), start, start.Add(time.Minute)), ErrReplay)
+	require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
+	require.ErrorIs(t, b.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
 	require.NoError(t, a.Close())
 	require.NoError(t, a.Close())
-	require.ErrorIs(t, a.Insert([]byte("y"), start, start), ErrUnavailable)
+	require.ErrorIs(t, a.Insert([]byte("y"), start, start, time.Minute), ErrUnavailable)
 	require.NoError(t, b.Close())
 	c, err := Open(dir, 0)
 	require.NoError(t, err)
-	require.ErrorIs(t, c.Insert([]byte("x"), start, start.Add(time.Minute)), ErrReplay)
+	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
 	require.NoError(t, c.Close())
 }
 
@@ -186,13 +187,13 @@ func TestShared(t *testing.T) {
 func TestFull(t *testing.T) {
 	c := open(t, 1)
 	for i := range window {
-		require.NoError(t, c.Insert(authenticator(i), start, start.Add(time.Minute)))
+		require.NoError(t, c.Insert(authenticator(i), start, start, time.Minute))
 	}
-	require.ErrorIs(t, c.Insert(authenticator(window), start, start.Add(time.Minute)), ErrFull)
-	require.ErrorIs(t, c.Insert(authenticator(0), start, start.Add(time.Minute)), ErrReplay, "full, but a replay first of all")
+	require.ErrorIs(t, c.Insert(authenticator(window), start, start, time.Minute), ErrFull)
+	require.ErrorIs(t, c.Insert(authenticator(0), start, start, time.Minute), ErrReplay, "full, but a replay first of all")
 	later := start.Add(time.Hour)
 	for i := range window {
-		require.NoError(t, c.Insert(authenticator(window+i), later, later.Add(time.Minute)))
+		require.NoError(t, c.Insert(authenticator(window+i), later, later, time.Minute))
 	}
 }
 
@@ -200,7 +201,7 @@ func TestFull(t *testing.T) {
 func TestSpread(t *testing.T) {
 	c := open(t, 1<<14)
 	for i := range 1 << 14 * 2 / 3 {
-		require.NoError(t, c.Insert(authenticator(i), start, start.Add(time.Minute)))
+		require.NoError(t, c.Insert(authenticator(i), start, start, time.Minute))
 	}
 }
 
@@ -215,8 +216,8 @@ func TestRemoved(t *testing.T) {
 	b, err := Open(dir, 0)
 	require.NoError(t, err)
 	defer b.Close()
-	require.NoError(t, a.Insert([]byte("x"), start, start.Add(time.Minute)))
-	require.ErrorIs(t, b.Insert([]byte("x"), start, start.Add(time.Minute)), ErrReplay)
+	require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
+	require.ErrorIs(t, b.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
 }
 
 func TestUnsafePlaces(t *testing.T) {
@@ -263,9 +264,9 @@ func TestOtherOwner(t *testing.T) {
 
 func TestDamagedFile(t *testing.T) {
 	for name, content := range map[string][]byte{
-		"short":         []byte("sealctx-rcache-1"),
+		"short":         []byte("sealctx-rcache-2"),
 		"other file":    bytes.Repeat([]byte{'x'}, 4096),
-		"wrong size":    append([]byte("sealctx-rcache-1\x00\x00\x00\x00\x00\x00\x00\x01"), make([]byte, 100)...),
+		"wrong size":    append([]byte("sealctx-rcache-2\x00\x00\x00\x00\x00\x00\x00\x01"), make([]byte, 100)...),
 		"capacity 0":    append([]byte(magic), make([]byte, 4096)...),
 		"capacity huge": append([]byte(magic), bytes.Repeat([]byte{0xff}, 4096)...),
 	} {
@@ -281,13 +282,13 @@ func TestDamagedFile(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), make([]byte, 5000), 0o600))
 		c, err := Open(dir, 100)
 		require.NoError(t, err)
-		require.NoError(t, c.Insert([]byte("x"), start, start))
+		require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
 		require.NoError(t, c.Close())
 	})
 	t.Run("truncated under way", func(t *testing.T) {
 		c := open(t, 0)
 		require.NoError(t, c.f.Truncate(headerSize))
-		require.ErrorIs(t, c.Insert([]byte("x"), start, start), ErrUnavailable)
+		require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
 	})
 }
 
@@ -310,11 +311,70 @@ func TestStoppedHolder(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
 	began := time.Now()
-	require.ErrorIs(t, c.Insert([]byte("x"), start, start), ErrUnavailable)
+	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
 	require.WithinDuration(t, began.Add(LockTimeout), time.Now(), 2*time.Second)
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
-	require.NoError(t, c.Insert([]byte("x"), start, start))
+	require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+}
+
+// TestQueueIsBounded: many that wait behind a stopped holder fail together, not
+// one after the other; those that find the file not open yet, too.
+func TestQueueIsBounded(t *testing.T) {
+	for name, open := range map[string]func(string, int) (*Cache, error){"open": Open, "new": New} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			holder, err := Open(dir, 0)
+			require.NoError(t, err)
+			defer holder.Close()
+			c, err := open(dir, 0)
+			require.NoError(t, err)
+			require.NoError(t, holder.lock(time.Now().Add(LockTimeout)))
+			began := time.Now()
+			var wg sync.WaitGroup
+			for i := range 4 {
+				wg.Go(func() { assert.ErrorIs(t, c.Insert(authenticator(i), start, start, time.Minute), ErrUnavailable) })
+			}
+			wg.Wait()
+			require.WithinDuration(t, began.Add(LockTimeout), time.Now(), 2*time.Second)
+			holder.unlock()
+			require.NoError(t, c.Insert(authenticator(0), start, start, time.Minute))
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+// TestSkews: of those who share a file each is safe with its own clock skew.
+func TestSkews(t *testing.T) {
+	const small, large = time.Second, 5 * time.Minute
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	t.Run("the small one records, the large one checks", func(t *testing.T) {
+		c := open(t, 0)
+		require.NoError(t, c.Insert([]byte("other"), start, start, large))
+		require.NoError(t, c.Insert([]byte("x"), start, start, small))
+		require.ErrorIs(t, c.Insert([]byte("x"), at(4*time.Second), start, large), ErrReplay)
+		require.ErrorIs(t, c.Insert([]byte("x"), at(large), start, large), ErrReplay)
+	})
+	t.Run("the small one does not write over what the large one needs", func(t *testing.T) {
+		c := open(t, 1)
+		for i := range window {
+			require.NoError(t, c.Insert(authenticator(i), start, start, large))
+		}
+		require.ErrorIs(t, c.Insert([]byte("x"), at(time.Minute), at(time.Minute), small), ErrFull)
+		require.ErrorIs(t, c.Insert(authenticator(0), at(time.Minute), start, large), ErrReplay)
+	})
+	t.Run("raised under way", func(t *testing.T) {
+		c := open(t, 1)
+		require.NoError(t, c.Insert([]byte("x"), start, start, small))
+		for i := range window { // over the record of x, which the small one needs no longer
+			require.NoError(t, c.Insert(authenticator(i), at(4*time.Second), at(4*time.Second), small))
+		}
+		require.ErrorIs(t, c.Insert([]byte("x"), at(6*time.Second), start, large), ErrForgotten)
+		require.ErrorIs(t, c.Insert(authenticator(0), at(6*time.Second), at(4*time.Second), large), ErrForgotten)
+		require.ErrorIs(t, c.Insert([]byte("x"), at(7*time.Second), start, large), ErrForgotten)
+		require.NoError(t, c.Insert([]byte("y"), at(2*large), at(2*large), large))
+	})
 }
 
 func BenchmarkInsert(b *testing.B) {
@@ -323,7 +383,7 @@ func BenchmarkInsert(b *testing.B) {
 	defer c.Close()
 	i := 0
 	for b.Loop() {
-		if err := c.Insert(authenticator(i), start, start.Add(time.Minute)); err != nil {
+		if err := c.Insert(authenticator(i), start, start, time.Minute); err != nil {
 			b.Fatal(err)
 		}
 		i++
