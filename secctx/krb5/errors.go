@@ -148,6 +148,8 @@ func tokenError(err error) error {
 		return failf(gssapi.ErrDefectiveToken, "%w: %w", KRB_AP_ERR_BADVERSION, err)
 	case errors.Is(err, kmsg.ErrMsgType):
 		return failf(gssapi.ErrDefectiveToken, "%w: %w", KRB_AP_ERR_MSG_TYPE, err)
+	case errors.Is(err, kmsg.ErrCritical):
+		return failf(gssapi.ErrUnauthorized, "%w: %w", KRB_ERR_GENERIC, err)
 	}
 	return fail(gssapi.ErrDefectiveToken, err)
 }

@@ -58,8 +58,12 @@ func ParseAuthenticator(b []byte) (*Authenticator, error) {
 		return bad("sequence number")
 	}
 	var ad []byte
-	if has(&seq, 8) && !readAuthData(&seq, 8, &ad) || !seq.Empty() {
+	var critical int32
+	if has(&seq, 8) && !readAuthData(&seq, 8, &ad, &critical) || !seq.Empty() {
 		return bad("authorization data")
+	}
+	if critical != 0 {
+		return nil, fmt.Errorf("%w: authenticator, type %d", ErrCritical, critical)
 	}
 	return a, nil
 }

@@ -18,13 +18,17 @@ package kmsg
 
 import "errors"
 
-// What is wrong with a message. Each is GSS_S_DEFECTIVE_TOKEN.
+// What is wrong with a message. Each but the last is GSS_S_DEFECTIVE_TOKEN.
 var (
 	ErrMalformed = errors.New("kmsg: malformed message")
 	ErrVersion   = errors.New("kmsg: protocol version is not 5")
 	ErrMsgType   = errors.New("kmsg: unexpected message type")
 	ErrMech      = errors.New("kmsg: token of another mechanism")
 	ErrName      = errors.New("kmsg: malformed principal name")
+
+	// ErrCritical is authorization data that whoever does not know it must
+	// refuse. GSS_S_UNAUTHORIZED.
+	ErrCritical = errors.New("kmsg: authorization data that must be understood")
 )
 
 // Limits on what a message may hold. Kerberos itself sets none.

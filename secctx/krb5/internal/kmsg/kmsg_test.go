@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/cryptobyte"
@@ -381,14 +383,18 @@ func TestGSSChecksum(t *testing.T) {
 
 func TestPrincipalText(t *testing.T) {
 	for text, want := range map[string]Principal{
-		"alice":                      {Type: NTPrincipal, Parts: []string{"alice"}},
-		"alice@EXAMPLE.TEST":         alice,
-		"a/b/c@R":                    {Type: NTPrincipal, Realm: "R", Parts: []string{"a", "b", "c"}},
-		`a\/b@R`:                     {Type: NTPrincipal, Realm: "R", Parts: []string{"a/b"}},
-		`a\@b\\c@R`:                  {Type: NTPrincipal, Realm: "R", Parts: []string{`a@b\c`}},
-		`tab\tnl\nbs\b@R`:            {Type: NTPrincipal, Realm: "R", Parts: []string{"tab\tnl\nbs\b"}},
-		"/@R":                        {Type: NTPrincipal, Realm: "R", Parts: []string{"", ""}},
-		`http/www.example.test@A\@B`: {Type: NTPrincipal, Realm: "A@B", Parts: []string{"http", "www.example.test"}},
+		"alice":                       {Type: NTPrincipal, Parts: []string{"alice"}},
+		"alice@EXAMPLE.TEST":          alice,
+		"a/b/c@R":                     {Type: NTPrincipal, Realm: "R", Parts: []string{"a", "b", "c"}},
+		`a\/b@R`:                      {Type: NTPrincipal, Realm: "R", Parts: []string{"a/b"}},
+		`a\@b\\c@R`:                   {Type: NTPrincipal, Realm: "R", Parts: []string{`a@b\c`}},
+		`tab\tnl\nbs\b@R`:             {Type: NTPrincipal, Realm: "R", Parts: []string{"tab\tnl\nbs\b"}},
+		`a\x1b[2J\x0d\xe2\x80\xaeb@R`: {Type: NTPrincipal, Realm: "R", Parts: []string{"a\x1b[2J\r\u202eb"}},
+		`\xff\x7f\xc2\x85@R`:          {Type: NTPrincipal, Realm: "R", Parts: []string{"\xff\x7f\u0085"}},
+		`\x/\xg0\xAB@R`:               {Type: NTPrincipal, Realm: "R", Parts: []string{"x", "xg0xAB"}},
+		"müller@R":                    {Type: NTPrincipal, Realm: "R", Parts: []string{"müller"}},
+		"/@R":                         {Type: NTPrincipal, Realm: "R", Parts: []string{"", ""}},
+		`http/www.example.test@A\@B`:  {Type: NTPrincipal, Realm: "A@B", Parts: []string{"http", "www.example.test"}},
 	} {
 		p, err := ParsePrincipal(text)
 		require.NoError(t, err, text)
@@ -396,11 +402,19 @@ func TestPrincipalText(t *testing.T) {
 		again, err := ParsePrincipal(p.String())
 		require.NoError(t, err, text)
 		require.Equal(t, p, again)
+		require.True(t, utf8.ValidString(p.String()))
+		require.False(t, strings.ContainsFunc(p.String(), func(r rune) bool { return !unicode.IsPrint(r) }), text)
 	}
+	long := Principal{Type: NTPrincipal, Realm: "R", Parts: []string{strings.Repeat("\x01", MaxName-1)}}
+	again, err := ParsePrincipal(long.String())
+	require.NoError(t, err)
+	require.Equal(t, long, again)
 	for _, text := range []string{"", "@R", "a@", "a@b@c", `a\`, `a\0b`, strings.Repeat("a", MaxName+1), strings.Repeat("/", MaxParts)} {
 		_, err := ParsePrincipal(text)
 		require.ErrorIs(t, err, ErrName, "%.20q", text)
 	}
+	_, err = ParsePrincipal(`a\x00b`)
+	require.ErrorIs(t, err, ErrName)
 	p, err := ParseEnterprise("alice@corp.example@EXAMPLE.TEST")
 	require.NoError(t, err)
 	require.Equal(t, Principal{Type: NTEnterprise, Realm: "EXAMPLE.TEST", Parts: []string{"alice@corp.example"}}, p)

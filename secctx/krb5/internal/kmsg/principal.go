@@ -3,7 +3,10 @@ package kmsg
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -25,6 +28,12 @@ func (p Principal) Equal(q Principal) bool {
 
 // SameName compares without the realms.
 func (p Principal) SameName(q Principal) bool { return slices.Equal(p.Parts, q.Parts) }
+
+// IsAnonymous reports whether p is the principal or of the realm of clients that
+// do not say who they are (RFC 8062 section 3).
+func (p Principal) IsAnonymous() bool {
+	return p.Realm == "WELLKNOWN:ANONYMOUS" || slices.Equal(p.Parts, []string{"WELLKNOWN", "ANONYMOUS"})
+}
 
 // IsTGS reports whether p is a ticket-granting service.
 func (p Principal) IsTGS() bool { return len(p.Parts) == 2 && p.Parts[0] == "krbtgt" }
@@ -51,10 +60,12 @@ func (p Principal) Check() error {
 	return nil
 }
 
-// String returns the text form, primary/instance@REALM, in which '/', '@', '\'
-// and control characters inside a component are escaped, so that
-// [ParsePrincipal] reads the same principal back. A principal without realm
-// has no '@'.
+// String returns the text form, primary/instance@REALM, in which '/', '@' and
+// '\' inside a component are escaped, so that [ParsePrincipal] reads the same
+// principal back. So is, as \xHH byte by byte, what a log or a terminal would
+// obey or hide: control and format characters and what is no UTF-8. Newline, tab
+// and backspace have the letters of RFC 1964 section 2.1.3, which knows no
+// more. A principal without realm has no '@'.
 func (p Principal) String() string {
 	var b strings.Builder
 	for i, s := range p.Parts {
@@ -71,20 +82,26 @@ func (p Principal) String() string {
 }
 
 func quote(b *strings.Builder, s string) {
-	for i := range len(s) {
-		switch c := s[i]; c {
-		case '/', '@', '\\':
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r == '/' || r == '@' || r == '\\':
 			b.WriteByte('\\')
-			b.WriteByte(c)
-		case '\n':
+			b.WriteRune(r)
+		case r == '\n':
 			b.WriteString(`\n`)
-		case '\t':
+		case r == '\t':
 			b.WriteString(`\t`)
-		case '\b':
+		case r == '\b':
 			b.WriteString(`\b`)
+		case r == utf8.RuneError && n == 1 || !unicode.IsPrint(r):
+			for i := range n {
+				fmt.Fprintf(b, `\x%02x`, s[i])
+			}
 		default:
-			b.WriteByte(c)
+			b.WriteString(s[:n])
 		}
+		s = s[n:]
 	}
 }
 
@@ -106,7 +123,7 @@ func ParseEnterprise(text string) (Principal, error) {
 // every '/'.
 func parsePrincipal(text string, ats int) (Principal, error) {
 	bad := func(what string) (Principal, error) { return Principal{}, fmt.Errorf("%w: %s", ErrName, what) }
-	if len(text) > 2*MaxName {
+	if len(text) > 4*MaxName+MaxParts { // all of it escaped
 		return bad("too long")
 	}
 	p := Principal{Type: NTPrincipal}
@@ -120,7 +137,12 @@ func parsePrincipal(text string, ats int) (Principal, error) {
 			if i++; i == len(text) {
 				return bad("ends in an escape")
 			}
-			b.WriteByte(unescape(text[i]))
+			if c, ok := unhex(text[i:]); ok {
+				b.WriteByte(c)
+				i += 2
+			} else {
+				b.WriteByte(unescape(text[i]))
+			}
 		case c == '@' && ats > 0:
 			ats--
 			b.WriteByte(c)
@@ -151,6 +173,15 @@ func parsePrincipal(text string, ats int) (Principal, error) {
 		return Principal{}, err
 	}
 	return p, nil
+}
+
+// unhex reads the byte of xHH, two digits as String writes them.
+func unhex(s string) (byte, bool) {
+	if len(s) < 3 || s[0] != 'x' || s[1:3] != strings.ToLower(s[1:3]) {
+		return 0, false
+	}
+	c, err := strconv.ParseUint(s[1:3], 16, 8)
+	return byte(c), err == nil
 }
 
 func unescape(c byte) byte {

@@ -15,6 +15,7 @@ const (
 	FlagRenewable            uint32 = 1 << 23
 	FlagInitial              uint32 = 1 << 22
 	FlagPreAuthent           uint32 = 1 << 21
+	FlagAnonymous            uint32 = 1 << 15 // RFC 8062
 	FlagTransitPolicyChecked uint32 = 1 << 19
 )
 
@@ -62,7 +63,8 @@ func (t *Ticket) Marshal() ([]byte, error) {
 }
 
 // TicketPart is the encrypted part of a ticket: the KDC's word for who the
-// client is. Authorization data, a PAC among it, is stepped over.
+// client is. Authorization data of type AD-IF-RELEVANT, a PAC among it, is
+// stepped over; ErrCritical is any other.
 type TicketPart struct {
 	Flags     uint32
 	Key       Key
@@ -103,8 +105,12 @@ func ParseTicketPart(b []byte) (*TicketPart, error) {
 		has(&seq, 8) && !readTime(&seq, 8, &t.RenewTill) {
 		return bad("times")
 	}
-	if !skip(&seq, 9) || has(&seq, 10) && !readAuthData(&seq, 10, &t.AuthData) || !seq.Empty() {
+	var critical int32
+	if !skip(&seq, 9) || has(&seq, 10) && !readAuthData(&seq, 10, &t.AuthData, &critical) || !seq.Empty() {
 		return bad("addresses or authorization data")
+	}
+	if critical != 0 {
+		return nil, fmt.Errorf("%w: ticket, type %d", ErrCritical, critical)
 	}
 	return t, nil
 }
@@ -153,9 +159,15 @@ func addTransited(b *cryptobyte.Builder, n uint8, contents []byte) {
 	})
 }
 
+// adIfRelevant is the one type of authorization data that may be ignored, with
+// all that is in it (RFC 4120 section 5.2.6.1). KDCs put PACs into it, and
+// clients what they add to authenticators.
+const adIfRelevant = 1
+
 // readAuthData reads the field [n] that holds AuthorizationData: a SEQUENCE of
-// elements, none of which is looked into.
-func readAuthData(s *cryptobyte.String, n uint8, raw *[]byte) bool {
+// elements, none of which is looked into. Critical is the type of one that must
+// be understood, 0 for none; type 0 itself, which is reserved, is malformed.
+func readAuthData(s *cryptobyte.String, n uint8, raw *[]byte, critical *int32) bool {
 	var f, seq, elem, data cryptobyte.String
 	var kind int32
 	if !s.ReadASN1(&f, field(n)) {
@@ -167,8 +179,11 @@ func readAuthData(s *cryptobyte.String, n uint8, raw *[]byte) bool {
 	}
 	for !seq.Empty() {
 		if !seq.ReadASN1(&elem, asn1.SEQUENCE) || !readInt32(&elem, 0, &kind) ||
-			!readOctets(&elem, 1, (*[]byte)(&data)) || !elem.Empty() {
+			!readOctets(&elem, 1, (*[]byte)(&data)) || !elem.Empty() || kind == 0 {
 			return false
+		}
+		if kind != adIfRelevant {
+			*critical = kind
 		}
 	}
 	return true
