@@ -124,14 +124,17 @@ func (a *acceptance) openTicket(cred *acceptorCred) error {
 	if len(t.Enc.Cipher) == 0 {
 		return fail(gssapi.ErrBadMic, KRB_AP_ERR_BAD_INTEGRITY)
 	}
-	mem, err := a.p.arena.alloc(len(t.Enc.Cipher))
-	if err != nil {
-		return err
-	}
-	a.ticketMem = mem
 	var plain []byte
-	err = cred.keys.use(func(entries []keytab.Entry) error {
-		plain, err = a.tryKeys(cred, entries)
+	err := cred.keys.use(func(entries []keytab.Entry) error {
+		keys, err := a.candidates(cred, entries)
+		if err != nil {
+			return err
+		}
+		// Only now, so that nobody takes locked memory by naming any service.
+		if a.ticketMem, err = a.p.arena.alloc(len(t.Enc.Cipher)); err != nil {
+			return err
+		}
+		plain, err = a.tryKeys(keys)
 		return err
 	})
 	if err != nil {
@@ -143,9 +146,9 @@ func (a *acceptance) openTicket(cred *acceptorCred) error {
 	return nil
 }
 
-// tryKeys tries the keys that could be the ticket's. There is more than one
+// candidates are the keys that could be the ticket's. There is more than one
 // only where the ticket names no key version, or old entries were left.
-func (a *acceptance) tryKeys(cred *acceptorCred, entries []keytab.Entry) ([]byte, error) {
+func (a *acceptance) candidates(cred *acceptorCred, entries []keytab.Entry) (keys []*keytab.Entry, err error) {
 	t := &a.req.Ticket
 	miss := KRB_AP_ERR_NOKEY
 	for i := range entries {
@@ -157,6 +160,17 @@ func (a *acceptance) tryKeys(cred *acceptorCred, entries []keytab.Entry) ([]byte
 			miss = KRB_AP_ERR_BADKEYVER
 			continue
 		}
+		keys = append(keys, e)
+	}
+	if keys == nil {
+		return nil, failf(gssapi.ErrNoCred, "%w: %s, key version %d, enctype %d", miss, t.Service, t.Enc.KVNO, t.Enc.EType)
+	}
+	return keys, nil
+}
+
+func (a *acceptance) tryKeys(keys []*keytab.Entry) ([]byte, error) {
+	t := &a.req.Ticket
+	for _, e := range keys {
 		plain, err := etype.Decrypt(a.ticketMem.Bytes()[:0], keyType(t.Enc.EType), e.Key.Value, kmsg.UsageTicket, t.Enc.Cipher)
 		if err == nil {
 			a.service = e.Principal
@@ -165,12 +179,8 @@ func (a *acceptance) tryKeys(cred *acceptorCred, entries []keytab.Entry) ([]byte
 		if !errors.Is(err, etype.ErrIntegrity) && !errors.Is(err, etype.ErrKeySize) {
 			return nil, fail(gssapi.ErrFailure, err)
 		}
-		miss = KRB_AP_ERR_BAD_INTEGRITY
 	}
-	if miss == KRB_AP_ERR_BAD_INTEGRITY {
-		return nil, failf(gssapi.ErrBadMic, "%w: ticket", miss)
-	}
-	return nil, failf(gssapi.ErrNoCred, "%w: %s, key version %d, enctype %d", miss, t.Service, t.Enc.KVNO, t.Enc.EType)
+	return nil, failf(gssapi.ErrBadMic, "%w: ticket", KRB_AP_ERR_BAD_INTEGRITY)
 }
 
 // checkTicket looks at what the KDC said.
@@ -185,6 +195,8 @@ func (a *acceptance) checkTicket() error {
 		return fail(gssapi.ErrFailure, KRB_AP_ERR_TKT_NYV)
 	case a.now.After(t.EndTime.Add(skew)):
 		return fail(gssapi.ErrCredentialsExpired, KRB_AP_ERR_TKT_EXPIRED)
+	case t.Flags&kmsg.FlagAnonymous != 0 || t.Client.IsAnonymous():
+		return failf(gssapi.ErrUnauthorized, "%w: the client is anonymous", KRB_ERR_GENERIC)
 	case !a.p.usableTicket(t.Key):
 		return failf(gssapi.ErrFailure, "%w: session key of enctype %d", KDC_ERR_ETYPE_NOSUPP, t.Key.EType)
 	case t.Client.Realm != a.service.Realm && len(t.Transited) > 0 && t.Flags&kmsg.FlagTransitPolicyChecked == 0:

@@ -79,6 +79,14 @@ func TestRefused(t *testing.T) {
 			f.part.Client = kmsg.Principal{Realm: strings.Repeat("R", 600), Parts: []string{strings.Repeat("n", 600)}}
 			f.auth.Client = f.part.Client
 		}, gssapi.ErrDefectiveToken, 0},
+		{"anonymous client", func(f *forgery) {
+			f.part.Client = kmsg.Principal{Type: kmsg.NTWellknown, Realm: "EXAMPLE.TEST", Parts: []string{"WELLKNOWN", "ANONYMOUS"}}
+			f.auth.Client = f.part.Client
+		}, gssapi.ErrUnauthorized, krb5.KRB_ERR_GENERIC},
+		{"client of the anonymous realm", func(f *forgery) {
+			f.part.Client.Realm, f.auth.Client.Realm = "WELLKNOWN:ANONYMOUS", "WELLKNOWN:ANONYMOUS"
+		}, gssapi.ErrUnauthorized, krb5.KRB_ERR_GENERIC},
+		{"anonymous flag", func(f *forgery) { f.part.Flags |= kmsg.FlagAnonymous }, gssapi.ErrUnauthorized, krb5.KRB_ERR_GENERIC},
 		{"ticket's content is none", func(f *forgery) { f.plainTicket = func([]byte) []byte { return []byte("nothing") } }, gssapi.ErrDefectiveToken, 0},
 		{"ticket's content goes on", func(f *forgery) { f.plainTicket = func(b []byte) []byte { return append(b, 0) } }, gssapi.ErrDefectiveToken, 0},
 		{"authenticator's content is none", func(f *forgery) { f.plainAuth = func([]byte) []byte { return nil } }, gssapi.ErrDefectiveToken, 0},
