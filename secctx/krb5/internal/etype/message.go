@@ -14,12 +14,14 @@ import (
 // Safe for concurrent use.
 func Encrypt(dst []byte, id ID, key []byte, usage uint32, plain []byte) ([]byte, error) {
 	dst, b := extend(dst, len(plain)+id.Overhead())
-	if id.Valid() {
-		rand.Read(b[:BlockSize]) // never fails
-		copy(b[BlockSize:], plain)
-	}
 	var err error
-	memsafe.Do(func() { err = crypt(b, id, key, usage, Sealing) })
+	memsafe.Do(func() {
+		if id.Valid() {
+			rand.Read(b[:BlockSize])      // never fails
+			CopyKey(b[BlockSize:], plain) // which often holds one
+		}
+		err = crypt(b, id, key, usage, Sealing)
+	})
 	if err != nil {
 		memsafe.Wipe(b)
 		return nil, err
@@ -39,12 +41,16 @@ func Decrypt(dst []byte, id ID, key []byte, usage uint32, cipher []byte) ([]byte
 	dst, b := extend(dst, len(cipher))
 	copy(b, cipher)
 	var err error
-	memsafe.Do(func() { err = crypt(b, id, key, usage, Opening) })
+	n := len(cipher) - id.Overhead()
+	memsafe.Do(func() {
+		if err = crypt(b, id, key, usage, Opening); err == nil {
+			CopyKey(b, b[BlockSize:][:n]) // forward, so the overlap is harmless
+		}
+	})
 	if err != nil {
 		memsafe.Wipe(b)
 		return nil, err
 	}
-	n := copy(b, b[BlockSize:len(b)-id.MACSize()])
 	memsafe.Wipe(b[n:])
 	return dst[:len(dst)-len(b)+n], nil
 }
