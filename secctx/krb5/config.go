@@ -32,7 +32,12 @@ type Config struct {
 
 	// ReplayCache is the directory in which this user's processes share the
 	// replay cache. It is made if it does not exist, and must be this user's
-	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-UID.
+	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-UID, which another
+	// local user can make first to have every context refused.
+	//
+	// Of processes that share it each may have its own ClockSkew: the largest
+	// says how long records are kept. The first one with a larger skew has
+	// authenticators refused that are older than the skew before.
 	ReplayCache string
 
 	// ReplayCapacity is how many records of 32 bytes a new replay cache has.

@@ -19,8 +19,11 @@
 //
 // It does not do DES, triple DES and RC4, user-to-user, DCE style, and
 // delegation: a credential that a client delegates is dropped and the flag not
-// shown. PACs and other authorization data are left alone, neither checked nor
-// refused.
+// shown. Authorization data that may be ignored, AD-IF-RELEVANT with a PAC in it
+// as KDCs send it, is left alone, neither checked nor refused; any other is
+// GSS_S_UNAUTHORIZED (RFC 4120 section 5.2.6), and so are anonymous clients. The
+// addresses that a ticket may be restricted to are not compared: an acceptor
+// here does not know its peer's, and behind translators they say nothing.
 //
 // # What an acceptor believes
 //
@@ -33,12 +36,20 @@
 //
 // Authenticators are remembered in a file that the processes of one user on one
 // host share, see [Config.ReplayCache]. A full or unusable replay cache refuses
-// contexts.
+// contexts, those of everybody: a client that can authenticate can fill the
+// cache, some 700,000 contexts within the clock skew, and nobody else
+// gets in until its records expire. Limit how often one client may try, or give
+// [Config.ReplayCapacity] a value to match. The default directory is in
+// /var/tmp, where any local user can make it first: it is then refused and with
+// it every context, until it is removed. Services configure a directory of
+// their own.
 //
 // # Status
 //
 // Errors are [*Error]: errors.Is finds go-gssapi's error for the GSS status, and
 // the reason, a [Code] of the Kerberos protocol or one of this package's errors.
+// What Unwrap and VerifyMIC find wrong with a message is a gssapi.FatalStatus, or
+// beside a genuine one a gssapi.InfoStatus, and no *Error: errors.Is works on all.
 // An error that Continue returns may come with a token, a KRB-ERROR, to be sent
 // to the peer.
 //
