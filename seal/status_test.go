@@ -36,12 +36,12 @@ func TestStatus(t *testing.T) {
 	}
 
 	req := testRequest
-	req.Lifetime = time.Millisecond
+	req.Lifetime = 500 * time.Millisecond // to be sealed in, on a busy machine too
 	r, err = h.Reserve(req)
 	require.NoError(t, err)
 	sealed, err = r.Seal(nil)
 	require.NoError(t, err)
-	time.Sleep(2 * time.Millisecond)
+	time.Sleep(req.Lifetime)
 	expect(sealed, Expired)
 	head, err := Inspect(sealed)
 	require.NoError(t, err)
