@@ -280,7 +280,7 @@ func TestLifetime(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	h := memHost(t, nil)
 	req := testRequest
-	req.Lifetime = 30 * time.Millisecond
+	req.Lifetime = 500 * time.Millisecond
 	r := reserve(t, h, req)
 	sealed := sealToken(t, h, req, []byte("plain"))
 	time.Sleep(req.Lifetime)
@@ -301,7 +301,7 @@ func TestExpiry(t *testing.T) {
 func TestExpiryWithinOpen(t *testing.T) {
 	h := memHost(t, nil)
 	req := hookRequest
-	req.Lifetime = 100 * time.Millisecond
+	req.Lifetime = 500 * time.Millisecond
 	sealed := sealToken(t, h, req, []byte("plain"))
 	called := false
 	s, err := openHooked(h, sealed, func() {
@@ -323,7 +323,7 @@ func TestRegisterFull(t *testing.T) {
 	log := &recorder{}
 	h = hookedHost(t, h, log)
 	req := testRequest
-	req.Lifetime = 50 * time.Millisecond
+	req.Lifetime = 500 * time.Millisecond
 	full := func() {
 		t.Helper()
 		r, err := h.Reserve(testRequest)

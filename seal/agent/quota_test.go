@@ -48,7 +48,7 @@ func TestQuotaOutstanding(t *testing.T) {
 	full()
 	require.NoError(t, r.Cancel())
 	short := testRequest
-	short.Lifetime = 30 * time.Millisecond
+	short.Lifetime = 500 * time.Millisecond
 	_, err = b.Reserve(short)
 	require.NoError(t, err)
 	full()
