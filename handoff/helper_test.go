@@ -266,7 +266,7 @@ type received struct {
 	err  error
 }
 
-// receive runs Receive beside the test.
+// receiving runs Receive beside the test.
 func receiving(ctx context.Context, c *net.UnixConn, p gssapi.Provider) <-chan received {
 	done := make(chan received, 1)
 	go func() {
