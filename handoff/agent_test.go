@@ -21,8 +21,11 @@ import (
 // socket.
 func (h *house) startAgent() (*worker, string) {
 	h.t.Helper()
-	require.NoError(h.t, os.Chmod(h.dir, 0o755)) // other users are to reach it
-	socket := filepath.Join(h.dir, "agent.sock")
+	dir, err := os.MkdirTemp("/dev/shm", "sealctx-handoff-")
+	require.NoError(h.t, err)
+	h.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	require.NoError(h.t, os.Chmod(dir, 0o755)) // other users are to reach it
+	socket := filepath.Join(dir, "agent.sock")
 	w := h.spawn("agent", "", asking(socket))
 	require.True(h.t, strings.HasPrefix(w.until(started), started), "the agent has not started")
 	return w, socket
