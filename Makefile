@@ -2,9 +2,10 @@
 # race, erased, interop, fuzz, bench; .ci/run runs all of it.
 GO ?= go
 FUZZTIME ?= 30s
+SOAK ?= 3m
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: demo test check fmt vet staticcheck tidy cross race erased interop bench fuzz
+.PHONY: demo test check fmt vet staticcheck tidy cross race erased interop bench soak fuzz
 
 demo:
 	@$(GO) run ./cmd/sealctx demo
@@ -52,6 +53,10 @@ bench:
 	$(MAKE) -s -C interop bin/mitbench bin/withkdc
 	$(GO) build -o bin/bench ./internal/bench
 	interop/bin/withkdc bin/bench
+
+# Resources end where they were, after minutes of handovers and rotation.
+soak:
+	$(GO) test ./internal/soak -count=1 -v -soak $(SOAK) -timeout 30m
 
 fuzz:
 	./fuzz/run.sh $(FUZZTIME)

@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"internal/apart":   {},
 	"internal/arch":    {},
 	"internal/bench":   {"secctx", "secctx/krb5", "seal", "keyring", "memsafe"},
+	"internal/soak":    {},
 	"internal/docs":    {},
 	"internal/memscan": {},
 	"internal/vectors": {},
