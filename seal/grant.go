@@ -17,6 +17,8 @@ type Grant struct {
 	Start []byte          // header, context and commitment of the token, as they will stand
 	Key   *memsafe.Secret // the token's encryption key; whoever has the Grant wipes it
 	Slot  Slot
+
+	made Reservation // what Reservation returns, in the same piece
 }
 
 // A Slot is what a Reservation holds in a register, here or at the agent. It is
@@ -44,7 +46,8 @@ func (g *Grant) Reservation() (*Reservation, error) {
 }
 
 func (g *Grant) reservation(random io.Reader) *Reservation {
-	return &Reservation{grant: g, random: random}
+	g.made.grant, g.made.random = g, random
+	return &g.made
 }
 
 func (g *Grant) suite() token.Suite { return token.SuiteOf(g.Start) }

@@ -191,32 +191,42 @@ func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Grant, error
 		e.Release()
 		return nil, err
 	}
-	s := &hostSlot{e, lease}
-	g, err := h.prepare(s, head)
-	if err != nil {
-		_ = s.Cancel() // a slot that cannot be given back expires
-		s.Release()
+	g := &hostGrant{slot: hostSlot{e, lease}}
+	if err := h.prepare(g, head); err != nil {
+		_ = g.slot.Cancel() // a slot that cannot be given back expires
+		g.slot.Release()
 		return nil, err
 	}
-	return g, nil
+	return &g.Grant, nil
+}
+
+// A hostGrant is a grant and its slot in one piece.
+type hostGrant struct {
+	Grant
+	slot hostSlot
 }
 
 // prepare writes the header and derives the keys of a reserved slot.
-func (h *Host) prepare(s *hostSlot, head token.Header) (*Grant, error) {
+func (h *Host) prepare(g *hostGrant, head token.Header) error {
+	s := &g.slot
 	head.Suite = token.Suite(s.epoch.Suite())
 	head.Epoch = s.epoch.ID()
 	head.Slot, head.Word = s.lease.Index, s.lease.Word
 	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires
-	if _, err := io.ReadFull(h.random, head.Salt[:]); err != nil {
-		return nil, fmt.Errorf("random source: %w", err)
+	// The salt is drawn where the header will be written over it: drawn into
+	// head it would take head to the heap.
+	room := make([]byte, token.SaltSize, head.Size()+token.CommitmentSize)
+	if _, err := io.ReadFull(h.random, room); err != nil {
+		return fmt.Errorf("random source: %w", err)
 	}
-	bound, err := head.Append(make([]byte, 0, head.Size()+token.CommitmentSize))
+	head.Salt = [token.SaltSize]byte(room)
+	bound, err := head.Append(room[:0])
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, err := h.pool.Alloc(token.KeySize)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	start := bound[:len(bound)+token.CommitmentSize]
 	err = s.epoch.Derive(bound,
@@ -224,9 +234,10 @@ func (h *Host) prepare(s *hostSlot, head token.Header) (*Grant, error) {
 		keyring.Output{Label: token.ComLabel, Key: start[len(bound):]})
 	if err != nil {
 		key.Wipe()
-		return nil, err
+		return err
 	}
-	return &Grant{Start: start, Key: key, Slot: s}, nil
+	g.Start, g.Key, g.Slot = start, key, s
+	return nil
 }
 
 // hostSlot is a slot in a register that this process has mapped; a Slot.
