@@ -31,13 +31,35 @@ func (l *poolList) close() {
 // learns it here. The pools go when the arena is collected: contexts and
 // credentials keep it alive.
 func newArena() (*arena, error) {
-	p, err := memsafe.NewPool(0)
+	p, err := lockPool(0, 0)
 	if err != nil {
 		return nil, err
 	}
 	a := &arena{pools: &poolList{all: []*memsafe.Pool{p}}}
 	runtime.AddCleanup(a, (*poolList).close, a.pools)
 	return a, nil
+}
+
+// The first pool is small, since a program may have many providers, and each
+// further one twice as large: sizes in bytes.
+const (
+	firstPool   = 16 << 10
+	largestPool = 1 << 20
+)
+
+// lockPool locks an arena's pool number n, of at least size bytes, and less than
+// it would like where the limit does not allow more.
+func lockPool(n, size int) (*memsafe.Pool, error) {
+	p, err := memsafe.NewPool(max(min(firstPool<<min(n, 16), largestPool), size))
+	if !errors.Is(err, memsafe.ErrLimit) {
+		return p, err
+	}
+	p, err = memsafe.NewPool(0)
+	if err == nil && p.Size() < size {
+		_ = p.Close()
+		return memsafe.NewPool(size)
+	}
+	return p, err
 }
 
 // try calls f with one pool after the other, the newest first, until one has
@@ -71,11 +93,7 @@ func (a *arena) grow(n, size int) error {
 	if len(a.pools.all) > n {
 		return nil
 	}
-	p, err := memsafe.NewPool(0)
-	if err == nil && p.Size() < size {
-		_ = p.Close()
-		p, err = memsafe.NewPool(size)
-	}
+	p, err := lockPool(n, size)
 	if err != nil {
 		return err
 	}
