@@ -23,7 +23,8 @@ func settle(t *testing.T, p *krb5.Provider, before int, sc gssapi.SecContext, er
 	if err != nil {
 		var status gssapi.FatalStatus
 		require.ErrorAs(t, err, &status)
-		require.Equal(t, before, p.LockedBytes(), "secrets left")
+		// Less, where the collector has found a context of the set-up by now.
+		require.LessOrEqual(t, p.LockedBytes(), before, "secrets left")
 		_, err := sc.Inquire()
 		require.ErrorIs(t, err, gssapi.ErrNoContext)
 		return
