@@ -255,7 +255,7 @@ func TestImportDefective(t *testing.T) {
 		_, err := b.p.ImportSecContext(change(bytes.Clone(good)))
 		require.ErrorIs(t, err, gssapi.ErrDefectiveToken, name)
 	}
-	require.Equal(t, before, b.p.LockedBytes())
+	require.LessOrEqual(t, b.p.LockedBytes(), before) // less, where the collector has found a context by now
 	_, err := b.p.ImportSecContext(good)
 	require.NoError(t, err)
 }
