@@ -138,14 +138,8 @@ func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may func(*
 	if string(t.Format) != format {
 		return fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, format)
 	}
-	err := e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word})
-	switch {
-	case errors.Is(err, keyring.ErrSpent):
-		return ErrSpent
-	case errors.Is(err, keyring.ErrRetired):
-		return ErrDefective
-	case err != nil:
-		return unavailable(err)
+	if err := fromRing(e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word})); err != nil {
+		return err
 	}
 	if err := h.inTime(e, t); err != nil {
 		return fmt.Errorf("%w: %w", ErrLost, err)
@@ -154,16 +148,23 @@ func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may func(*
 }
 
 func (h *Host) inTime(e *keyring.Epoch, t *token.Token) error {
-	err := e.Valid(t.Expires)
+	return fromRing(e.Valid(t.Expires))
+}
+
+// fromRing gives the keyring's answer about an epoch or a slot in the words of
+// this package.
+func fromRing(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, keyring.ErrExpired):
 		return ErrExpired
-	case errors.Is(err, keyring.ErrRetired):
+	case errors.Is(err, keyring.ErrSpent):
+		return ErrSpent
+	case errors.Is(err, keyring.ErrUnknown), errors.Is(err, keyring.ErrRetired):
 		return ErrDefective
-	case err != nil:
-		return unavailable(err)
 	}
-	return nil
+	return unavailable(err)
 }
 
 // defective logs why and returns the one error that tells nobody.

@@ -94,13 +94,7 @@ func (h *Host) state(e *keyring.Epoch, t *token.Token) (State, error) {
 // epochOf finds the epoch of a token: ErrDefective where there is none alive.
 func (h *Host) epochOf(t *token.Token) (*keyring.Epoch, error) {
 	e, err := h.ring.Epoch(t.Epoch)
-	switch {
-	case err == nil:
-		return e, nil
-	case errors.Is(err, keyring.ErrUnknown), errors.Is(err, keyring.ErrRetired):
-		return nil, ErrDefective
-	}
-	return nil, unavailable(err)
+	return e, fromRing(err)
 }
 
 // CancelFor gives back the slot of a reservation that was never sealed, for the
@@ -136,14 +130,5 @@ func (h *Host) CancelFor(p Peer, start []byte) error {
 	if err := forExporter(t, p.UID); err != nil {
 		return err
 	}
-	err = e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word})
-	switch {
-	case errors.Is(err, keyring.ErrSpent):
-		return ErrSpent
-	case errors.Is(err, keyring.ErrRetired):
-		return ErrDefective
-	case err != nil:
-		return unavailable(err)
-	}
-	return nil
+	return fromRing(e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word}))
 }
