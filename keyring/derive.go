@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/sealctx/sealctx/memsafe"
 	"golang.org/x/sys/unix"
@@ -80,7 +82,12 @@ func checkOutputs(info []byte, out []Output) error {
 // microsecond that an expansion takes.
 type scratchpad struct {
 	pool *memsafe.Pool
-	free chan []byte
+	bufs []scratchBuf
+}
+
+type scratchBuf struct {
+	mu sync.Mutex
+	*memsafe.Secret
 }
 
 // newScratchpad takes one page, and more only for more processors than its
@@ -97,23 +104,35 @@ func newScratchpad() (*scratchpad, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scratchpad{pool: pool, free: make(chan []byte, pages*perPage)}
-	for range cap(s.free) {
-		buf, err := pool.Alloc(scratchSize)
-		if err != nil {
-			break // rounding took a buffer; those there are suffice
+	s := &scratchpad{pool: pool, bufs: make([]scratchBuf, pages*perPage)}
+	for i := range s.bufs {
+		if s.bufs[i].Secret, err = pool.Alloc(scratchSize); err != nil {
+			s.bufs = s.bufs[:i] // rounding took a buffer; those there are suffice
+			break
 		}
-		s.free <- buf.Bytes()
 	}
 	return s, nil
 }
 
+// take returns a buffer that nobody else has, locked.
+func (s *scratchpad) take() *scratchBuf {
+	for i := range s.bufs {
+		if b := &s.bufs[i]; b.mu.TryLock() {
+			return b
+		}
+	}
+	b := &s.bufs[rand.IntN(len(s.bufs))]
+	b.mu.Lock()
+	return b
+}
+
 // expand runs expand inside memsafe.Do and wipes what it worked in.
 func (s *scratchpad) expand(key, info []byte, out []Output) {
-	buf := <-s.free
+	b := s.take()
+	buf := b.Bytes()
 	defer func() {
 		memsafe.Wipe(buf)
-		s.free <- buf
+		b.mu.Unlock()
 	}()
 	memsafe.Do(func() { expand(key, buf, info, out) })
 }

@@ -97,18 +97,18 @@ func (e *Epoch) present() error {
 	return e.back.linked()
 }
 
-// lately is present with the file looked at no longer than linkCheck ago. It is
-// for sealing, where a token sealed in vain is the same as one whose directory
-// was wiped just after; the claim always looks.
-func (e *Epoch) lately(now time.Duration) error {
+// lately reports whether the file was there when it was last looked at, which is
+// no longer than linkCheck ago. It is for sealing, where a token sealed in vain
+// is the same as one whose directory was wiped just after; the claim always looks.
+func (e *Epoch) lately(now time.Duration) bool {
 	if now-time.Duration(e.looked.Load()) < linkCheck {
-		return guard(e.alive)
+		return true
 	}
-	err := e.present()
-	if err == nil {
-		e.looked.Store(int64(now))
+	if e.back.linked() != nil {
+		return false
 	}
-	return err
+	e.looked.Store(int64(now))
+	return true
 }
 
 // Derive fills each output with HKDF-Expand-SHA256 over the host key; info and

@@ -152,10 +152,14 @@ func (r *Ring) Current() (*Epoch, error) {
 
 // young reports whether e still seals.
 func (r *Ring) young(e *Epoch, now time.Duration) bool {
-	return now-e.birth < e.age && e.lately(now) == nil && e.open()
+	return now-e.birth < e.age && e.lately(now) && e.open()
 }
 
+// anyOver reports whether the time of an epoch is over.
 func (r *Ring) anyOver(now time.Duration) bool {
+	if len(r.epochs) == 1 { // nearly always: it is the one that seals
+		return false
+	}
 	for _, e := range r.epochs {
 		if e != r.latest && e.over(now) {
 			return true

@@ -109,10 +109,10 @@ func (h *Host) ReserveFor(p Peer, req Request) (*Grant, error) {
 
 // OpenFor is Open for a peer of the agent.
 func (h *Host) OpenFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
-	return h.logging(&p).open(b, format, func(t *token.Token) error { return forAudience(t, p.is(t.Audience)) })
+	return h.logging(&p).open(b, format, func(_ uint32, to token.Audience) error { return forAudience(to, p.is(to)) })
 }
 
 // TakeBackFor is TakeBack for a peer of the agent.
 func (h *Host) TakeBackFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
-	return h.logging(&p).redeem(b, format, eventTakenBack, func(t *token.Token) error { return forExporter(t, p.UID) })
+	return h.logging(&p).redeem(b, format, eventTakenBack, func(exporter uint32, _ token.Audience) error { return forExporter(exporter, p.UID) })
 }

@@ -144,10 +144,10 @@ func (h *Host) Reserve(req Request) (*Reservation, error) {
 
 // grant reserves for a user, in whatever epoch is current.
 func (h *Host) grant(exporter uint32, req Request) (*Grant, error) {
-	head, err := header(exporter, req)
-	if err != nil {
+	if err := req.check(); err != nil {
 		return nil, err
 	}
+	head := req.header(exporter)
 	for try := 1; ; try++ {
 		g, err := h.reserve(head, req.Lifetime)
 		if err == nil {
@@ -162,19 +162,25 @@ func (h *Host) grant(exporter uint32, req Request) (*Grant, error) {
 	}
 }
 
-// header is what the request says of a token's header.
-func header(exporter uint32, req Request) (token.Header, error) {
+// check refuses what cannot stand in a token's header.
+func (req *Request) check() error {
 	switch {
 	case !req.Audience.valid():
-		return token.Header{}, fmt.Errorf("%w: no such audience", ErrAudience)
+		return fmt.Errorf("%w: no such audience", ErrAudience)
 	case req.Lifetime < 0:
-		return token.Header{}, fmt.Errorf("%w: lifetime of %v", ErrRequest, req.Lifetime)
+		return fmt.Errorf("%w: lifetime of %v", ErrRequest, req.Lifetime)
 	case len(req.Mechanism) > token.MaxMechanism:
-		return token.Header{}, fmt.Errorf("%w: mechanism of %d bytes, at most %d", ErrRequest, len(req.Mechanism), token.MaxMechanism)
+		return fmt.Errorf("%w: mechanism of %d bytes, at most %d", ErrRequest, len(req.Mechanism), token.MaxMechanism)
 	case !token.ValidFormat([]byte(req.Format)):
-		return token.Header{}, fmt.Errorf("%w: plain format %q is not 1 to %d printable ASCII characters", ErrRequest, req.Format, token.MaxFormat)
+		return fmt.Errorf("%w: plain format %q is not 1 to %d printable ASCII characters", ErrRequest, req.Format, token.MaxFormat)
 	}
-	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: exporter, Audience: req.Audience.wire()}, nil
+	return nil
+}
+
+// header is what the request says of a token's header. It is small enough to be
+// inlined, which keeps what it makes on the stack.
+func (req *Request) header(exporter uint32) token.Header {
+	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: exporter, Audience: req.Audience.wire()}
 }
 
 // reserve tries the current epoch once.

@@ -160,8 +160,7 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 	require.NoError(t, err)
 	req := testRequest
 	req.Audience = h.self.user
-	head, err := header(h.self.uid, req)
-	require.NoError(t, err)
+	head := req.header(h.self.uid)
 	head.Suite, head.Epoch = token.Suite(e.Suite()), e.ID()
 	head.Slot, head.Word = lease.Index, lease.Word
 	head.Issued, head.Expires = lease.Issued, lease.Expires

@@ -433,11 +433,7 @@ func victimRetires(v *memscan.Victim, h *Host, tokens [][]byte) error {
 func reservedHeader(h *Host) token.Header {
 	req := testRequest
 	req.Audience = h.self.user
-	head, err := header(h.self.uid, req)
-	if err != nil {
-		panic(err)
-	}
-	return head
+	return req.header(h.self.uid)
 }
 
 func victimCloses(v *memscan.Victim, h *Host, _ [][]byte) error {

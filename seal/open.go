@@ -20,13 +20,17 @@ func (h *Host) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
 	return h.redeem(b, format, eventTakenBack, h.mayTakeBack)
 }
 
-func (h *Host) open(b []byte, format string, may func(*token.Token) error) (*memsafe.Secret, error) {
+// A permit says whether somebody may have a token, by what its header names.
+// It takes values, so that the token stays off the heap.
+type permit func(exporter uint32, to token.Audience) error
+
+func (h *Host) open(b []byte, format string, may permit) (*memsafe.Secret, error) {
 	return h.redeem(b, format, eventOpened, may)
 }
 
 // redeem authenticates, authorizes, claims: in this order, so that nothing but a
 // token's own audience in its own time can spend it.
-func (h *Host) redeem(b []byte, format, event string, may func(*token.Token) error) (*memsafe.Secret, error) {
+func (h *Host) redeem(b []byte, format, event string, may permit) (*memsafe.Secret, error) {
 	t, err := token.Parse(b)
 	if err != nil {
 		return nil, h.defective(nil, "malformed")
@@ -98,41 +102,43 @@ func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 }
 
 // mayOpen checks that this process is the token's audience.
-func (h *Host) mayOpen(t *token.Token) error {
+func (h *Host) mayOpen(_ uint32, to token.Audience) error {
 	self, err := h.self.user, error(nil)
-	if t.Audience.Kind == kindProcess {
+	if to.Kind == kindProcess {
 		self, err = h.self.process()
 	}
 	if err != nil {
 		return err
 	}
-	return forAudience(t, self.kind == t.Audience.Kind && self.value == string(t.Audience.Value))
+	return forAudience(to, self.kind == to.Kind && self.value == string(to.Value))
 }
 
-func (h *Host) mayTakeBack(t *token.Token) error { return forExporter(t, h.self.uid) }
+func (h *Host) mayTakeBack(exporter uint32, _ token.Audience) error {
+	return forExporter(exporter, h.self.uid)
+}
 
-func forAudience(t *token.Token, is bool) error {
+func forAudience(to token.Audience, is bool) error {
 	if is {
 		return nil
 	}
-	return fmt.Errorf("%w: it is for %v", ErrUnauthorized, fromWire(t.Audience))
+	return fmt.Errorf("%w: it is for %v", ErrUnauthorized, fromWire(to))
 }
 
-func forExporter(t *token.Token, uid uint32) error {
-	if t.Exporter == uid {
+func forExporter(exporter, uid uint32) error {
+	if exporter == uid {
 		return nil
 	}
-	return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, t.Exporter)
+	return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, exporter)
 }
 
 // claim checks what is left to check of an authentic token and spends it. The
 // clock is read again after the swap: a process that was stopped in between
 // has spent the token and gets nothing.
-func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may func(*token.Token) error) error {
+func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may permit) error {
 	if err := h.inTime(e, t); err != nil {
 		return err
 	}
-	if err := may(t); err != nil {
+	if err := may(t.Exporter, t.Audience); err != nil {
 		return err
 	}
 	if string(t.Format) != format {

@@ -35,16 +35,18 @@ func (s State) String() string {
 // whoever it is for. What it says of an outstanding token may be over by the
 // time it is read. Errors: ErrDefective, ErrUnavailable.
 func (h *Host) Status(b []byte) (Header, State, error) {
-	return h.status(b, func(*token.Token) error { return nil })
+	return h.status(b, func(uint32, token.Audience) error { return nil })
 }
 
 // StatusFor is Status for a peer of the agent: ErrUnauthorized unless it is the
 // token's exporter or audience.
 func (h *Host) StatusFor(p Peer, b []byte) (Header, State, error) {
-	return h.status(b, func(t *token.Token) error { return forAudience(t, t.Exporter == p.UID || p.is(t.Audience)) })
+	return h.status(b, func(exporter uint32, to token.Audience) error {
+		return forAudience(to, exporter == p.UID || p.is(to))
+	})
 }
 
-func (h *Host) status(b []byte, may func(*token.Token) error) (Header, State, error) {
+func (h *Host) status(b []byte, may permit) (Header, State, error) {
 	t, err := token.Parse(b)
 	if err != nil {
 		return Header{}, 0, ErrDefective
@@ -59,7 +61,7 @@ func (h *Host) status(b []byte, may func(*token.Token) error) (Header, State, er
 		return Header{}, 0, err
 	}
 	plain.Wipe()
-	if err := may(&t); err != nil {
+	if err := may(t.Exporter, t.Audience); err != nil {
 		return Header{}, 0, err
 	}
 	head, err := Inspect(b)
@@ -127,7 +129,7 @@ func (h *Host) CancelFor(p Peer, start []byte) error {
 	case subtle.ConstantTimeCompare(want.Bytes(), commitment) != 1:
 		return ErrDefective
 	}
-	if err := forExporter(t, p.UID); err != nil {
+	if err := forExporter(t.Exporter, p.UID); err != nil {
 		return err
 	}
 	return fromRing(e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word}))

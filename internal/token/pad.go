@@ -1,7 +1,7 @@
 package token
 
 import (
-	"bytes"
+	"encoding/binary"
 	"math/bits"
 )
 
@@ -41,7 +41,14 @@ func pad(body []byte, n int) {
 // unpad returns the length of the plain token in an authentic body, or false if
 // the body is not what pad makes.
 func unpad(body []byte) (int, bool) {
-	n := len(bytes.TrimRight(body, "\x00")) - 1
+	n := len(body)
+	for n >= 8 && binary.NativeEndian.Uint64(body[n-8:n]) == 0 {
+		n -= 8
+	}
+	for n > 0 && body[n-1] == 0 {
+		n--
+	}
+	n--
 	if n < 0 || body[n] != 0x80 || paddedSize(n) != len(body) {
 		return 0, false
 	}
