@@ -14,10 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Output is one key to derive: its label and where it goes.
+// An Output is a key to derive: its label and where it goes.
 type Output struct {
 	Label string // domain separation; part of the HKDF info, before the caller's
 	Key   []byte // 32 bytes, filled in; the caller owns and wipes it
+
+	// Then runs when Key is filled in, in the same erased execution: what it
+	// computes of the key on the stack leaves no trace either. Nil: nothing.
+	Then func()
 }
 
 const (
@@ -33,26 +37,24 @@ const (
 	scratchSize = hashBlock + maxInfo + 1
 )
 
-// expand fills each output with HKDF-Expand-SHA256(key, label | info, 32) of
+// expand fills the output with HKDF-Expand-SHA256(key, label | info, 32) of
 // RFC 5869 2.3, whose first and only block is HMAC(key, label | info | 0x01).
 // The HMAC of RFC 2104 is spelt out over Sum256, whose state lives on the
 // stack: hmac.New would leave pads and midstates, each as good as the key, in
 // the heap. scratch is scratchSize bytes of locked memory; it is left dirty.
-func expand(key, scratch, info []byte, out []Output) {
-	for _, o := range out {
-		pad(scratch[:hashBlock], key, &ipad)
-		n := hashBlock
-		n += copy(scratch[n:], o.Label)
-		n += copy(scratch[n:], info)
-		scratch[n] = 1
-		inner := sha256.Sum256(scratch[:n+1])
-		pad(scratch[:hashBlock], key, &opad)
-		copy(scratch[hashBlock:], inner[:])
-		outer := sha256.Sum256(scratch[:hashBlock+hashSize])
-		copy(o.Key, outer[:])
-		clear(inner[:])
-		clear(outer[:])
-	}
+func expand(key, scratch, info []byte, o *Output) {
+	pad(scratch[:hashBlock], key, &ipad)
+	n := hashBlock
+	n += copy(scratch[n:], o.Label)
+	n += copy(scratch[n:], info)
+	scratch[n] = 1
+	inner := sha256.Sum256(scratch[:n+1])
+	pad(scratch[:hashBlock], key, &opad)
+	copy(scratch[hashBlock:], inner[:])
+	outer := sha256.Sum256(scratch[:hashBlock+hashSize])
+	copy(o.Key, outer[:])
+	clear(inner[:])
+	clear(outer[:])
 }
 
 // pad writes the HMAC key block: the key, zero-filled to a block, XOR the pad.
@@ -67,12 +69,10 @@ var (
 	opad = [hashBlock]byte(bytes.Repeat([]byte{0x5c}, hashBlock))
 )
 
-// checkOutputs refuses what expand cannot serve.
-func checkOutputs(info []byte, out []Output) error {
-	for _, o := range out {
-		if len(o.Key) != hashSize || len(o.Label)+len(info) > maxInfo {
-			return fmt.Errorf("keyring: cannot derive %d bytes from %d bytes of info", len(o.Key), len(o.Label)+len(info))
-		}
+// check refuses what expand cannot serve.
+func (o *Output) check(info []byte) error {
+	if len(o.Key) != hashSize || len(o.Label)+len(info) > maxInfo {
+		return fmt.Errorf("keyring: cannot derive %d bytes from %d bytes of info", len(o.Key), len(o.Label)+len(info))
 	}
 	return nil
 }
@@ -127,12 +127,17 @@ func (s *scratchpad) take() *scratchBuf {
 }
 
 // expand runs expand inside memsafe.Do and wipes what it worked in.
-func (s *scratchpad) expand(key, info []byte, out []Output) {
+func (s *scratchpad) expand(key, info []byte, o *Output) {
 	b := s.take()
 	buf := b.Bytes()
 	defer func() {
 		memsafe.Wipe(buf)
 		b.mu.Unlock()
 	}()
-	memsafe.Do(func() { expand(key, buf, info, out) })
+	memsafe.Do(func() {
+		expand(key, buf, info, o)
+		if o.Then != nil {
+			o.Then()
+		}
+	})
 }

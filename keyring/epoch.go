@@ -111,25 +111,23 @@ func (e *Epoch) lately(now time.Duration) bool {
 	return true
 }
 
-// Derive fills each output with HKDF-Expand-SHA256 over the host key; info and
+// Derive fills the output with HKDF-Expand-SHA256 over the host key; info and
 // label together are at most 448 bytes. It returns ErrRetired, and wipes the
-// outputs, if the epoch was retired before or meanwhile.
-func (e *Epoch) Derive(info []byte, out ...Output) error {
-	if err := checkOutputs(info, out); err != nil {
+// key, if the epoch was retired before or meanwhile.
+func (e *Epoch) Derive(info []byte, o Output) error {
+	if err := o.check(info); err != nil {
 		return err
 	}
 	err := guard(func() error {
 		// Retirement sets the state before it clears the key: alive afterwards
 		// means that the key was whole. The addition of nothing keeps the key's
 		// loads before the state's, which a load alone does not everywhere.
-		e.ring.scratch.expand(e.record.key(), info, out)
+		e.ring.scratch.expand(e.record.key(), info, &o)
 		e.state.Add(0)
 		return e.alive()
 	})
 	if err != nil {
-		for _, o := range out {
-			memsafe.Wipe(o.Key)
-		}
+		memsafe.Wipe(o.Key)
 	}
 	return err
 }

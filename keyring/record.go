@@ -137,7 +137,7 @@ func (s *scratchpad) mac(r record) (sum [hashSize]byte, err error) {
 	if subtle.ConstantTimeCompare(key, make([]byte, keySize)) == 1 {
 		return sum, fmt.Errorf("%w: it has no key", ErrDamaged)
 	}
-	s.expand(key, r.bytes()[:fixedSize], []Output{{macLabel, sum[:]}})
+	s.expand(key, r.bytes()[:fixedSize], &Output{Label: macLabel, Key: sum[:]})
 	return sum, nil
 }
 

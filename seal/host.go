@@ -235,9 +235,10 @@ func (h *Host) prepare(g *hostGrant, head token.Header) error {
 		return err
 	}
 	start := bound[:len(bound)+token.CommitmentSize]
-	err = s.epoch.Derive(bound,
-		keyring.Output{Label: token.EncLabel, Key: key.Bytes()},
-		keyring.Output{Label: token.ComLabel, Key: start[len(bound):]})
+	err = s.epoch.Derive(bound, keyring.Output{
+		Label: token.EncLabel, Key: key.Bytes(),
+		Then: func() { token.Commit(start[len(bound):], key.Bytes()) },
+	})
 	if err != nil {
 		key.Wipe()
 		return err

@@ -168,11 +168,10 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 	change(&head)
 	bound, err := head.Append(nil)
 	require.NoError(t, err)
-	keys := make([]byte, token.KeySize+token.CommitmentSize)
-	require.NoError(t, e.Derive(bound,
-		keyring.Output{Label: token.EncLabel, Key: keys[:token.KeySize]},
-		keyring.Output{Label: token.ComLabel, Key: keys[token.KeySize:]}))
-	sealed, err := head.Suite.Seal(append(bound, keys[token.KeySize:]...), keys[:token.KeySize], plain, rand.Reader)
+	key, commitment := make([]byte, token.KeySize), make([]byte, token.CommitmentSize)
+	require.NoError(t, e.Derive(bound, keyring.Output{Label: token.EncLabel, Key: key}))
+	token.Commit(commitment, key)
+	sealed, err := head.Suite.Seal(append(bound, commitment...), key, plain, rand.Reader)
 	require.NoError(t, err)
 	return sealed
 }

@@ -63,24 +63,44 @@ func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, 
 	if token.Suite(e.Suite()) != t.Suite {
 		return nil, h.defective(t, "suite is not the epoch's")
 	}
-	keys, err := h.pool.Alloc(token.KeySize + token.CommitmentSize)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	defer keys.Wipe()
-	enc, com := keys.Bytes()[:token.KeySize], keys.Bytes()[token.KeySize:]
-	err = e.Derive(t.Bound,
-		keyring.Output{Label: token.EncLabel, Key: enc},
-		keyring.Output{Label: token.ComLabel, Key: com})
+	key, err := h.keyOf(e, t)
 	switch {
 	case errors.Is(err, keyring.ErrRetired):
 		return nil, h.defective(t, "epoch retired")
+	case errors.Is(err, errHeader):
+		return nil, h.defective(t, errHeader.Error())
 	case err != nil:
 		return nil, unavailable(err)
-	case subtle.ConstantTimeCompare(com, t.Commitment) != 1:
-		return nil, h.defective(t, "header not authentic")
 	}
-	return h.decrypt(t, enc)
+	defer key.Wipe()
+	return h.decrypt(t, key.Bytes())
+}
+
+// errHeader is the reason for the audit log; the caller gets ErrDefective.
+var errHeader = errors.New("header not authentic")
+
+// keyOf returns a token's key, which the caller wipes, once the commitment has
+// shown that the header is ours: else errHeader. What the commitment should be
+// is worth as much as a key where nobody has shown it.
+func (h *Host) keyOf(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
+	keys, err := h.pool.Alloc(token.KeySize + token.CommitmentSize)
+	if err != nil {
+		return nil, err
+	}
+	enc, com := keys.Bytes()[:token.KeySize], keys.Bytes()[token.KeySize:]
+	err = e.Derive(t.Bound, keyring.Output{
+		Label: token.EncLabel, Key: enc,
+		Then: func() { token.Commit(com, enc) },
+	})
+	if err == nil && subtle.ConstantTimeCompare(com, t.Commitment) != 1 {
+		err = errHeader
+	}
+	if err != nil {
+		keys.Wipe()
+		return nil, err
+	}
+	keys.Truncate(token.KeySize)
+	return keys, nil
 }
 
 // decrypt returns the plain token of one whose header is authentic.

@@ -1,7 +1,6 @@
 package seal
 
 import (
-	"crypto/subtle"
 	"errors"
 	"fmt"
 
@@ -114,21 +113,14 @@ func (h *Host) CancelFor(p Peer, start []byte) error {
 		return err
 	}
 	defer e.Release()
-	// The commitment that it should have is worth as much as a key.
-	want, err := h.pool.Alloc(token.CommitmentSize)
-	if err != nil {
-		return unavailable(err)
-	}
-	defer want.Wipe()
-	err = e.Derive(t.Bound, keyring.Output{Label: token.ComLabel, Key: want.Bytes()})
+	key, err := h.keyOf(e, t)
 	switch {
-	case errors.Is(err, keyring.ErrRetired):
+	case errors.Is(err, keyring.ErrRetired), errors.Is(err, errHeader):
 		return ErrDefective
 	case err != nil:
 		return unavailable(err)
-	case subtle.ConstantTimeCompare(want.Bytes(), commitment) != 1:
-		return ErrDefective
 	}
+	key.Wipe()
 	if err := forExporter(t.Exporter, p.UID); err != nil {
 		return err
 	}

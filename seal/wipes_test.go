@@ -42,7 +42,7 @@ const (
 // wipes are all lines that erase, in the packages that a sealed token goes
 // through. TestEveryWipeListed holds the list to the source.
 var wipes = []wipe{
-	{file: "memsafe/do_plain.go", line: "scrubStack()", test: gcm + "open", find: "HMAC inner hash", plain: true},
+	{file: "memsafe/do_plain.go", line: "scrubStack()", test: gcm + "open", find: "K_enc", plain: true},
 	{file: "memsafe/secret.go", line: "clear(b)", test: gcm + "open", find: "plain"},
 	{file: "memsafe/secret.go", line: "Wipe(p.mem.bytes()[s.off : s.off+s.room])", test: chacha + "open", find: "plain"},
 	{file: "memsafe/secret.go", line: "Wipe(b[n:])", test: gcm + "open and hold",
@@ -70,12 +70,17 @@ var wipes = []wipe{
 	{file: "seal/host.go", line: "key.Wipe()", test: gcm + "retired under way", find: "locked memory not given back"},
 	{file: "seal/open.go", line: "plain.Wipe()", nth: 0, test: gcm + "open twice", find: "plain"},
 	{file: "seal/open.go", line: "plain.Wipe()", nth: 1, test: chacha + "open altered body", find: "locked memory not given back"},
-	{file: "seal/open.go", line: "defer keys.Wipe()", test: chacha + "open", find: "K_enc"},
+	{file: "seal/open.go", line: "defer key.Wipe()", test: chacha + "open", find: "K_enc"},
+	{file: "seal/open.go", line: "keys.Wipe()", test: gcm + "cancel with altered header", find: "K_com"},
 	{file: "seal/reservation.go", line: "r.grant.Key.Wipe()", test: gcm + "seal", find: "K_enc"},
 	{file: "seal/status.go", line: "plain.Wipe()", test: gcm + "ask for the status", find: "plain"},
-	{file: "seal/status.go", line: "defer want.Wipe()", test: gcm + "cancel with altered header", find: "K_com"},
+	{file: "seal/status.go", line: "key.Wipe()", test: gcm + "cancel for a peer", find: "K_enc"},
 
 	{file: "internal/token/pad.go", line: "clear(body[n:])", spare: "writes the padding; erases nothing"},
+	{file: "internal/token/suite.go", line: "clear(in[:])", test: gcm + "open",
+		spare: "a variable inside memsafe.Do, which erases the stack"},
+	{file: "internal/token/suite.go", line: "clear(sum[:])", test: gcm + "open",
+		spare: "what stands in the token, and a variable inside memsafe.Do"},
 	{file: "internal/token/suite.go", line: "memsafe.Wipe(body)", test: chacha + "suite forbidden", find: "plain"},
 	{file: "internal/token/suite.go", line: "defer aead.wipe()", nth: 0, test: gcm + "seal", find: "AES round keys", plain: true},
 	{file: "internal/token/suite.go", line: "defer aead.wipe()", nth: 1, test: chacha + "open", find: "K_enc", plain: true},

@@ -12,7 +12,7 @@
 // everything before the nonce.
 //
 //	K_enc      = HKDF-Expand-SHA256(host key, "sealctx token enc\x00" | header | context, 32)
-//	commitment = HKDF-Expand-SHA256(host key, "sealctx token com\x00" | header | context, 32)
+//	commitment = SHA-256("sealctx token com\x00" | K_enc)
 //
 // There is one way to write a token: what parses marshals to the same bytes.
 package token
@@ -47,7 +47,7 @@ const (
 	MaxToken = MaxBound + CommitmentSize + 4 + NonceSize + maxBody + TagSize
 )
 
-// The labels of the two derived keys.
+// The labels of a token's key and of the commitment to it.
 const (
 	EncLabel = "sealctx token enc\x00"
 	ComLabel = "sealctx token com\x00"

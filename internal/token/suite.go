@@ -3,6 +3,7 @@ package token
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +24,17 @@ const (
 
 // Valid reports whether this version knows the suite.
 func (s Suite) Valid() bool { return s == AES256GCM || s == ChaCha20Poly1305 }
+
+// Commit writes the commitment to key, which is K_enc, into dst. It is called
+// where the key was just derived, inside memsafe.Do.
+func Commit(dst, key []byte) {
+	var in [len(ComLabel) + KeySize]byte
+	copy(in[copy(in[:], ComLabel):], key)
+	sum := sha256.Sum256(in[:])
+	copy(dst, sum[:])
+	clear(in[:])
+	clear(sum[:])
+}
 
 // SuiteOf returns the suite of a token or of its start, which the caller made.
 func SuiteOf(start []byte) Suite { return Suite(start[len(magic)]) }

@@ -120,7 +120,8 @@ def expand(key, info):
 
 def derive(host_key, bound):
     """Section 3: K_enc, K_com."""
-    return expand(host_key, b"sealctx token enc\0" + bound), expand(host_key, b"sealctx token com\0" + bound)
+    enc = expand(host_key, b"sealctx token enc\0" + bound)
+    return enc, hashlib.sha256(b"sealctx token com\0" + enc).digest()
 
 
 def unpad(body):
