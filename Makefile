@@ -3,6 +3,7 @@
 GO ?= go
 FUZZTIME ?= 30s
 SOAK ?= 3m
+ROUNDS ?= 10
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: demo test check fmt vet staticcheck tidy cross race erased interop bench soak fuzz
@@ -48,11 +49,12 @@ erased:
 interop:
 	cd interop && ./run.sh
 
-# Ratios against MIT's library and against TLS tickets.
+# Ratios against MIT's library, TLS tickets, bare exchanges and plain handoffs.
 bench:
+	interop/needs.sh gcc libc6-dev pkg-config libkrb5-dev krb5-kdc krb5-admin-server krb5-user
 	$(MAKE) -s -C interop bin/mitbench bin/withkdc
 	$(GO) build -o bin/bench ./internal/bench
-	interop/bin/withkdc bin/bench
+	interop/bin/withkdc bin/bench -rounds $(ROUNDS)
 
 # Resources end where they were, after minutes of handovers and rotation.
 soak:

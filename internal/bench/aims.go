@@ -22,7 +22,7 @@ var peers = []struct {
 }
 
 // Our benchmarks, each measured in both builds.
-var ours = []struct{ name, pkg, bench string }{
+var ours = []benchmark{
 	{"seal cycle AES", "seal", "^BenchmarkCycle$/^AES-256-GCM$"},
 	{"seal cycle ChaCha", "seal", "^BenchmarkCycle$/^ChaCha20-Poly1305$"},
 	{"open, 1,000 out", "seal", "^BenchmarkOpen$/^outstanding=1000$"},
@@ -33,6 +33,22 @@ var ours = []struct{ name, pkg, bench string }{
 	{"krb5 64 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=65536$/^enctype=18$"},
 	{"krb5 sealed export+import", "internal/bench", "^BenchmarkSealedExportImport$"},
 }
+
+// What is between processes is measured in the plain build alone: the builds
+// differ by less than the scheduler.
+var between = []benchmark{
+	{"bare reserve", "seal/agent", "^BenchmarkAgent$/^reserve$/^bare$"},
+	{"agent reserve", "seal/agent", "^BenchmarkAgent$/^reserve$/^agent$"},
+	{"bare open", "seal/agent", "^BenchmarkAgent$/^open$/^bare$"},
+	{"agent open", "seal/agent", "^BenchmarkAgent$/^open$/^agent$"},
+	{"handoff of plain tokens", "handoff", "^BenchmarkHandoffs$/^plain$"},
+	{"handoff embedded", "handoff", "^BenchmarkHandoffs$/^embedded$"},
+	{"handoff by agent", "handoff", "^BenchmarkHandoffs$/^agent$"},
+	{"handoff by agent, trusting", "handoff", "^BenchmarkHandoffs$/^agent-trusting$"},
+}
+
+// A benchmark is a name for it, its package, and what go test calls it.
+type benchmark struct{ name, pkg, bench string }
 
 // The aims: of at most at times to.
 var aims = []struct {
@@ -48,4 +64,9 @@ var aims = []struct {
 	{"krb5 64 KiB, plain", "MIT 64 KiB", 0.5},
 	{"krb5 export+import, plain", "MIT export+import", 0.25},
 	{"krb5 sealed export+import, plain", "MIT export+import", 0.7},
+	{"agent reserve, plain", "bare reserve, plain", 1.5},
+	{"agent open, plain", "bare open, plain", 1.5},
+	{"handoff embedded, plain", "handoff of plain tokens, plain", 1 / 0.8}, // times; in rates 0.8
+	{"handoff by agent, plain", "handoff of plain tokens, plain", 1 / 0.45},
+	{"handoff by agent, trusting, plain", "handoff of plain tokens, plain", 1 / 0.45},
 }

@@ -67,25 +67,22 @@ type source struct {
 // build compiles the benchmarks, once for each build.
 func build(dir, mit string) ([]source, error) {
 	var sources []source
-	for _, b := range builds {
-		for _, pkg := range slices.Compact(packages()) {
-			out := binary(dir, b.name, pkg)
-			cmd := exec.Command("go", "test", "-c", "-o", out, "./"+pkg)
-			cmd.Env = append(os.Environ(), b.env...)
-			cmd.Stderr = os.Stderr
-			if err := cmd.Run(); err != nil {
-				return nil, fmt.Errorf("building the %s benchmarks of %s: %w", b.name, pkg, err)
-			}
-		}
-	}
 	for _, p := range peers {
 		sources = append(sources, source{name: p.name, argv: append([]string{mit}, p.args...)})
 	}
-	for _, m := range ours {
-		for _, b := range builds {
+	for i, b := range builds {
+		measured := ours
+		if i == 0 {
+			measured = slices.Concat(ours, between)
+		}
+		for _, m := range measured {
+			out := binary(dir, b.name, m.pkg)
+			if err := compile(out, m.pkg, b.env); err != nil {
+				return nil, fmt.Errorf("building the %s benchmarks of %s: %w", b.name, m.pkg, err)
+			}
 			sources = append(sources, source{
 				name: m.name + ", " + b.name,
-				argv: []string{binary(dir, b.name, m.pkg), "-test.run=^$", "-test.bench=" + m.bench, "-test.benchtime=300ms", "-test.benchmem"},
+				argv: []string{out, "-test.run=^$", "-test.bench=" + m.bench, "-test.benchtime=300ms", "-test.benchmem"},
 				go_:  true,
 			})
 		}
@@ -93,17 +90,19 @@ func build(dir, mit string) ([]source, error) {
 	return sources, nil
 }
 
-func binary(dir, build, pkg string) string {
-	return filepath.Join(dir, build+"-"+strings.ReplaceAll(pkg, "/", "-")+".test")
+// compile builds the tests of a package, unless that was done.
+func compile(out, pkg string, env []string) error {
+	if _, err := os.Stat(out); err == nil {
+		return nil
+	}
+	cmd := exec.Command("go", "test", "-c", "-o", out, "./"+pkg)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
 }
 
-func packages() []string {
-	var all []string
-	for _, m := range ours {
-		all = append(all, m.pkg)
-	}
-	slices.Sort(all)
-	return all
+func binary(dir, build, pkg string) string {
+	return filepath.Join(dir, build+"-"+strings.ReplaceAll(pkg, "/", "-")+".test")
 }
 
 var benchLine = regexp.MustCompile(`^Benchmark\S+\s+\d+\s+([\d.]+) ns/op.*?(\d+) allocs/op`)
