@@ -199,8 +199,9 @@ func (a *acceptance) checkTicket() error {
 		return failf(gssapi.ErrUnauthorized, "%w: the client is anonymous", KRB_ERR_GENERIC)
 	case !a.p.usableTicket(t.Key):
 		return failf(gssapi.ErrFailure, "%w: session key of enctype %d", KDC_ERR_ETYPE_NOSUPP, t.Key.EType)
-	case t.Client.Realm != a.service.Realm && len(t.Transited) > 0 && t.Flags&kmsg.FlagTransitPolicyChecked == 0:
-		// Nobody has looked at the realms in between, and we have no policy.
+	case len(t.Transited) > 0 && t.Flags&kmsg.FlagTransitPolicyChecked == 0:
+		// Nobody has looked at the realms in between, and we have no policy. They
+		// count for clients of our own realm too: a foreign KDC can name those.
 		return fail(gssapi.ErrUnauthorized, KRB_AP_PATH_NOT_ACCEPTED)
 	}
 	return nil

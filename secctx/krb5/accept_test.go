@@ -75,6 +75,10 @@ func TestRefused(t *testing.T) {
 			f.part.Client.Realm, f.auth.Client.Realm = "OTHER.TEST", "OTHER.TEST"
 			f.part.Transited = []byte("MIDDLE.TEST")
 		}, gssapi.ErrUnauthorized, krb5.KRB_AP_PATH_NOT_ACCEPTED},
+		{"client of this realm by way of another that nobody checked", func(f *forgery) {
+			f.part.Transited = []byte("OTHER.TEST")
+		}, gssapi.ErrUnauthorized, krb5.KRB_AP_PATH_NOT_ACCEPTED},
+		{"empty subkey", func(f *forgery) { f.auth.Subkey.Value = []byte{} }, gssapi.ErrFailure, krb5.KDC_ERR_ETYPE_NOSUPP},
 		{"client name that no context can have", func(f *forgery) {
 			f.part.Client = kmsg.Principal{Realm: strings.Repeat("R", 600), Parts: []string{strings.Repeat("n", 600)}}
 			f.auth.Client = f.part.Client
