@@ -233,11 +233,19 @@ func (a *acceptance) checkAuthenticator() error {
 	if !a.auth.Client.Equal(a.ticket.Client) {
 		return fail(gssapi.ErrDefectiveToken, KRB_AP_ERR_BADMATCH)
 	}
-	if d := a.now.Sub(a.ctime()); d > a.p.config.ClockSkew || d < -a.p.config.ClockSkew {
-		return failf(gssapi.ErrFailure, "%w: %v", KRB_AP_ERR_SKEW, d.Round(time.Second))
+	if err := a.inTime(a.now); err != nil {
+		return err
 	}
 	if k := a.auth.Subkey; k.Value != nil && !a.p.usableTicket(k) {
 		return failf(gssapi.ErrFailure, "%w: subkey of enctype %d", KDC_ERR_ETYPE_NOSUPP, k.EType)
+	}
+	return nil
+}
+
+// inTime compares the authenticator's time with the host's.
+func (a *acceptance) inTime(now time.Time) error {
+	if d := now.Sub(a.ctime()); d > a.p.config.ClockSkew || d < -a.p.config.ClockSkew {
+		return failf(gssapi.ErrFailure, "%w: %v", KRB_AP_ERR_SKEW, d.Round(time.Second))
 	}
 	return nil
 }
@@ -267,7 +275,8 @@ func (a *acceptance) checkChecksum() (err error) {
 func (a *acceptance) flags() gssapi.ContextFlag { return gssapi.ContextFlag(a.sum.Flags) }
 
 // record puts the authenticator into the replay cache, for as long as its time
-// would be good.
+// would be good. That it still is, is looked at once more: while this one waited
+// for keytab and lock, the record of its first use may have expired and gone.
 func (a *acceptance) record(cred *acceptorCred) error {
 	if err := a.p.alive(); err != nil {
 		return err
@@ -279,7 +288,7 @@ func (a *acceptance) record(cred *acceptorCred) error {
 	if err := cache.Insert(a.req.Authenticator.Cipher, a.now, a.ctime(), a.p.config.ClockSkew); err != nil {
 		return replayError(err)
 	}
-	return nil
+	return a.inTime(a.p.now())
 }
 
 // errorToken makes the KRB-ERROR for an error that has a code of the protocol

@@ -237,6 +237,39 @@ func TestReplay(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestReplayAfterDelay: an authenticator that was in time when its AP-REQ came
+// is refused when it has been forgotten since. Here that takes as long as
+// somebody else's context, whose record goes where the first one's was.
+func TestReplayAfterDelay(t *testing.T) {
+	b := newBench(t, krb5.Config{ReplayCapacity: 1})
+	start := time.Now()
+	at := func(when time.Time) []byte {
+		f := b.forge(t, 18)
+		f.auth.CTime, f.auth.CUSec = when, 0
+		return f.bytes(t)
+	}
+	first, other := at(start), at(start.Add(5*time.Minute+3*time.Second))
+	now := start
+	clock := func() time.Time { return now }
+	b.p.Clock(clock)
+	_, _, err := b.show(t, first)
+	require.NoError(t, err)
+
+	now = start.Add(5*time.Minute - time.Second)
+	_, _, err = b.show(t, first)
+	require.ErrorIs(t, err, krb5.KRB_AP_ERR_REPEAT, "the control: in time, and remembered")
+	b.p.Clock(func() time.Time {
+		in := now
+		now = start.Add(5*time.Minute + 3*time.Second)
+		b.p.Clock(clock)
+		_, _, err := b.show(t, other)
+		require.NoError(t, err)
+		return in
+	})
+	_, out, err := b.show(t, first)
+	requireCode(t, err, gssapi.ErrFailure, krb5.KRB_AP_ERR_SKEW, out)
+}
+
 // TestReplayCacheFailsClosed: without room, and without a usable cache, nobody
 // is accepted.
 func TestReplayCacheFailsClosed(t *testing.T) {

@@ -231,7 +231,8 @@ func fileSize(capacity uint64) int64 {
 // skew accepts, for as long as anybody who uses the file does. It returns
 // ErrReplay if it is recorded already, ErrFull if there is no room, and answers
 // within LockTimeout or a little more, however many wait. Whoever gets any error
-// must refuse the authenticator.
+// must refuse the authenticator, and so must whoever's clock says by then that it
+// is too old: now was before the wait, and what it would repeat may be forgotten.
 func (c *Cache) Insert(authenticator []byte, now, made time.Time, skew time.Duration) error {
 	deadline := time.Now().Add(LockTimeout)
 	if err := c.take(deadline); err != nil {
