@@ -36,6 +36,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -79,7 +81,11 @@ const (
 	saltSize    = 24
 	magic       = "sealctx-rcache-2"
 
-	skewOffset = len(magic) + 8 + saltSize // and the horizon after it
+	saltOffset = len(magic) + 8
+	skewOffset = saltOffset + saltSize // and the horizon after it
+
+	// maxSkew is the largest clock skew in seconds: there are no larger Durations.
+	maxSkew = int64(math.MaxInt64/time.Second) + 1
 )
 
 // A Cache is an open replay cache. Safe for concurrent use, by processes too.
@@ -89,11 +95,15 @@ type Cache struct {
 
 	turn     chan struct{} // holds an element while somebody has what follows
 	closed   bool
-	f        *os.File // nil while it is not open
-	capacity uint64
-	salt     [saltSize]byte
+	f        *os.File    // nil while it is not open
+	st       unix.Stat_t // of f, when it was opened
+	head     header      // of f
+	capacity uint64      // in head
 	buf      [window * recordSize]byte
 }
+
+// header is the file's first bytes. What stands before skewOffset is written once.
+type header [headerSize]byte
 
 // New is Open for later: the first Insert opens the file.
 func New(dir string, capacity int) (*Cache, error) {
@@ -183,41 +193,41 @@ func (c *Cache) init(path string, deadline time.Time) error {
 		return err
 	}
 	defer c.unlock()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(c.f.Fd()), &st); err != nil {
+	if err := unix.Fstat(int(c.f.Fd()), &c.st); err != nil {
 		return fmt.Errorf("rcache: %w", err)
 	}
-	if err := checkOwner(path, &st, unix.S_IFREG); err != nil {
+	if err := checkOwner(path, &c.st, unix.S_IFREG); err != nil {
 		return err
 	}
-	var h [headerSize]byte
-	if n, err := c.f.ReadAt(h[:], 0); n > 0 && err != nil {
+	h := &c.head
+	switch n, err := c.f.ReadAt(h[:], 0); {
+	case n > 0 && err != nil:
 		return fmt.Errorf("%w: %s has no header; remove it", ErrUnavailable, path)
-	}
-	if h == [headerSize]byte{} {
-		return c.create(h[:])
+	case err != nil && !errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case n == 0 || *h == header{}:
+		return c.create()
 	}
 	if !bytes.HasPrefix(h[:], []byte(magic)) {
 		return fmt.Errorf("%w: %s is no replay cache; remove it", ErrUnavailable, path)
 	}
 	c.capacity = binary.BigEndian.Uint64(h[len(magic):])
-	if c.capacity < 1 || c.capacity > maxCapacity || st.Size != fileSize(c.capacity) {
+	if c.capacity < 1 || c.capacity > maxCapacity || c.st.Size != fileSize(c.capacity) {
 		return fmt.Errorf("%w: %s has the wrong size; remove it", ErrUnavailable, path)
 	}
-	copy(c.salt[:], h[len(magic)+8:])
 	return nil
 }
 
-func (c *Cache) create(h []byte) error {
-	c.capacity = uint64(c.want)
-	_, _ = rand.Read(c.salt[:]) // never fails
-	copy(h, magic)
+func (c *Cache) create() error {
+	c.head, c.capacity = header{}, uint64(c.want)
+	h := &c.head
+	copy(h[:], magic)
 	binary.BigEndian.PutUint64(h[len(magic):], c.capacity)
-	copy(h[len(magic)+8:], c.salt[:])
+	_, _ = rand.Read(h[saltOffset:skewOffset]) // never fails
 	if err := c.f.Truncate(fileSize(c.capacity)); err != nil {
 		return fmt.Errorf("rcache: %w", err)
 	}
-	if _, err := c.f.WriteAt(h, 0); err != nil {
+	if _, err := c.f.WriteAt(h[:], 0); err != nil {
 		return fmt.Errorf("rcache: %w", err)
 	}
 	return nil
@@ -239,7 +249,7 @@ func (c *Cache) Insert(authenticator []byte, now, made time.Time, skew time.Dura
 		return err
 	}
 	defer c.give()
-	if err := c.lockLinked(deadline); err != nil {
+	if err := c.lockCurrent(deadline); err != nil {
 		return err
 	}
 	defer c.unlock()
@@ -253,20 +263,23 @@ func (c *Cache) Insert(authenticator []byte, now, made time.Time, skew time.Dura
 // keep returns how many seconds authenticators are kept after their time, and
 // sees to it that these are enough for skew.
 func (c *Cache) keep(now, made time.Time, skew time.Duration) (seconds int64, err error) {
-	var h [16]byte
-	if _, err := c.f.ReadAt(h[:], int64(skewOffset)); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	h := c.head[skewOffset:]
+	kept, horizon := int64(binary.BigEndian.Uint64(h)), int64(binary.BigEndian.Uint64(h[8:]))
+	if kept < 0 || kept > maxSkew {
+		return 0, fmt.Errorf("%w: a clock skew of %d seconds; remove it", ErrUnavailable, kept)
 	}
-	kept, horizon := int64(binary.BigEndian.Uint64(h[:])), int64(binary.BigEndian.Uint64(h[8:]))
-	want := max(1, int64((skew+time.Second-1)/time.Second))
-	if want > kept {
+	want := int64(skew / time.Second)
+	if skew%time.Second > 0 {
+		want++
+	}
+	if want = max(1, want); want > kept {
 		if kept != 0 { // somebody was here
 			horizon = max(horizon, now.Unix()-kept)
 		}
 		kept = want
-		binary.BigEndian.PutUint64(h[:], uint64(kept))
+		binary.BigEndian.PutUint64(h, uint64(kept))
 		binary.BigEndian.PutUint64(h[8:], uint64(horizon))
-		if _, err := c.f.WriteAt(h[:], int64(skewOffset)); err != nil {
+		if _, err := c.f.WriteAt(h, int64(skewOffset)); err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
@@ -311,15 +324,16 @@ func (c *Cache) insert(authenticator []byte, now, made time.Time, keep int64) er
 // starts.
 func (c *Cache) hash(authenticator []byte) (hash [hashSize]byte, at uint64) {
 	h := sha256.New()
-	h.Write(c.salt[:])
+	h.Write(c.head[saltOffset:skewOffset])
 	h.Write(authenticator)
 	sum := h.Sum(nil)
 	return [hashSize]byte(sum), binary.BigEndian.Uint64(sum[hashSize:]) % c.capacity
 }
 
-// lockLinked takes the lock of the file that has the name now. Where somebody
-// removed the one that is open, the others write to a new one.
-func (c *Cache) lockLinked(deadline time.Time) error {
+// lockCurrent takes the lock of the file that has the name now, and reads its
+// header. Where somebody removed, moved away or emptied the one that is open, the
+// others write to a new one.
+func (c *Cache) lockCurrent(deadline time.Time) error {
 	for range 3 {
 		if c.closed {
 			return fmt.Errorf("%w: closed", ErrUnavailable)
@@ -332,18 +346,28 @@ func (c *Cache) lockLinked(deadline time.Time) error {
 		if err := c.lock(deadline); err != nil {
 			return err
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(int(c.f.Fd()), &st); err != nil {
-			c.unlock()
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		if st.Nlink > 0 {
+		if c.current() {
 			return nil
 		}
 		_ = c.f.Close() // gives the lock back
 		c.f = nil
 	}
 	return fmt.Errorf("%w: removed again and again", ErrUnavailable)
+}
+
+// current reports whether the open file still has its name and its header, which
+// it reads. Whatever else is wrong, opening it anew will tell.
+func (c *Cache) current() bool {
+	var st unix.Stat_t
+	if unix.Lstat(c.f.Name(), &st) != nil || st.Dev != c.st.Dev || st.Ino != c.st.Ino {
+		return false
+	}
+	var h header
+	if _, err := c.f.ReadAt(h[:], 0); err != nil || !bytes.Equal(h[:skewOffset], c.head[:skewOffset]) {
+		return false
+	}
+	c.head = h
+	return true
 }
 
 // lock takes the file's lock. It polls, so that a process stopped while it

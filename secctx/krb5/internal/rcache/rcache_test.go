@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,19 +206,29 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestRemoved: a file that somebody removed is made anew, and all processes
-// write to the new one.
+// TestRemoved: a file that somebody removed, moved away or emptied is made anew,
+// and all processes write to the new one.
 func TestRemoved(t *testing.T) {
-	dir := t.TempDir()
-	a, err := Open(dir, 0)
-	require.NoError(t, err)
-	defer a.Close()
-	require.NoError(t, os.Remove(filepath.Join(dir, FileName)))
-	b, err := Open(dir, 0)
-	require.NoError(t, err)
-	defer b.Close()
-	require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
-	require.ErrorIs(t, b.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+	for name, remove := range map[string]func(path string) error{
+		"removed":    os.Remove,
+		"moved away": func(path string) error { return os.Rename(path, path+".old") },
+		"emptied":    func(path string) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			a, err := Open(dir, 0)
+			require.NoError(t, err)
+			defer a.Close()
+			require.NoError(t, remove(filepath.Join(dir, FileName)))
+			b, err := Open(dir, 1000)
+			require.NoError(t, err)
+			defer b.Close()
+			require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
+			require.ErrorIs(t, b.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+			require.NoError(t, b.Insert([]byte("y"), start, start, time.Minute))
+			require.ErrorIs(t, a.Insert([]byte("y"), start, start, time.Minute), ErrReplay)
+		})
+	}
 }
 
 func TestUnsafePlaces(t *testing.T) {
@@ -289,6 +300,15 @@ func TestDamagedFile(t *testing.T) {
 		c := open(t, 0)
 		require.NoError(t, c.f.Truncate(headerSize))
 		require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
+	})
+	t.Run("clock skew", func(t *testing.T) {
+		c := open(t, 0)
+		require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+		for _, skew := range []int64{math.MinInt64, -1, math.MaxInt64} {
+			_, err := c.f.WriteAt(binary.BigEndian.AppendUint64(nil, uint64(skew)), int64(skewOffset))
+			require.NoError(t, err)
+			require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
+		}
 	})
 }
 
@@ -363,6 +383,17 @@ func TestSkews(t *testing.T) {
 		}
 		require.ErrorIs(t, c.Insert([]byte("x"), at(time.Minute), at(time.Minute), small), ErrFull)
 		require.ErrorIs(t, c.Insert(authenticator(0), at(time.Minute), start, large), ErrReplay)
+	})
+	t.Run("the largest", func(t *testing.T) {
+		c := open(t, 0)
+		require.NoError(t, c.Insert([]byte("x"), start, start, math.MaxInt64))
+		require.ErrorIs(t, c.Insert([]byte("x"), at(large), start, math.MaxInt64), ErrReplay)
+	})
+	t.Run("with a fraction", func(t *testing.T) {
+		c := open(t, 0)
+		made, skew := at(999*time.Millisecond), 1500*time.Millisecond
+		require.NoError(t, c.Insert([]byte("x"), made, made, skew))
+		require.ErrorIs(t, c.Insert([]byte("x"), made.Add(skew), made, skew), ErrReplay)
 	})
 	t.Run("raised under way", func(t *testing.T) {
 		c := open(t, 1)
