@@ -22,7 +22,6 @@ type credential struct {
 
 	mu       sync.Mutex
 	released bool
-	usage    gssapi.CredUsage
 	acceptor *acceptorCred  // nil: initiates only
 	tickets  *initiatorCred // nil: accepts only
 }
@@ -53,7 +52,7 @@ func (p *Provider) acquire(n gssapi.GssName, mechs []gssapi.GssMech, usage gssap
 	if mechs != nil && !slices.ContainsFunc(mechs, isKrb5) {
 		return nil, fail(gssapi.ErrBadMech, nil)
 	}
-	c := &credential{p: p, usage: usage}
+	c := &credential{p: p}
 	var err error
 	if c.want, err = ownName(n); err != nil {
 		return nil, err
@@ -148,7 +147,7 @@ func (p *Provider) KeytabCredential(n gssapi.GssName, data []byte) (gssapi.Crede
 	if err != nil {
 		return nil, err
 	}
-	return &credential{p: p, want: want, usage: gssapi.CredUsageAcceptOnly, acceptor: a}, nil
+	return &credential{p: p, want: want, acceptor: a}, nil
 }
 
 // CCacheCredential makes an initiator's credential from the content of a
@@ -159,7 +158,7 @@ func (p *Provider) CCacheCredential(data []byte) (gssapi.Credential, error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
-	return &credential{p: p, usage: gssapi.CredUsageInitiateOnly, tickets: newInitiatorCred(v)}, nil
+	return &credential{p: p, tickets: newInitiatorCred(v)}, nil
 }
 
 // parts returns what the credential holds now.
@@ -204,11 +203,15 @@ func (c *credential) Inquire() (*gssapi.CredInfo, error) {
 	}
 	info := &gssapi.CredInfo{
 		NameType: gssapi.GSS_NO_NAME,
-		Usage:    c.usage,
+		Usage:    gssapi.CredUsageInitiateOnly,
 		Mechs:    []gssapi.GssMech{gssapi.GSS_MECH_KRB5},
 	}
 	if acceptor != nil {
+		info.Usage = gssapi.CredUsageAcceptOnly
 		info.AcceptorExpiry.Status = gssapi.GssLifetimeIndefinite
+	}
+	if acceptor != nil && tickets != nil {
+		info.Usage = gssapi.CredUsageInitiateAndAccept
 	}
 	if tickets != nil {
 		client, expiry, err := tickets.inquire()

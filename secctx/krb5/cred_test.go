@@ -4,10 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/secctx/krb5"
@@ -229,7 +232,6 @@ func TestAddAndStore(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// TestEnvironment: the places that C libraries take, where nothing is said.
 // TestStoreIntoCCacheName: tickets go where SetCCacheName said.
 func TestStoreIntoCCacheName(t *testing.T) {
 	dir := t.TempDir()
@@ -242,6 +244,7 @@ func TestStoreIntoCCacheName(t *testing.T) {
 	require.NoFileExists(t, configured)
 }
 
+// TestEnvironment: the places that C libraries take, where nothing is said.
 func TestEnvironment(t *testing.T) {
 	w := newPlace(t)
 	t.Setenv("KRB5_KTNAME", "FILE:"+w.keytab)
@@ -254,6 +257,53 @@ func TestEnvironment(t *testing.T) {
 	converse(t, init, acc)
 	_, err = os.Stat(filepath.Join(w.dir, "replay", "krb5.rcache"))
 	require.NoError(t, err)
+}
+
+// TestNoFile: what is no file is refused and nobody waits for it, least of all a
+// named pipe, which anybody can put where the default cache would be.
+func TestNoFile(t *testing.T) {
+	w := newPlace(t)
+	pipe := filepath.Join(w.dir, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	done := make(chan error, 2)
+	go func() {
+		for _, usage := range []gssapi.CredUsage{gssapi.CredUsageInitiateOnly, gssapi.CredUsageAcceptOnly} {
+			_, err := w.p.AcquireCredentialFrom(nil, nil, usage, nil,
+				gssapi.WithCredStoreCCache(pipe), gssapi.WithCredStoreServerKeytab(pipe))
+			done <- err
+		}
+	}()
+	for range 2 {
+		select {
+		case err := <-done:
+			require.ErrorIs(t, err, gssapi.ErrNoCred)
+		case <-time.After(5 * time.Second):
+			t.Fatal("waits for a writer")
+		}
+	}
+}
+
+// TestCredentialUnderUse: questions and changes at the same time, for the race
+// detector.
+func TestCredentialUnderUse(t *testing.T) {
+	w := newPlace(t)
+	cred, err := w.p.AcquireCredential(nil, nil, gssapi.CredUsageAcceptOnly, nil)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			_, err := cred.Inquire()
+			assert.NoError(t, err)
+		})
+	}
+	wg.Go(func() {
+		_, err := cred.Add(nil, nil, gssapi.CredUsageInitiateOnly, nil, nil, true)
+		assert.NoError(t, err)
+	})
+	wg.Wait()
+	info, err := cred.Inquire()
+	require.NoError(t, err)
+	require.Equal(t, gssapi.CredUsageInitiateAndAccept, info.Usage)
 }
 
 // TestDroppedCredential: keys of a credential that nobody releases are wiped

@@ -134,7 +134,6 @@ func (c *credential) merge(added *credential) error {
 	default:
 		c.tickets = added.tickets
 	}
-	c.usage = gssapi.CredUsageInitiateAndAccept
 	return nil
 }
 
@@ -144,7 +143,7 @@ func (c *credential) duplicate() (*credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &credential{p: c.p, want: c.want, usage: c.usage}
+	d := &credential{p: c.p, want: c.want}
 	if acceptor != nil {
 		keys, err := copyVault(acceptor.keys)
 		if err != nil {

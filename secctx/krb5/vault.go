@@ -118,7 +118,8 @@ func (v *vault[T]) use(f func(T) error) error {
 
 // refresh reads the file if it is not the one that was read before.
 func (v *vault[T]) refresh() error {
-	f, err := os.Open(v.path)
+	// Without waiting: a named pipe without a writer would take for ever.
+	f, err := os.OpenFile(v.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
