@@ -36,7 +36,8 @@ type acceptorCred struct {
 // AcquireCredential makes a credential (RFC 2743 section 2.1.1) from the
 // configured files: the keytab to accept, the credential cache, or with a
 // Granter the client keytab, to initiate. A name picks the services of the
-// keytab that may be accepted, or must be the cache's client. The lifetime asked
+// keytab that may be accepted, or must be the cache's client, at every use: where
+// the cache changes hands, the credential is GSS_S_NO_CRED. The lifetime asked
 // for is not needed: keys do not expire and tickets expire when they expire.
 // Release the credential. Errors: GSS_S_NO_CRED, GSS_S_DEFECTIVE_CREDENTIAL,
 // GSS_S_CREDENTIALS_EXPIRED, GSS_S_BAD_MECH, GSS_S_BAD_NAME.

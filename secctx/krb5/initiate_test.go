@@ -291,6 +291,63 @@ func TestGranter(t *testing.T) {
 	require.ErrorIs(t, initiate("ldap/www.example.test"), krb5.KDC_ERR_ETYPE_NOSUPP)
 }
 
+// TestAnotherClientsCache: once the cache is another client's, a credential goes
+// on in that one's name only, and not at all where it was acquired by name.
+func TestAnotherClientsCache(t *testing.T) {
+	realm, err := krb5test.NewRealm("EXAMPLE.TEST", service, "ldap/www.example.test")
+	require.NoError(t, err)
+	cc := filepath.Join(t.TempDir(), "cc")
+	http := krb5test.Ticket{Service: service}
+	require.NoError(t, realm.WriteCCache(cc, "alice", http))
+	who := "alice"
+	g := &granter{realm: realm, fault: func(got *krb5.Ticket) { got.Client = who + "@EXAMPLE.TEST" }}
+	p, err := krb5.New(&krb5.Config{CCache: cc, Granter: g, ReplayCache: t.TempDir()})
+	require.NoError(t, err)
+	acquire := func(client string) gssapi.Credential {
+		var name gssapi.GssName
+		if client != "" {
+			name, err = p.ImportName(client, gssapi.GSS_NT_USER_NAME)
+			require.NoError(t, err)
+		}
+		cred, err := p.AcquireCredential(name, nil, gssapi.CredUsageInitiateOnly, nil)
+		require.NoError(t, err)
+		return cred
+	}
+	initiate := func(cred gssapi.Credential, service string) (string, error) {
+		target, err := p.ImportName(service, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME)
+		require.NoError(t, err)
+		init, err := p.InitSecContext(target, gssapi.WithInitiatorCredential(cred))
+		require.NoError(t, err)
+		_, info, err := init.Continue(nil)
+		if err != nil {
+			return "", err
+		}
+		text, _, err := info.InitiatorName.Display()
+		require.NoError(t, err)
+		return text, nil
+	}
+	anybody, alice := acquire(""), acquire("alice")
+	for _, s := range []string{service, "ldap/www.example.test"} { // cached, granted
+		for _, cred := range []gssapi.Credential{anybody, alice} {
+			text, err := initiate(cred, s)
+			require.NoError(t, err)
+			require.Equal(t, "alice@EXAMPLE.TEST", text)
+		}
+	}
+	who = "bob"
+	_, err = initiate(acquire("alice"), "ldap/www.example.test")
+	require.ErrorIs(t, err, gssapi.ErrDefectiveCredential, "granted in another name")
+
+	require.NoError(t, realm.WriteCCache(cc, "bob", http))
+	for _, s := range []string{service, "ldap/www.example.test"} {
+		text, err := initiate(anybody, s)
+		require.NoError(t, err)
+		require.Equal(t, "bob@EXAMPLE.TEST", text)
+		_, err = initiate(alice, s)
+		require.ErrorIs(t, err, gssapi.ErrNoCred)
+	}
+}
+
 // TestStampAfterClockStep: a clock that was an hour ahead for a moment does not
 // spoil the authenticators that follow; one that jitters makes no two the same.
 func TestStampAfterClockStep(t *testing.T) {

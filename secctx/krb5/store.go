@@ -159,7 +159,7 @@ func (c *credential) duplicate() (*credential, error) {
 		}
 	}
 	d.tickets = newInitiatorCred(cache)
-	d.tickets.ccache, d.tickets.keytab, d.tickets.client = tickets.ccache, tickets.keytab, tickets.client
+	d.tickets.ccache, d.tickets.keytab, d.tickets.want = tickets.ccache, tickets.keytab, tickets.want
 	return d, nil
 }
 
@@ -204,7 +204,7 @@ func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, over
 	if tickets == nil || tickets.cache == nil || usage == gssapi.CredUsageAcceptOnly {
 		return fails(failf(gssapi.ErrNoCred, "%w: only an initiator's tickets can be stored", ErrStore))
 	}
-	if err := tickets.cache.use(func(cc *ccache.Cache) error { return c.p.writeCCache(path, cc, overwrite) }); err != nil {
+	if err := tickets.use(func(cc *ccache.Cache) error { return c.p.writeCCache(path, cc, overwrite) }); err != nil {
 		return fails(err)
 	}
 	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, gssapi.CredUsageInitiateOnly, nil

@@ -3,6 +3,7 @@ package krb5
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ type initiatorCred struct {
 	cache  *vault[*ccache.Cache] // nil: there is none, only a client keytab
 	ccache string                // path, empty for one in memory
 	keytab string                // client keytab, empty for none
-	client string                // asked for by name, empty for any
+	want   *name                 // the client that was asked for, nil for any
 	got    *grantedTickets
 }
 
@@ -108,11 +109,8 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 		v = nil
 	}
 	i := newInitiatorCred(v)
-	i.ccache, i.keytab = path, keys
-	if want != nil {
-		i.client = want.principal.String()
-	}
-	if err := p.checkInitiator(i, want); err != nil {
+	i.ccache, i.keytab, i.want = path, keys, want
+	if err := p.checkInitiator(i); err != nil {
 		i.wipe()
 		return nil, err
 	}
@@ -131,20 +129,42 @@ func (p *Provider) ccachePath(from credStore) (string, error) {
 	return p.config.ccache(override)
 }
 
-// checkInitiator returns an error unless the cache is want's and alive.
-func (p *Provider) checkInitiator(i *initiatorCred, want *name) error {
+// checkInitiator returns an error unless the cache is of whom was asked for and
+// alive.
+func (p *Provider) checkInitiator(i *initiatorCred) error {
 	if i.cache == nil {
 		return nil
 	}
-	return i.cache.use(func(c *ccache.Cache) error {
-		if want != nil && !want.matches(c.Client) {
-			return failf(gssapi.ErrNoCred, "the credential cache is %s's", c.Client)
-		}
+	return i.use(func(c *ccache.Cache) error {
 		if end := cacheEnd(c); i.keytab == "" && !p.now().Before(end) {
 			return failf(gssapi.ErrCredentialsExpired, "%w: the cache's last on %s", KRB_AP_ERR_TKT_EXPIRED, end.UTC().Format(time.RFC3339))
 		}
 		return nil
 	})
+}
+
+// use calls f with the cache, unless that is another client's by now than the one
+// that was asked for.
+func (i *initiatorCred) use(f func(*ccache.Cache) error) error {
+	return i.cache.use(func(c *ccache.Cache) error {
+		if i.want != nil && !i.want.matches(c.Client) {
+			return failf(gssapi.ErrNoCred, "the credential cache is %s's", c.Client)
+		}
+		return f(c)
+	})
+}
+
+// client is in whose name the credential initiates now, nil where only the KDC
+// will tell.
+func (i *initiatorCred) client() (who *name, err error) {
+	if i.cache == nil {
+		return i.want, nil
+	}
+	err = i.use(func(c *ccache.Cache) error {
+		who = &name{principal: c.Client}
+		return nil
+	})
+	return who, err
 }
 
 // cacheEnd is when the ticket-granting ticket of the client's realm expires,
@@ -165,13 +185,20 @@ func cacheEnd(c *ccache.Cache) time.Time {
 
 func (i *initiatorCred) inquire() (client string, expiry time.Time, err error) {
 	if i.cache == nil {
-		return i.client, time.Time{}, nil
+		return i.clientText(), time.Time{}, nil
 	}
-	err = i.cache.use(func(c *ccache.Cache) error {
+	err = i.use(func(c *ccache.Cache) error {
 		client, expiry = c.Client.String(), cacheEnd(c)
 		return nil
 	})
 	return client, expiry, err
+}
+
+func (i *initiatorCred) clientText() string {
+	if i.want == nil {
+		return ""
+	}
+	return i.want.principal.String()
 }
 
 // ticket returns a ticket for the service, with a copy of its key that the
@@ -181,7 +208,11 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 	if t != nil || err != nil {
 		return t, err
 	}
-	if t, err := p.granted(i, target); t != nil || err != nil {
+	client, err := i.client()
+	if err != nil {
+		return nil, err
+	}
+	if t, err := p.granted(i, client, target); t != nil || err != nil {
 		return t, err
 	}
 	if p.config.Granter == nil || i.ccache == "" && i.keytab == "" {
@@ -190,7 +221,7 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 		}
 		return nil, failf(gssapi.ErrNoCred, "%w: %s: the credential cache holds none and no Granter is configured", ErrNoTicket, target.principal)
 	}
-	return p.grant(i, target)
+	return p.grant(i, client, target)
 }
 
 // cached looks for the ticket that lasts longest.
@@ -198,7 +229,7 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, exp
 	if i.cache == nil {
 		return nil, false, nil
 	}
-	err = i.cache.use(func(c *ccache.Cache) error {
+	err = i.use(func(c *ccache.Cache) error {
 		var best *ccache.Credential
 		for n := range c.Credentials {
 			cr := &c.Credentials[n]
@@ -270,11 +301,11 @@ func (n *name) names(p kmsg.Principal) bool {
 	return n.principal.Equal(p)
 }
 
-func (p *Provider) granted(i *initiatorCred, target *name) (*serviceTicket, error) {
+func (p *Provider) granted(i *initiatorCred, client, target *name) (*serviceTicket, error) {
 	i.got.mu.Lock()
 	defer i.got.mu.Unlock()
 	for _, t := range i.got.all {
-		if target.names(t.service) && p.now().Before(t.end) {
+		if target.names(t.service) && (client == nil || client.names(t.client)) && p.now().Before(t.end) {
 			return t.copyTo(p.arena)
 		}
 	}
@@ -285,11 +316,11 @@ func (p *Provider) granted(i *initiatorCred, target *name) (*serviceTicket, erro
 const grantTimeout = time.Minute
 
 // grant asks the KDC.
-func (p *Provider) grant(i *initiatorCred, target *name) (*serviceTicket, error) {
+func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), grantTimeout)
 	defer cancel()
 	got, err := p.config.Granter.Grant(ctx, Request{
-		Service: target.principal.String(), Client: i.client, CCache: i.ccache, ClientKeytab: i.keytab,
+		Service: target.principal.String(), Client: i.clientText(), CCache: i.ccache, ClientKeytab: i.keytab,
 	})
 	if err != nil {
 		return nil, failf(gssapi.ErrNoCred, "%w: %w", ErrNoTicket, err)
@@ -304,6 +335,9 @@ func (p *Provider) grant(i *initiatorCred, target *name) (*serviceTicket, error)
 	}
 	if err == nil {
 		err = t.check()
+	}
+	if err == nil && client != nil && !client.names(t.client) {
+		err = fmt.Errorf("it is %s's and not %s's", t.client, client.principal)
 	}
 	if err != nil {
 		return nil, failf(gssapi.ErrDefectiveCredential, "the ticket that was granted: %w", err)
