@@ -138,6 +138,11 @@ func (p *Provider) ImportSecContext(b []byte) (gssapi.SecContext, error) {
 	case err != nil:
 		return nil, fail(gssapi.ErrFailure, err)
 	}
+	if replay, sequence := s.Services(); replay != (f.flags&gssapi.ContextFlagReplay != 0) ||
+		sequence != (f.flags&gssapi.ContextFlagSequence != 0) {
+		s.Wipe()
+		return nil, failf(gssapi.ErrDefectiveToken, "%w: flags do not match", ErrFormat)
+	}
 	c := p.newContext(s.Initiator())
 	c.establish(f, s)
 	return c, nil

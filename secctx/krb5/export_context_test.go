@@ -249,6 +249,8 @@ func TestImportDefective(t *testing.T) {
 		"enctype 23":         func(b []byte) []byte { b[bytes.LastIndex(b, []byte(".test"))+6] = 23; return b },
 		"enctype 17's keys":  func(b []byte) []byte { b[bytes.LastIndex(b, []byte(".test"))+6] = 17; return b },
 		"session flags":      func(b []byte) []byte { b[bytes.LastIndex(b, []byte(".test"))+5] |= 0x10; return b },
+		"services told":      func(b []byte) []byte { b[8] ^= byte(gssapi.ContextFlagReplay); return b },
+		"services given":     func(b []byte) []byte { b[bytes.LastIndex(b, []byte(".test"))+5] ^= 8; return b },
 		"too large":          func(b []byte) []byte { return append(b, make([]byte, krb5.MaxExport)...) },
 		"MIT's token":        func([]byte) []byte { return append([]byte{0, 0, 0, 9}, gssapi.GSS_MECH_KRB5.Oid()...) },
 	} {

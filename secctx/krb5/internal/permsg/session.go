@@ -118,6 +118,9 @@ func (s *Session) Etype() etype.ID { return s.id }
 // Initiator reports whether this side started the context.
 func (s *Session) Initiator() bool { return s.initiator }
 
+// Services reports which services there are for incoming messages.
+func (s *Session) Services() (replay, sequence bool) { return s.in.win.replay, s.in.win.sequence }
+
 // flags returns the flags of tokens sent by the initiator or the acceptor.
 func (s *Session) flags(byInitiator bool) byte {
 	var f byte
