@@ -278,9 +278,6 @@ func (a *acceptance) flags() gssapi.ContextFlag { return gssapi.ContextFlag(a.su
 // would be good. That it still is, is looked at once more: while this one waited
 // for keytab and lock, the record of its first use may have expired and gone.
 func (a *acceptance) record(cred *acceptorCred) error {
-	if err := a.p.alive(); err != nil {
-		return err
-	}
 	cache, err := a.p.replay.at(cred.replay, a.p.config.ReplayCapacity)
 	if err != nil {
 		return replayError(err)

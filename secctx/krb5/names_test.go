@@ -163,12 +163,16 @@ func TestProvider(t *testing.T) {
 	require.ErrorIs(t, err, krb5.ErrReleased)
 }
 
-// TestReleaseLeavesContexts: releasing the provider ends no context.
+// TestReleaseLeavesContexts: releasing the provider ends no context, and lets
+// none be accepted that was not yet.
 func TestReleaseLeavesContexts(t *testing.T) {
 	b := newBench(t, krb5.Config{})
 	init, acc := b.establish(t, allFlags)
+	_, late := b.start(t, allFlags)
 	require.NoError(t, b.p.Release())
 	converse(t, init, acc)
+	_, _, err := late.Continue(b.forge(t, 18).bytes(t))
+	require.ErrorIs(t, err, krb5.ErrReleased)
 }
 
 // TestErrors: status and reason are found, and the C numbering is right.

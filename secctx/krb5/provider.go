@@ -41,12 +41,15 @@ type Provider struct {
 // replayCaches is apart from the provider, so that a cleanup can close them.
 type replayCaches struct {
 	mu    sync.Mutex
-	byDir map[string]*rcache.Cache
+	byDir map[string]*rcache.Cache // nil once closed
 }
 
 func (r *replayCaches) at(dir string, capacity int) (*rcache.Cache, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.byDir == nil {
+		return nil, ErrReleased
+	}
 	if c := r.byDir[dir]; c != nil {
 		return c, nil
 	}
@@ -63,7 +66,7 @@ func (r *replayCaches) close() {
 	for _, c := range r.byDir {
 		_ = c.Close()
 	}
-	clear(r.byDir)
+	r.byDir = nil
 }
 
 // New makes a provider. A nil config is the zero one. It locks the first
