@@ -6,9 +6,8 @@
 //	19  aes128-cts-hmac-sha256-128   RFC 8009
 //	20  aes256-cts-hmac-sha384-192   RFC 8009
 //
-// [Encrypt], [Decrypt], [Checksum] and [VerifyChecksum] take a protocol key
-// and a key usage and do everything; the exchanges that set a context up use
-// them. A [Cipher] keeps what is dear to make, the expanded AES key and the
+// [Encrypt] and [Decrypt] take a protocol key and a key usage and do everything;
+// the exchange that sets a context up uses them. A [Cipher] keeps what is dear to make, the expanded AES key and the
 // digest, for many messages under keys that [Derive] made once; the
 // per-message layer uses it.
 //

@@ -23,8 +23,6 @@ var (
 	// key: altered, cut short, made for another usage. GSS_S_DEFECTIVE_TOKEN
 	// in the exchange, GSS_S_BAD_SIG for a message.
 	ErrIntegrity = errors.New("etype: integrity check failed")
-	// ErrParams is a string-to-key parameter out of range. GSS_S_FAILURE.
-	ErrParams = errors.New("etype: string-to-key parameters out of range")
 )
 
 // An ID is the number of an encryption type in the Kerberos registry.
@@ -44,20 +42,17 @@ const BlockSize = aes.BlockSize
 // Largest sizes in bytes over all four types, for buffers of fixed size.
 const (
 	MaxKeySize = 32
-	MaxMACSize = 24
 	maxPadSize = sha512.BlockSize
 )
 
 // suite is what sets the four types apart.
 type suite struct {
-	name      string
-	keySize   int // of protocol keys and of Ke
-	macKey    int // of Ki and Kc
-	macSize   int // of the truncated HMAC
-	sumType   int32
-	etm       bool // RFC 8009: derivation by HMAC, MAC over the ciphertext
-	newHash   func() hash.Hash
-	iterCount int // default of PBKDF2
+	name    string
+	keySize int  // of protocol keys and of Ke
+	macKey  int  // of Ki and Kc
+	macSize int  // of the truncated HMAC
+	etm     bool // RFC 8009: derivation by HMAC, MAC over the ciphertext
+	newHash func() hash.Hash
 }
 
 func (id ID) suite() *suite {
@@ -76,14 +71,10 @@ func (id ID) suite() *suite {
 
 // Read, never written.
 var (
-	aes128SHA1 = suite{name: "aes128-cts-hmac-sha1-96", keySize: 16, macKey: 16, macSize: 12,
-		sumType: 15, newHash: sha1.New, iterCount: 4096}
-	aes256SHA1 = suite{name: "aes256-cts-hmac-sha1-96", keySize: 32, macKey: 32, macSize: 12,
-		sumType: 16, newHash: sha1.New, iterCount: 4096}
-	aes128SHA256 = suite{name: "aes128-cts-hmac-sha256-128", keySize: 16, macKey: 16, macSize: 16,
-		sumType: 19, etm: true, newHash: sha256.New, iterCount: 32768}
-	aes256SHA384 = suite{name: "aes256-cts-hmac-sha384-192", keySize: 32, macKey: 24, macSize: 24,
-		sumType: 20, etm: true, newHash: sha512.New384, iterCount: 32768}
+	aes128SHA1   = suite{name: "aes128-cts-hmac-sha1-96", keySize: 16, macKey: 16, macSize: 12, newHash: sha1.New}
+	aes256SHA1   = suite{name: "aes256-cts-hmac-sha1-96", keySize: 32, macKey: 32, macSize: 12, newHash: sha1.New}
+	aes128SHA256 = suite{name: "aes128-cts-hmac-sha256-128", keySize: 16, macKey: 16, macSize: 16, etm: true, newHash: sha256.New}
+	aes256SHA384 = suite{name: "aes256-cts-hmac-sha384-192", keySize: 32, macKey: 24, macSize: 24, etm: true, newHash: sha512.New384}
 )
 
 // usable returns the suite of id, or ErrUnsupported.
@@ -134,15 +125,6 @@ func (id ID) MACSize() int {
 func (id ID) Overhead() int {
 	if s := id.suite(); s != nil {
 		return BlockSize + s.macSize
-	}
-	return 0
-}
-
-// ChecksumType returns the number of the type's mandatory checksum in the
-// registry (RFC 3961 section 3), or 0 for another type.
-func (id ID) ChecksumType() int32 {
-	if s := id.suite(); s != nil {
-		return s.sumType
 	}
 	return 0
 }

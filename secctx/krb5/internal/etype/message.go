@@ -2,7 +2,6 @@ package etype
 
 import (
 	"crypto/rand"
-	"crypto/subtle"
 	"slices"
 
 	"github.com/sealctx/sealctx/memsafe"
@@ -83,50 +82,16 @@ func crypt(b []byte, id ID, key []byte, usage uint32, dir Direction) error {
 	return c.Open(ki, b, nil)
 }
 
-// Checksum appends to dst the type's mandatory checksum (RFC 3961 section 4)
-// of msg under a protocol key and a key usage. Errors: ErrUnsupported,
-// ErrKeySize. Safe for concurrent use.
-func Checksum(dst []byte, id ID, key []byte, usage uint32, msg []byte) ([]byte, error) {
-	var sum [MaxMACSize]byte
-	var err error
-	memsafe.Do(func() { err = checksum(sum[:id.MACSize()], id, key, usage, msg) })
-	if err != nil {
-		return nil, err
-	}
-	return append(dst, sum[:id.MACSize()]...), nil
-}
-
-// VerifyChecksum compares, in constant time, sum with the checksum of msg.
-// Errors: ErrUnsupported, ErrKeySize, and ErrIntegrity where they differ or
-// sum has the wrong length. Safe for concurrent use.
-func VerifyChecksum(id ID, key []byte, usage uint32, msg, sum []byte) error {
-	var want [MaxMACSize]byte
-	var err error
-	memsafe.Do(func() {
-		if err = checksum(want[:id.MACSize()], id, key, usage, msg); err == nil &&
-			subtle.ConstantTimeCompare(want[:id.MACSize()], sum) != 1 {
-			err = ErrIntegrity
-		}
-	})
-	return err
-}
-
-func checksum(dst []byte, id ID, key []byte, usage uint32, msg []byte) error {
+// RandomKey fills dst, of id.KeySize() bytes, with a fresh protocol key.
+// Errors: ErrUnsupported, ErrKeySize.
+func RandomKey(dst []byte, id ID) error {
 	s, err := id.usable()
 	if err != nil {
 		return err
 	}
-	var mem [MaxKeySize]byte
-	defer memsafe.Wipe(mem[:])
-	kc := mem[:s.macKey]
-	if err := Derive(kc, id, key, usage, Kc); err != nil {
-		return err
+	if len(dst) != s.keySize {
+		return ErrKeySize
 	}
-	m := new(mac)
-	m.init(s)
-	defer m.wipe()
-	m.begin(kc)
-	m.write(msg)
-	copy(dst, m.end(kc))
+	rand.Read(dst) // never fails
 	return nil
 }

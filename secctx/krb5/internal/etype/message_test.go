@@ -91,37 +91,14 @@ func TestDecryptRefuses(t *testing.T) {
 	})
 }
 
-func TestChecksumRefuses(t *testing.T) {
-	eachID(t, func(t *testing.T, id ID, key []byte) {
-		msg := pattern(100)
-		sum, err := Checksum(nil, id, key, 7, msg)
-		require.NoError(t, err)
-		require.Len(t, sum, id.MACSize())
-		require.NoError(t, VerifyChecksum(id, key, 7, msg, sum))
-		for i := range len(sum) * 8 {
-			b := bytes.Clone(sum)
-			b[i/8] ^= 1 << (i % 8)
-			require.ErrorIs(t, VerifyChecksum(id, key, 7, msg, b), ErrIntegrity)
-		}
-		require.ErrorIs(t, VerifyChecksum(id, key, 7, msg, sum[:len(sum)-1]), ErrIntegrity)
-		require.ErrorIs(t, VerifyChecksum(id, key, 7, msg, nil), ErrIntegrity)
-		require.ErrorIs(t, VerifyChecksum(id, key, 8, msg, sum), ErrIntegrity)
-		require.ErrorIs(t, VerifyChecksum(id, key, 7, msg[1:], sum), ErrIntegrity)
-	})
-}
-
 func TestBadArguments(t *testing.T) {
 	for _, id := range []ID{0, 1, 3, 16, 21, 23, -17, 1 << 20} {
 		require.False(t, id.Valid())
-		require.Zero(t, id.KeySize()+id.MACKeySize()+id.MACSize()+id.Overhead()+int(id.ChecksumType()))
+		require.Zero(t, id.KeySize()+id.MACKeySize()+id.MACSize()+id.Overhead())
 		_, err := Encrypt(nil, id, make([]byte, 16), 1, pattern(50))
 		require.ErrorIs(t, err, ErrUnsupported)
 		_, err = Decrypt(nil, id, make([]byte, 16), 1, pattern(50))
 		require.ErrorIs(t, err, ErrUnsupported)
-		_, err = Checksum(nil, id, make([]byte, 16), 1, pattern(50))
-		require.ErrorIs(t, err, ErrUnsupported)
-		require.ErrorIs(t, VerifyChecksum(id, make([]byte, 16), 1, nil, nil), ErrUnsupported)
-		require.ErrorIs(t, StringToKey(make([]byte, 16), id, nil, nil, 0), ErrUnsupported)
 		require.ErrorIs(t, RandomKey(make([]byte, 16), id), ErrUnsupported)
 		_, err = NewCipher(id, make([]byte, 16), Sealing)
 		require.ErrorIs(t, err, ErrUnsupported)
@@ -133,15 +110,10 @@ func TestBadArguments(t *testing.T) {
 			require.ErrorIs(t, err, ErrKeySize)
 			_, err = Decrypt(nil, id, make([]byte, n), 1, pattern(50))
 			require.ErrorIs(t, err, ErrKeySize)
-			_, err = Checksum(nil, id, make([]byte, n), 1, pattern(50))
-			require.ErrorIs(t, err, ErrKeySize)
 			require.ErrorIs(t, RandomKey(make([]byte, n), id), ErrKeySize)
-			require.ErrorIs(t, StringToKey(make([]byte, n), id, nil, nil, 0), ErrKeySize)
 			_, err = NewCipher(id, make([]byte, n), Opening)
 			require.ErrorIs(t, err, ErrKeySize)
 		}
-		require.ErrorIs(t, StringToKey(make([]byte, id.KeySize()), id, nil, nil, -1), ErrParams)
-		require.ErrorIs(t, StringToKey(make([]byte, id.KeySize()), id, nil, nil, maxIterations+1), ErrParams)
 	})
 }
 

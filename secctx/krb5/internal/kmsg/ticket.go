@@ -10,9 +10,7 @@ import (
 
 // Ticket flags (RFC 4120 section 2.9 and 5.3) that an application server looks at.
 const (
-	FlagForwardable          uint32 = 1 << 30
 	FlagInvalid              uint32 = 1 << 24
-	FlagRenewable            uint32 = 1 << 23
 	FlagInitial              uint32 = 1 << 22
 	FlagPreAuthent           uint32 = 1 << 21
 	FlagAnonymous            uint32 = 1 << 15 // RFC 8062
