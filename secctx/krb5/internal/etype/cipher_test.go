@@ -3,6 +3,7 @@ package etype
 import (
 	"bytes"
 	"crypto/hmac"
+	"encoding/binary"
 	"reflect"
 	"testing"
 	"unsafe"
@@ -112,6 +113,14 @@ func image(x any) []byte {
 	return unsafe.Slice((*byte)(v.UnsafePointer()), v.Type().Elem().Size())
 }
 
+// words is b as AES without instructions keeps it, in words of the processor.
+func words(b []byte) (w []byte) {
+	for ; len(b) >= 4; b = b[4:] {
+		w = binary.NativeEndian.AppendUint32(w, binary.BigEndian.Uint32(b))
+	}
+	return w
+}
+
 // TestWipeCipher looks into the objects themselves. That the expanded key is
 // found before Wipe is the control, and fails when a Go release moves it.
 func TestWipeCipher(t *testing.T) {
@@ -126,7 +135,8 @@ func TestWipeCipher(t *testing.T) {
 			} else {
 				require.ErrorIs(t, c.Open(ki, b, nil), ErrIntegrity)
 			}
-			require.True(t, bytes.Contains(aes, ke[:16]), "the first round key is the key: it must be found")
+			require.True(t, bytes.Contains(aes, ke[:16]) || bytes.Contains(aes, words(ke[:16])),
+				"the first round key is the key: it must be found")
 			require.NotEqual(t, make([]byte, len(digest)), digest)
 
 			c.Wipe()
