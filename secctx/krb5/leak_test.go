@@ -3,6 +3,7 @@ package krb5_test
 import (
 	"bytes"
 	"crypto/sha1"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,7 +94,16 @@ func initiatorVictim(v *memscan.Victim) {
 		v.Checkpoint("ended")
 		return
 	}
-	_, _, err = sc.Continue(read("reply"))
+	reply := read("reply")
+	if os.Getenv(leakEndVar) == "bad reply" {
+		reply[len(reply)-1] ^= 1
+		if _, _, err := sc.Continue(reply); !errors.Is(err, krb5.KRB_AP_ERR_BAD_INTEGRITY) {
+			v.Fatal(fmt.Errorf("a bad reply: %w", err))
+		}
+		v.Checkpoint("ended")
+		return
+	}
+	_, _, err = sc.Continue(reply)
 	v.Check(err)
 	useVictim(v, sc, read("sealed"), read("signed"))
 	v.Checkpoint("live")
@@ -129,6 +139,14 @@ func endVictim(v *memscan.Victim, p *krb5.Provider, sc gssapi.SecContext, read f
 	case "drop":
 		sc = nil
 		collectUntilWiped(v, p)
+	case "replay": // refused when all of it has been decrypted
+		_, err := sc.Delete()
+		v.Check(err)
+		again, err := p.AcceptSecContext()
+		v.Check(err)
+		if _, _, err := again.Continue(read("request")); !errors.Is(err, krb5.KRB_AP_ERR_REPEAT) {
+			v.Fatal(fmt.Errorf("a replay: %w", err))
+		}
 	case "import":
 		tok, err := sc.Export()
 		v.Check(err)
@@ -355,7 +373,7 @@ func watchInitiator(t *testing.T, end string) (live, after []memscan.Hit) {
 	w.know(t, request, reply)
 	w.keys(t, acc)
 	tg.Resume()
-	if end != "drop waiting" {
+	if waits := end == "drop waiting" || end == "bad reply"; !waits {
 		tg.At("live")
 		live = tg.Scan(&w.set).InMemory()
 		tg.Resume()
@@ -372,17 +390,17 @@ func watchInitiator(t *testing.T, end string) (live, after []memscan.Hit) {
 // controls: while it lives its schedules are found, and a token that is not
 // wiped is found.
 func TestNothingLeft(t *testing.T) {
-	for _, end := range []string{"export", "delete", "drop", "import", "failed import", "late failed import"} {
+	for _, end := range []string{"export", "delete", "drop", "replay", "import", "failed import", "late failed import"} {
 		t.Run("acceptor "+end, func(t *testing.T) {
 			live, after := watchAcceptor(t, end)
 			require.NotEmpty(t, live, "control: a live context's schedules")
 			require.Empty(t, after)
 		})
 	}
-	for _, end := range []string{"export", "delete", "drop", "drop waiting"} {
+	for _, end := range []string{"export", "delete", "drop", "drop waiting", "bad reply"} {
 		t.Run("initiator "+end, func(t *testing.T) {
 			live, after := watchInitiator(t, end)
-			if end != "drop waiting" {
+			if end != "drop waiting" && end != "bad reply" {
 				require.NotEmpty(t, live, "control: a live context's schedules")
 			}
 			require.Empty(t, after)
