@@ -32,7 +32,9 @@
 // must be the ticket's. The ticket's service name is in clear, and a client can
 // rewrite it: where two principals of one keytab share a key, as the service
 // names of a machine in Active Directory do, a ticket for the one is as good for
-// the other. Give them keys of their own where that matters.
+// the other. Give them keys of their own where that matters. A ticket that came
+// by way of other realms is good where the KDC says that it checked them (RFC 4120
+// section 2.7); there is no policy here to check them with.
 //
 // Authenticators are remembered in a file that the processes of one user on one
 // host share, see [Config.ReplayCache]. A full or unusable replay cache refuses
