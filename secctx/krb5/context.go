@@ -179,8 +179,9 @@ func (c *secContext) ContinueNeeded() bool {
 // token that comes with the error is for the peer, to tell it why. Errors:
 // GSS_S_DEFECTIVE_TOKEN, GSS_S_BAD_MIC, GSS_S_BAD_BINDINGS, GSS_S_NO_CRED,
 // GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_CREDENTIALS_EXPIRED, GSS_S_BAD_MECH,
-// GSS_S_FAILURE with a [Code]; and GSS_S_NO_CONTEXT for a context that is gone,
-// which never starts anew.
+// GSS_S_UNAUTHORIZED for clients and paths that are not taken, GSS_S_UNAVAILABLE
+// for DCE style and user-to-user, GSS_S_FAILURE with a [Code]; and
+// GSS_S_NO_CONTEXT for a context that is gone, which never starts anew.
 func (c *secContext) Continue(tok []byte) ([]byte, gssapi.SecContextInfoPartial, error) {
 	c.gate.Lock()
 	defer c.gate.Unlock()

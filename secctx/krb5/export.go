@@ -44,9 +44,9 @@ const (
 //
 // The token holds the context's keys in clear. It is one allocation of exactly
 // its size and the only copy: seal it, and wipe it. Errors: GSS_S_UNAVAILABLE
-// for a context that is not established yet or whose token could not be
-// imported, GSS_S_CONTEXT_EXPIRED, GSS_S_NO_CONTEXT. On an error the context is
-// untouched.
+// for a context that waits for the AP-REP or whose token could not be imported,
+// GSS_S_CONTEXT_EXPIRED, GSS_S_NO_CONTEXT for one not started or gone. On an
+// error the context is untouched.
 func (c *secContext) Export() ([]byte, error) {
 	c.gate.Lock()
 	defer c.gate.Unlock()

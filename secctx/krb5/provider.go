@@ -71,7 +71,7 @@ func (r *replayCaches) close() {
 
 // New makes a provider. A nil config is the zero one. It locks the first
 // memory for keys, and fails with memsafe.ErrLimit where the process may lock
-// none; more is locked as contexts need it, about half a kilobyte each.
+// none; more is locked as contexts need it, 256 bytes each or less.
 func New(config *Config) (*Provider, error) {
 	p := &Provider{now: time.Now, replay: &replayCaches{byDir: make(map[string]*rcache.Cache)}}
 	if config != nil {
