@@ -113,6 +113,10 @@ func New(dir string, capacity int) (*Cache, error) {
 	if capacity < 1 || capacity > maxCapacity {
 		return nil, fmt.Errorf("rcache: capacity %d: must be between 1 and %d", capacity, maxCapacity)
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("rcache: %w", err)
+	}
 	return &Cache{dir: dir, want: capacity, turn: make(chan struct{}, 1)}, nil
 }
 

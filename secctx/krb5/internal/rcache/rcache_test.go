@@ -231,6 +231,19 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// TestChdir: a program that goes to another directory keeps its cache.
+func TestChdir(t *testing.T) {
+	base := t.TempDir()
+	t.Chdir(base)
+	c, err := New("replay", 0)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+	t.Chdir(t.TempDir())
+	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+	require.FileExists(t, filepath.Join(base, "replay", FileName))
+}
+
 func TestUnsafePlaces(t *testing.T) {
 	base := t.TempDir()
 	dir := func(name string, mode os.FileMode) string {
