@@ -360,10 +360,12 @@ func (c *Cache) lockCurrent(deadline time.Time) error {
 }
 
 // current reports whether the open file still has its name and its header, which
-// it reads. Whatever else is wrong, opening it anew will tell.
+// it reads. Who may not look, a process that gave up its privileges, goes on with
+// the file that it has.
 func (c *Cache) current() bool {
 	var st unix.Stat_t
-	if unix.Lstat(c.f.Name(), &st) != nil || st.Dev != c.st.Dev || st.Ino != c.st.Ino {
+	err := unix.Lstat(c.f.Name(), &st)
+	if err == nil && (st.Dev != c.st.Dev || st.Ino != c.st.Ino) || errors.Is(err, os.ErrNotExist) {
 		return false
 	}
 	var h header

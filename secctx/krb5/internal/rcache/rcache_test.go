@@ -244,6 +244,17 @@ func TestChdir(t *testing.T) {
 	require.FileExists(t, filepath.Join(base, "replay", FileName))
 }
 
+// TestGaveUpPrivileges: a process that may no longer look into the directory goes
+// on with the file that is open. (Root may always look.)
+func TestGaveUpPrivileges(t *testing.T) {
+	c := open(t, 0)
+	require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+	require.NoError(t, os.Chmod(c.dir, 0))
+	defer os.Chmod(c.dir, 0o700)
+	require.NoError(t, c.Insert([]byte("y"), start, start, time.Minute))
+	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+}
+
 func TestUnsafePlaces(t *testing.T) {
 	base := t.TempDir()
 	dir := func(name string, mode os.FileMode) string {
