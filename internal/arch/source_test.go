@@ -18,7 +18,6 @@ var unsafeFiles = map[string]string{
 	"keyring/record.go":                   "the shared words of a mapped record",
 	"internal/token/wipe.go":              "wipes ciphers of the standard library",
 	"secctx/krb5/internal/etype/wipe.go":  "wipes ciphers of the standard library",
-	"secctx/krb5/internal/etype/s2k.go":   "a password as the string that the standard library asks for, without a copy",
 	"internal/apart/apart.go":             "seccomp",
 	"internal/memscan/stop.go":            "ptrace",
 	"seal/agent/internal/peer/groups.go":  "SO_PEERGROUPS",
