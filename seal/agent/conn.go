@@ -279,6 +279,26 @@ func (c *conn) send(parts ...[]byte) error {
 	return err
 }
 
+// deliver sends an answer that holds size bytes of locked memory until it is
+// sent. A client of ours has read all before it asks, so that its answer never
+// waits; those who let answers wait share half of that memory, and who wants
+// more of it is cut off: the rest is for the others.
+func (c *conn) deliver(size int, parts ...[]byte) error {
+	waits := false
+	_, err := peer.TrySend(c.raw, func() {
+		waits = true
+		if c.s.waiting.Add(int64(size)) > int64(c.s.pool.Size()/2) {
+			_ = c.sock.SetDeadline(time.Unix(1, 0))
+			return
+		}
+		c.hurry(time.Now())
+	}, parts...)
+	if waits {
+		c.s.waiting.Add(int64(-size))
+	}
+	return err
+}
+
 func (r *request) free() {
 	closeDescriptor(r.fd)
 	freeBuffer(r.buf)

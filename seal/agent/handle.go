@@ -127,7 +127,7 @@ func (c *conn) grant(g *seal.Grant) (wire.Code, error) {
 	}
 	key := keyOf(&head)
 	c.acct.reserved(key, head.Expires)
-	err = c.send(wire.KeyPrefix(g.Key.Len(), len(g.Start)), g.Key.Bytes(), wire.KeySuffix(g.Start))
+	err = c.deliver(g.Key.Len(), wire.KeyPrefix(g.Key.Len(), len(g.Start)), g.Key.Bytes(), wire.KeySuffix(g.Start))
 	if err != nil && g.Slot.Cancel() == nil {
 		c.acct.spent(key)
 	}
@@ -226,7 +226,7 @@ func (c *conn) open(r *request) (wire.Code, error) {
 	}
 	defer plain.Wipe()
 	c.s.spent(t)
-	err = c.send(wire.PlainPrefix(r.op, plain.Len()), plain.Bytes())
+	err = c.deliver(plain.Len(), wire.PlainPrefix(r.op, plain.Len()), plain.Bytes())
 	if err != nil {
 		c.log.Error(eventLost, "exporter", t.Exporter, "slot", t.Slot, "reason", err)
 	}

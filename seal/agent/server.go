@@ -57,8 +57,9 @@ type Server struct {
 	policy  atomic.Pointer[Policy]
 	users   accounts
 
-	strangers logBucket // of peers that the kernel cannot name
-	room      int       // for connections
+	strangers logBucket    // of peers that the kernel cannot name
+	room      int          // for connections
+	waiting   atomic.Int64 // bytes of locked memory in answers that peers do not read
 	times     times
 
 	mu       sync.Mutex
