@@ -91,6 +91,7 @@ func (r *register) reserve(second, expiry uint64, now time.Duration) (Slot, erro
 		}
 	}
 	r.count.Add(-1)
+	r.recount(second, now) // with so many taken, the count is too low
 	return Slot{}, fmt.Errorf("%w: no free slot among %d", ErrFull, probes)
 }
 
