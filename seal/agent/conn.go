@@ -84,7 +84,7 @@ func (c *conn) start() wire.Code {
 func (c *conn) enter() wire.Code {
 	var err error
 	var counted bool
-	c.acct, counted = c.s.users.connect(c.id.UID, c.quota().Connections)
+	c.acct, counted = c.s.users.connect(c.id.UID, min(c.quota().Connections, (c.s.room+1)/2)) // half is for others
 	c.log = slog.New(limited{c.s.log.Handler(), &c.acct.log}).With("peer_uid", c.id.UID, "peer_pid", c.id.PID)
 	if !counted {
 		return wire.Quota

@@ -116,6 +116,21 @@ func TestQuotaConnections(t *testing.T) {
 	}, time.Second, 5*time.Millisecond)
 }
 
+// Where there are few descriptors a user gets no more than half of the connections,
+// whatever its quota: the rest is for the others.
+func TestConnectionsAreShared(t *testing.T) {
+	s, err := NewServer(nil)
+	require.NoError(t, err)
+	s.room = 8
+	in := serveAs(t, s)
+	for range s.room / 2 {
+		in.raw(t).expect(wire.OK, statFrame(t))
+	}
+	h, _, err := in.raw(t).answer()
+	require.NoError(t, err)
+	require.Equal(t, wire.Quota, h.Status)
+}
+
 // A token that is too long for this user is refused by its length, before it is
 // read, and is not spent.
 func TestQuotaToken(t *testing.T) {
