@@ -117,7 +117,7 @@ const maxPolicyLine = 4096
 // Names are looked up, now, in /etc/passwd and /etc/group, and nowhere else:
 // users of other directories are given by number. The error wraps ErrPolicy and
 // names each line that has an unknown word, name or service, a number out of
-// range, or a thing said twice.
+// range, or a thing said twice; an error of reading comes back as it is.
 func ParsePolicy(r io.Reader) (*Policy, error) {
 	known, err := readNames()
 	if err != nil {
@@ -142,8 +142,11 @@ func parsePolicy(r io.Reader, known *names) (*Policy, error) {
 			p.fault(p.line, err)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		p.fault(p.line+1, err)
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		p.fault(p.line+1, fmt.Errorf("it is longer than %d bytes", maxPolicyLine))
+	case err != nil:
+		return nil, fmt.Errorf("agent: reading the policy: %w", err)
 	}
 	p.finish()
 	if len(p.faults) > 0 {
