@@ -124,6 +124,8 @@ func (a *agentCmd) listen() (*net.UnixListener, error) {
 	}
 	l, err = agent.Listen(path)
 	switch {
+	case errors.Is(err, agent.ErrImpostor):
+		return nil, fmt.Errorf("%w; no client would trust a socket there: give --socket in a directory that only root or this user can write", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("no directory %s; make it, owned by this user and with mode 0755", filepath.Dir(path))
 	case errors.Is(err, unix.EADDRINUSE):
@@ -201,11 +203,16 @@ func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 		log.Warn("nothing to read again: no policy file was named")
 		return
 	}
-	f, err := os.Open(a.Policy)
+	// A pipe has been read before, and would keep the agent from ending.
+	f, err := os.OpenFile(a.Policy, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		log.Error("policy not changed", "reason", err)
 		return
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode()&fs.ModeNamedPipe != 0 {
+		log.Error("policy not changed", "reason", errors.Join(err, fmt.Errorf("%s is a pipe, which can be read once only", a.Policy)))
+		return
+	}
 	_ = server.Reload(f) // logged
 }
