@@ -29,8 +29,8 @@ func (d *doctorCmd) Run(c *console) error {
 		}{worst, list}); err != nil {
 			return err
 		}
-	} else {
-		d.print(c.out, list, worst)
+	} else if err := d.print(c.out, list, worst); err != nil {
+		return err
 	}
 	switch worst {
 	case doctor.Warning:
@@ -41,7 +41,7 @@ func (d *doctorCmd) Run(c *console) error {
 	return nil
 }
 
-func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level) {
+func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level) error {
 	paint := func(l doctor.Level) string { return fmt.Sprintf("%-8s", l) }
 	if tty.Colour(w) {
 		paint = func(l doctor.Level) string { return fmt.Sprintf("\x1b[%sm%-8s\x1b[0m", colours[l], l) }
@@ -55,7 +55,8 @@ func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level
 			fmt.Fprintf(w, "         %-18s %s\n", "to mend it", x.Remedy)
 		}
 	}
-	fmt.Fprintf(w, "%s all in all\n", paint(worst))
+	_, err := fmt.Fprintf(w, "%s all in all\n", paint(worst))
+	return err
 }
 
 // colours are the terminal's: green, blue, yellow, red.

@@ -45,7 +45,9 @@ type Facts struct {
 func (f *Facts) WithAgent() bool { return f.Agent != nil }
 
 // agentSeen reports whether the agent's own process was seen.
-func (f *Facts) agentSeen() bool { return f.WithAgent() && f.HolderErr == nil && !f.Agent.Manager }
+func (f *Facts) agentSeen() bool {
+	return f.WithAgent() && f.HolderErr == nil && !f.Agent.Manager && !f.Agent.Hidden
+}
 
 // Gather asks the kernel and the holder: the agent at a socket or, where that is
 // empty, this user's keyring. It makes an epoch if there is none.

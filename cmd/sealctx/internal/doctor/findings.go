@@ -108,6 +108,8 @@ func theAgent(f *Facts) Finding {
 		x.Remedy = "start it (sealctx agent, or systemctl start sealctx-agent.socket), and give its socket's path without symbolic links"
 	case f.Agent.Manager:
 		x.Found = f.Holder + ", started by the service manager when asked"
+	case f.Agent.Hidden:
+		x.Found = f.Holder + ", a process that cannot be seen from here"
 	default:
 		x.Found = fmt.Sprintf("%s, process %d of user %d, %d KiB locked", f.Holder, f.Agent.PID, f.Agent.UID, f.Agent.Locked)
 	}
@@ -185,6 +187,8 @@ func lockedMemory(f *Facts) Finding {
 func swap(f *Facts) Finding {
 	x := Finding{Check: "swap", Found: "none", Means: "an epoch's page of tmpfs can be swapped out while no process has it mapped; an agent's keys cannot"}
 	switch {
+	case f.MemoryErr != nil:
+		x.Level, x.Found, x.Remedy = Note, "unknown", seeBelow
 	case f.Memory.Swap && f.WithAgent():
 		x.Found = "there is some; the agent's keys are locked"
 	case f.Memory.Swap:
@@ -198,7 +202,9 @@ func coreDumps(f *Facts) Finding {
 	x := Finding{Check: "core dumps", Found: "this process can switch them off", Means: "a dump of a process that holds a context has its keys"}
 	const piped = "kernel.core_pattern hands dumps to a program, which no limit stops"
 	switch {
-	case f.MemoryErr == nil && f.Memory.Dumpable:
+	case f.MemoryErr != nil:
+		x.Level, x.Found, x.Remedy = Note, "unknown", seeBelow
+	case f.Memory.Dumpable:
 		x.Level, x.Found = Failure, "this process cannot switch them off"
 		x.Remedy = "allow prctl(PR_SET_DUMPABLE) in the seccomp filter that is in force"
 	case f.agentSeen() && !f.Agent.DumpUnknown && !f.Agent.Undumpable:
@@ -254,6 +260,9 @@ func sandbox(f *Facts) Finding {
 	case f.Agent.Manager:
 		x.Level, x.Found = Note, "not to be seen behind the service manager's socket"
 		x.Remedy = "look at the agent's own process: grep -E 'NoNewPrivs|Seccomp' /proc/PID/status"
+	case f.Agent.Hidden:
+		x.Level, x.Found = Note, "not to be seen from here (hidepid, or another process namespace)"
+		x.Remedy = "run sealctx doctor on the host, as root"
 	case !f.Agent.NoNewPrivs || !f.Agent.Seccomp:
 		x.Level, x.Found = Warning, fmt.Sprintf("not in force in process %d; this kernel has %s", f.Agent.PID, offers)
 		x.Remedy = "run the agent with --require-sandbox, on a kernel that has both"

@@ -64,7 +64,6 @@ func TestFaults(t *testing.T) {
 		{"memory lock limit", Warning, "64 KiB", false, healthy, func(f *Facts) { f.Memory.Limit = 64 << 10 }},
 		{"memory lock limit", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Limit = 0 }},
 		{"memory lock limit", Warning, "64 KiB for the agent", false, behindAgent, func(f *Facts) { f.Agent.Limit = 64 }},
-		{"memory lock limit", Failure, "no /proc", false, healthy, func(f *Facts) { f.MemoryErr = errors.New("no /proc") }},
 		{"locked memory", Note, "memguard", false, healthy, func(f *Facts) { f.Memory.Backing = "memguard" }},
 		{"locked memory", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Backing = "none" }},
 		{"swap", Warning, "reach the disk", false, healthy, func(f *Facts) { f.Memory.Swap = true }},
@@ -79,6 +78,7 @@ func TestFaults(t *testing.T) {
 		{"sandbox", Warning, "not in force", false, behindAgent, func(f *Facts) { f.Agent.Seccomp = false }},
 		{"sandbox", Warning, "not in force", false, behindAgent, func(f *Facts) { f.Agent.NoNewPrivs = false }},
 		{"sandbox", Note, "not to be seen", false, behindAgent, func(f *Facts) { f.Agent.Manager = true }},
+		{"sandbox", Note, "not to be seen from here", false, behindAgent, func(f *Facts) { *f.Agent = Process{PID: 7, UID: 8, Hidden: true} }},
 		{"erased execution", Note, "", true, healthy, func(f *Facts) { f.Memory.Erasing = false }},
 		{"time namespace", Failure, "unshared", false, healthy, func(f *Facts) { f.ClockErr = errors.New("unshared") }},
 		{"time namespace", Note, "shifted by 1h0m0s", true, healthy, func(f *Facts) { f.ClockShift = time.Hour }},
@@ -121,6 +121,25 @@ func TestNoHolder(t *testing.T) {
 			}
 		}
 		require.ElementsMatch(t, []string{"seal and open", check, "keys"}, failed)
+	}
+}
+
+// What cannot be read is not called good.
+func TestNoProc(t *testing.T) {
+	f := healthy()
+	f.MemoryErr = errors.New("no /proc")
+	list, worst := Findings(f)
+	require.Equal(t, Failure, worst)
+	for _, x := range list {
+		switch x.Check {
+		case "memory lock limit":
+			require.Equal(t, Failure, x.Level)
+			require.Contains(t, x.Found, "no /proc")
+			require.NotEmpty(t, x.Remedy)
+		case "swap", "core dumps":
+			require.Equal(t, Note, x.Level)
+			require.Equal(t, "unknown", x.Found)
+		}
 	}
 }
 

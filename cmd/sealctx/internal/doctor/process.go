@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -16,6 +17,7 @@ type Process struct {
 	PID         int
 	UID         uint32
 	Manager     bool // a service manager listens for the agent, which cannot be seen
+	Hidden      bool // /proc does not show it here: hidepid, or another process namespace
 	NoNewPrivs  bool
 	Seccomp     bool // a filter is in force
 	Undumpable  bool // neither dumped nor attached to
@@ -50,6 +52,10 @@ func look(pid int, uid uint32) (*Process, error) {
 	p := &Process{PID: pid, UID: uid}
 	dir := "/proc/" + strconv.Itoa(pid)
 	status, err := os.ReadFile(dir + "/status")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		p.Hidden = true // whether the agent works, the round trip says
+		return p, nil
+	}
 	if err == nil {
 		err = p.readStatus(status)
 	}
