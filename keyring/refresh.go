@@ -272,7 +272,7 @@ func (r *Ring) rotate(now time.Duration) error {
 		return fmt.Errorf("%w: a file in %s has the last number that there is; remove it", ErrUnsafeDir, r.dirName())
 	}
 	if len(r.epochs) >= MaxEpochs {
-		return fmt.Errorf("%w: %d epochs still have tokens outstanding; wait, or retire one", ErrFull, len(r.epochs))
+		return fmt.Errorf("%w: %d epochs are alive; wait until one has ended, or retire one", ErrFull, len(r.epochs))
 	}
 	f := fixed{
 		suite: r.opts.Suite, boot: r.boot, birth: now, seq: r.lastSeq + 1,

@@ -88,11 +88,8 @@ type keyringRotateCmd struct {
 func (k *keyringRotateCmd) Run(c *console) error {
 	return k.with(func(h holder.Holder) error {
 		err := h.Rotate()
-		switch {
-		case errors.Is(err, agent.ErrRefused):
+		if errors.Is(err, agent.ErrRefused) {
 			return errors.New("the agent lets only root and its own user rotate keys")
-		case errors.Is(err, keyring.ErrFull):
-			return fmt.Errorf("%w: %d epochs are alive; wait until one has ended, or retire one", err, keyring.MaxEpochs)
 		}
 		return err
 	})
@@ -104,10 +101,15 @@ type keyringRetireCmd struct {
 	All   bool   `help:"Retire every epoch: after a theft, say."`
 }
 
-func (k *keyringRetireCmd) Run(c *console) error {
+// Validate is called by kong.
+func (k *keyringRetireCmd) Validate() error {
 	if k.All == (k.Epoch != "") {
 		return errors.New("name one epoch, or --all of them; sealctx keyring status lists them")
 	}
+	return nil
+}
+
+func (k *keyringRetireCmd) Run(c *console) error {
 	return k.with(func(h holder.Holder) error {
 		list, known, err := h.Epochs()
 		switch {

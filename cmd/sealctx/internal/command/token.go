@@ -69,7 +69,7 @@ func (t *tokenInspectCmd) read(in io.Reader) ([]byte, error) {
 		in = f
 	}
 	if t.Base64 {
-		in = base64.NewDecoder(base64.StdEncoding, in)
+		in = base64.NewDecoder(base64.StdEncoding, io.LimitReader(in, int64(2*seal.MaxToken))) // with its line ends
 	}
 	b, err := io.ReadAll(io.LimitReader(in, int64(seal.MaxToken)+1))
 	if err != nil {
