@@ -25,6 +25,7 @@ type player struct {
 	pid    int // as the kernel tells it
 	socket string
 	cmd    *exec.Cmd
+	ended  chan struct{} // closed once the process has
 	call   *rpc.Client
 }
 
@@ -36,7 +37,7 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 		return nil, err
 	}
 	defer l.Close()
-	p := &player{name: name, socket: filepath.Join(dir, name+".sock")}
+	p := &player{name: name, socket: filepath.Join(dir, name+".sock"), ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, "/proc/self/exe", Role, role, path, dir, p.socket, keytab)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -46,8 +47,13 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	giveUp := func() { _ = l.SetDeadline(time.Unix(1, 0)) }
+	go func() {
+		_ = p.cmd.Wait() // mostly with the signal of stop: that is how the play ends
+		close(p.ended)
+		giveUp()
+	}()
+	defer context.AfterFunc(ctx, giveUp)()
 	conn, err := l.AcceptUnix()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s did not come up: %w", name, err), p.stop())
@@ -80,7 +86,7 @@ func (p *player) stop() error {
 		p.call.Close()
 	}
 	_ = p.cmd.Process.Kill() // it may have ended by itself
-	_ = p.cmd.Wait()         // with the signal: that is how the play ends
+	<-p.ended
 	return nil
 }
 

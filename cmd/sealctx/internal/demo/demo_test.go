@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,16 @@ func TestDemo(t *testing.T) {
 	require.Regexp(t, `(?m)^   carol +\d+ sealed, \d+ signed, all in sequence; handed on 4 times meanwhile$`, page.String())
 	require.Regexp(t, `(?m)^   erin `, page.String())
 	require.Contains(t, page.String(), "8 processes")
+}
+
+// Nobody waits for a player that could not come: it has said why.
+func TestPlayerThatFails(t *testing.T) {
+	dir := stageDir(t)
+	require.NoError(t, os.Chmod(dir, 0o755)) // no keyring goes there
+	began := time.Now()
+	_, err := start(t.Context(), dir, "node", "acceptor", "")
+	require.ErrorContains(t, err, "acceptor did not come up")
+	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 // TestDemoChecks is the control of TestDemo: the director does not print what
