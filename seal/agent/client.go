@@ -184,6 +184,9 @@ func asAsked(g *seal.Grant, req seal.Request) error {
 	sameAudience := h.Audience.Kind == bin[0] &&
 		(bin[0] == wire.KindProcess || string(h.Audience.Value) == string(bin[1:])) // a process may have another number there
 	if string(h.Format) != req.Format || string(h.Mechanism) != string(req.Mechanism) || !sameAudience {
+		if !sameAudience && req.Audience == (seal.Audience{}) {
+			return fmt.Errorf("%w: it takes user %d for another: is it in another user namespace?", ErrProtocol, os.Geteuid())
+		}
 		return fmt.Errorf("%w: its reservation is not the one asked for", ErrProtocol)
 	}
 	return nil

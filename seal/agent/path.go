@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxPath is the longest path of a socket: the kernel's field, less a zero.
+const maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
+
 // checkPath makes sure that nobody but root, this process's user and the agent's
 // user could have put what is at a socket's path there, and returns the agent's
 // user: the owner of the socket's directory. Every directory above must belong
@@ -19,6 +22,9 @@ import (
 func checkPath(path string) (owner uint32, err error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return 0, fmt.Errorf("%w: %q is not an absolute path in its shortest form", ErrImpostor, path)
+	}
+	if len(path) > maxPath {
+		return 0, unavailable(fmt.Errorf("%s: a socket's path has at most %d bytes", path, maxPath))
 	}
 	self := uint32(os.Geteuid())
 	dirs := parents(path)

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,11 @@ func TestUntrustedPlaces(t *testing.T) {
 		_, err := Dial(path)
 		require.ErrorIs(t, err, ErrAway, path)
 	}
+	long := dir + "/" + strings.Repeat("x", maxPath)
+	_, err := Dial(long)
+	require.ErrorContains(t, err, "at most 107 bytes")
+	_, err = Listen(long)
+	require.ErrorContains(t, err, "at most 107 bytes")
 }
 
 // What the owner of a directory is worth depends on who vouches for it. Root.
