@@ -22,9 +22,9 @@ import (
 )
 
 type agentCmd struct {
-	Socket         string        `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. The directory must be root's or this user's, and nobody else's to write."`
-	Policy         string        `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
-	Metrics        string        `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
+	Socket         place         `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. The directory must be root's or this user's, and nobody else's to write."`
+	Policy         place         `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
+	Metrics        place         `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
 	RequireSandbox bool          `help:"Do not start where the kernel cannot lock the agent in."`
 	Suite          []string      `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
 	Outstanding    int           `placeholder:"N" help:"Tokens that may be outstanding at a time."`
@@ -46,7 +46,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 		return err
 	}
 	log := slog.New(a.handler(c))
-	policy, err := readPolicy(a.Policy)
+	policy, err := readPolicy(string(a.Policy))
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
@@ -118,7 +118,7 @@ func (a *agentCmd) listen() (*net.UnixListener, error) {
 	if l != nil || err != nil {
 		return l, err
 	}
-	path, err := filepath.Abs(a.Socket)
+	path, err := filepath.Abs(string(a.Socket))
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (a *agentCmd) readable() ([]string, error) {
 	if a.Policy == "" {
 		return nil, nil
 	}
-	path, err := filepath.Abs(a.Policy)
+	path, err := filepath.Abs(string(a.Policy))
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 		return
 	}
 	// A pipe has been read before, and would keep the agent from ending.
-	f, err := os.OpenFile(a.Policy, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(string(a.Policy), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		log.Error("policy not changed", "reason", err)
 		return

@@ -48,6 +48,19 @@ type console struct {
 	out, err io.Writer
 }
 
+// A place is a path or an address. An empty one is refused: it would come of a
+// variable that is not set, and mean something else than no flag at all.
+type place string
+
+// UnmarshalText is called by kong.
+func (p *place) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("it is empty")
+	}
+	*p = place(text)
+	return nil
+}
+
 // Main runs the command with the arguments behind its name and returns the exit
 // status.
 func Main(args []string, in io.Reader, out, errs io.Writer) int {

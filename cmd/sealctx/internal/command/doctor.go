@@ -9,9 +9,9 @@ import (
 )
 
 type doctorCmd struct {
-	Agent string `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring."`
-	JSON  bool   `help:"Print JSON."`
-	Brief bool   `short:"b" help:"Leave out what each line means."`
+	Agent place `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring."`
+	JSON  bool  `help:"Print JSON."`
+	Brief bool  `short:"b" help:"Leave out what each line means."`
 }
 
 func (*doctorCmd) Help() string {
@@ -21,7 +21,7 @@ a monitoring plug-in: 0 for ok and notes, 1 for a warning, 2 for a failure.`
 }
 
 func (d *doctorCmd) Run(c *console) error {
-	list, worst := doctor.Findings(doctor.Gather(d.Agent))
+	list, worst := doctor.Findings(doctor.Gather(string(d.Agent)))
 	if d.JSON {
 		if err := asJSON(c.out, struct {
 			Level    doctor.Level     `json:"level"`

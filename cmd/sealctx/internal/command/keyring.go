@@ -22,11 +22,11 @@ type keyringCmd struct {
 
 // of says whose keys are meant; every subcommand about keys has it.
 type of struct {
-	Agent string `placeholder:"SOCKET" help:"Ask the agent at this socket instead of this user's keyring."`
+	Agent place `placeholder:"SOCKET" help:"Ask the agent at this socket instead of this user's keyring."`
 }
 
 func (o of) with(use func(holder.Holder) error) error {
-	h, err := holder.Open(o.Agent)
+	h, err := holder.Open(string(o.Agent))
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func (a *agentCmd) startMetrics(m *metrics.Metrics, s *agent.Server, log *slog.L
 			return nil, err
 		}
 	}
-	l, err := listenMetrics(a.Metrics)
+	l, err := listenMetrics(string(a.Metrics))
 	if err != nil {
 		return nil, err
 	}
