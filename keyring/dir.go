@@ -61,10 +61,10 @@ func openDir(dir string, o *Options) (*os.File, error) {
 	}
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
-		return nil, fmt.Errorf("%w: %s is not a directory", ErrUnsafeDir, dir)
+		return nil, fmt.Errorf("%w: %s is not a directory; remove it, or name another in %s", ErrUnsafeDir, dir, DirVariable)
 	}
 	if errors.Is(err, unix.EACCES) {
-		return nil, fmt.Errorf("%w: %s cannot be read: it belongs to somebody else, or its mode is wrong", ErrUnsafeDir, dir)
+		return nil, fmt.Errorf("%w: %s cannot be read: it belongs to somebody else, or its mode is wrong; name another in %s", ErrUnsafeDir, dir, DirVariable)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNoDir, dir, err)

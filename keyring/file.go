@@ -107,7 +107,7 @@ func createFile(r *Ring, f fixed) (*Epoch, error) {
 	// Every page now: a sparse one on a full tmpfs would be a SIGBUS later.
 	if err := allocate(fd, int64(f.fileSize())); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("%w: %s: %w", dirError(err), r.dir.Name(), err)
+		return nil, fmt.Errorf("%w: %s: %d KiB for an epoch: %w", dirError(err), r.dir.Name(), (f.fileSize()+1023)>>10, err)
 	}
 	m, err := mapFile(r.dir, fileName(f.seq), fd, f.fileSize())
 	if err != nil {
@@ -259,6 +259,9 @@ func adopt(r *Ring, m *mapped, st *unix.Stat_t) (*Epoch, error) {
 	return e, e.alive()
 }
 
+// errNoDescriptor is of the process, or the host, and not of the directory.
+var errNoDescriptor = errors.New("keyring: no file descriptor left; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE= in a unit)")
+
 // dirError chooses the error for what a call in the directory returned.
 func dirError(err error) error {
 	switch {
@@ -268,6 +271,8 @@ func dirError(err error) error {
 		return ErrRetired
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
 		return ErrUnsafeDir
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return errNoDescriptor
 	default:
 		return ErrNoDir
 	}

@@ -256,6 +256,8 @@ func TestNoDescriptors(t *testing.T) {
 	for range 3 {
 		_, err = r.Current()
 		require.ErrorIs(t, err, unix.EMFILE)
+		require.NotErrorIs(t, err, ErrNoDir)
+		require.ErrorContains(t, err, "ulimit -n")
 		_, err = r.Epoch(e.ID())
 		require.ErrorIs(t, err, unix.EMFILE)
 	}
