@@ -2,6 +2,7 @@ package secctx
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -183,6 +184,9 @@ func TestExportPanics(t *testing.T) {
 	}
 }
 
+// errTooLate is what a sealer says of a claim that came when the time was over.
+var errTooLate = fmt.Errorf("%w: %w", seal.ErrLost, seal.ErrExpired)
+
 // TestImportFaults: before the claim nothing is spent and the mechanism is not
 // asked; after it the context is lost, and the error says so.
 func TestImportFaults(t *testing.T) {
@@ -199,6 +203,7 @@ func TestImportFaults(t *testing.T) {
 		{"epoch retired", func(t *testing.T, b *bench) { retire(t, b.host) }, seal.ErrDefective, gssapi.ErrDefectiveToken, false},
 		{"other format", func(_ *testing.T, b *bench) { b.sealer.open = seal.ErrFormat }, seal.ErrFormat, gssapi.ErrDefectiveToken, false},
 		{"expired", func(_ *testing.T, b *bench) { b.sealer.open = seal.ErrExpired }, seal.ErrExpired, gssapi.ErrNoContext, false},
+		{"claimed too late", func(_ *testing.T, b *bench) { b.sealer.open = errTooLate }, seal.ErrExpired, gssapi.ErrNoContext, true},
 		{"mechanism fails", func(_ *testing.T, b *bench) {
 			b.during("import", func() error { return errFake })
 		}, errFake, gssapi.ErrNoContext, true},
@@ -271,6 +276,7 @@ func TestTakeBackFaults(t *testing.T) {
 	}{
 		{"sealer away", func(b *bench) { b.sealer.takeBack = seal.ErrUnavailable }, seal.ErrUnavailable, gssapi.ErrFailure, false},
 		{"not the exporter", func(b *bench) { b.sealer.takeBack = seal.ErrUnauthorized }, seal.ErrUnauthorized, gssapi.ErrUnauthorized, false},
+		{"claimed too late", func(b *bench) { b.sealer.takeBack = errTooLate }, seal.ErrExpired, gssapi.ErrNoContext, true},
 		{"mechanism fails", func(b *bench) {
 			b.during("import", func() error { return errFake })
 		}, errFake, gssapi.ErrNoContext, true},
