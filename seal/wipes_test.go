@@ -86,11 +86,11 @@ var wipes = []wipe{
 	{file: "internal/token/suite.go", line: "defer aead.wipe()", nth: 1, test: chacha + "open", find: "K_enc", plain: true},
 	{file: "internal/token/suite.go", line: "memsafe.Wipe(dst)", test: gcm + "open altered body",
 		spare: "both AEADs zero what they do not authenticate, and Host wipes dst; what is left is an authentic body badly padded"},
-	{file: "internal/token/suite.go", line: "wipeObject(block)",
+	{file: "internal/token/suite.go", line: "wipe.Object(block)",
 		spare: "a cipher that AES-GCM refuses, which takes a library that changed under us"},
-	{file: "internal/token/suite.go", line: "wipeObject(k.AEAD)", test: chacha + "seal", find: "K_enc", plain: true},
-	{file: "internal/token/suite.go", line: "wipeObject(k.block)", test: gcm + "open", find: "AES round keys", plain: true},
-	{file: "internal/token/wipe.go", line: "memsafe.Wipe(unsafe.Slice((*byte)(data), size))", test: gcm + "seal", find: "AES round keys", plain: true},
+	{file: "internal/token/suite.go", line: "wipe.Object(k.AEAD)", test: chacha + "seal", find: "K_enc", plain: true},
+	{file: "internal/token/suite.go", line: "wipe.Object(k.block)", test: gcm + "open", find: "AES round keys", plain: true},
+	{file: "internal/wipe/wipe.go", line: "memsafe.Wipe(unsafe.Slice((*byte)(data), size))", test: gcm + "seal", find: "AES round keys", plain: true},
 }
 
 // growth is no wipe, but it stands for one: without it a stack that grows inside
@@ -106,10 +106,10 @@ type place struct {
 func (w *wipe) place() place { return place{w.file, w.line, w.nth} }
 
 // erasers matches the calls that erase.
-var erasers = regexp.MustCompile(`\b(Wipe|wipe|wipeObject|clear|scrubStack)\(`)
+var erasers = regexp.MustCompile(`\b(Wipe|wipe|wipe\.Object|clear|scrubStack)\(`)
 
 // sources are the packages whose wipes are listed.
-var sources = []string{"memsafe", "keyring", "seal", "internal/token"}
+var sources = []string{"memsafe", "keyring", "seal", "internal/token", "internal/wipe"}
 
 // places finds the lines that erase in a source file.
 func places(name, source string) map[place]bool {

@@ -16,8 +16,7 @@ var unsafeFiles = map[string]string{
 	"memsafe/pool.go":                     "maps memory",
 	"keyring/file.go":                     "the slots of a mapped register",
 	"keyring/record.go":                   "the shared words of a mapped record",
-	"internal/token/wipe.go":              "wipes ciphers of the standard library",
-	"secctx/krb5/internal/etype/wipe.go":  "wipes ciphers of the standard library",
+	"internal/wipe/wipe.go":               "wipes ciphers of libraries",
 	"internal/apart/apart.go":             "seccomp",
 	"internal/memscan/stop.go":            "ptrace",
 	"seal/agent/internal/peer/groups.go":  "SO_PEERGROUPS",
@@ -40,7 +39,7 @@ func TestUnsafe(t *testing.T) {
 }
 
 // silent packages print nothing: they return errors and log through log/slog.
-var silent = []string{"memsafe", "keyring", "internal/token", "internal/boottime", "seal", "secctx", "handoff"}
+var silent = []string{"memsafe", "keyring", "internal/wipe", "internal/token", "internal/boottime", "seal", "secctx", "handoff"}
 
 // talkative are the packages below those that run by themselves.
 var talkative = []string{"secctx/internal/gen"}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/sealctx/sealctx/internal/wipe"
 	"github.com/sealctx/sealctx/memsafe"
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -156,7 +157,7 @@ func (s Suite) aead(key []byte) (keyed, error) {
 	}
 	a, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
-		wipeObject(block)
+		wipe.Object(block)
 		return keyed{}, fmt.Errorf("token: suite 1: %w", err)
 	}
 	return keyed{a, block}, nil
@@ -164,6 +165,6 @@ func (s Suite) aead(key []byte) (keyed, error) {
 
 // wipe zeroes the keys in the AEAD, which must not be used again.
 func (k keyed) wipe() {
-	wipeObject(k.AEAD)
-	wipeObject(k.block)
+	wipe.Object(k.AEAD)
+	wipe.Object(k.block)
 }

@@ -195,26 +195,6 @@ func TestCipherSettles(t *testing.T) {
 	})
 }
 
-func TestFlat(t *testing.T) {
-	type inner struct{ a [4]uint32 }
-	require.True(t, flat(reflect.TypeFor[struct {
-		x inner
-		b bool
-	}]()))
-	for _, typ := range []reflect.Type{
-		reflect.TypeFor[[]byte](), reflect.TypeFor[string](), reflect.TypeFor[*int](), reflect.TypeFor[any](),
-		reflect.TypeFor[struct{ p *int }](), reflect.TypeFor[[2]func()](), reflect.TypeFor[map[int]int](), reflect.TypeFor[chan int](),
-	} {
-		require.False(t, flat(typ), typ)
-	}
-	require.False(t, wipeObject(nil))
-	require.False(t, wipeObject(3))
-	require.False(t, wipeObject((*inner)(nil)))
-	b := &inner{a: [4]uint32{1, 2, 3, 4}}
-	require.True(t, wipeObject(b))
-	require.Zero(t, *b)
-}
-
 func TestCopyKey(t *testing.T) {
 	for n := range 40 {
 		dst := make([]byte, n)

@@ -3,6 +3,8 @@ package etype
 import (
 	"crypto/aes"
 	"crypto/cipher"
+
+	"github.com/sealctx/sealctx/internal/wipe"
 )
 
 // chain is AES-CBC with ciphertext stealing (CTS, the CBC-CS3 of RFC 3962
@@ -29,7 +31,7 @@ func (c *chain) init(key []byte, dir Direction) error {
 	if err != nil {
 		return ErrKeySize
 	}
-	defer wipeObject(b)
+	defer wipe.Object(b)
 	var m cipher.BlockMode
 	if dir == Sealing {
 		m = cipher.NewCBCEncrypter(b, c.zero[:])
@@ -95,7 +97,7 @@ func (c *chain) settle() {
 func (c *chain) wipe() {
 	if c.mode != nil {
 		c.settle()
-		wipeObject(c.mode)
+		wipe.Object(c.mode)
 		c.mode = nil
 	}
 }

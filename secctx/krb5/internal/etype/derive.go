@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"encoding/binary"
 
+	"github.com/sealctx/sealctx/internal/wipe"
 	"github.com/sealctx/sealctx/memsafe"
 )
 
@@ -62,7 +63,7 @@ func dk(dst, key, label []byte) error {
 		return ErrKeySize
 	}
 	defer rinse()
-	defer wipeObject(b)
+	defer wipe.Object(b)
 	block := nfold(label, BlockSize)
 	defer memsafe.Wipe(block)
 	for len(dst) > 0 { // of whole blocks: keys of 16 or 32 bytes

@@ -4,6 +4,7 @@ import (
 	"crypto/sha512"
 	"hash"
 
+	"github.com/sealctx/sealctx/internal/wipe"
 	"github.com/sealctx/sealctx/memsafe"
 )
 
@@ -67,6 +68,6 @@ func (m *mac) scrub() {
 
 func (m *mac) wipe() {
 	m.scrub()
-	wipeObject(m.h)
+	wipe.Object(m.h)
 	memsafe.Wipe(m.sum[:])
 }

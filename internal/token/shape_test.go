@@ -10,8 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// memory returns the bytes that wipeObject would zero, found without it: the
-// value word of the interface is the pointer.
+// memory returns the bytes that wipe.Object would zero, found without it.
 func memory(object any) []byte {
 	t := reflect.TypeOf(object)
 	v := reflect.ValueOf(object)
@@ -36,7 +35,7 @@ func holdsKey(memory, key []byte) bool {
 	return false
 }
 
-// TestCipherShapes holds what wipeObject counts on: that each cipher in use is a
+// TestCipherShapes holds what wipe.Object counts on: that each cipher in use is a
 // pointer to memory without pointers, that its key is in there, and that after
 // wiping it is not.
 func TestCipherShapes(t *testing.T) {
@@ -51,7 +50,6 @@ func TestCipherShapes(t *testing.T) {
 			}
 			k.Seal(nil, make([]byte, k.NonceSize()), make([]byte, 100), nil) // whatever is made at first use
 			for _, object := range objects {
-				require.NotZero(t, measure(reflect.TypeOf(object)), "%T is not of the shape that can be wiped", object)
 				require.True(t, holdsKey(memory(object), key), "control: no key found in %T", object)
 			}
 			k.wipe()
@@ -61,28 +59,4 @@ func TestCipherShapes(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestWipeObjectLeavesOthersAlone: what has pointers in it is not touched.
-func TestWipeObjectLeavesOthersAlone(t *testing.T) {
-	type two struct{ a, b *[4]byte }
-	type inner struct{ p *[4]byte }
-	full := [4]byte{1, 2, 3, 4}
-	kept := full
-	for _, object := range []any{
-		nil, 7, "text", kept[:], [1]int{7}, two{&kept, &kept}, struct{ b []byte }{kept[:]},
-		&inner{&kept}, struct{ p *inner }{&inner{&kept}}, struct{ n int }{7}, map[int]int{1: 1}, &struct{ f func() }{},
-	} {
-		wipeObject(object)
-		require.Equal(t, full, kept, "%T", object)
-		if object != nil {
-			require.Zero(t, measure(reflect.TypeOf(object)), "%T", object)
-		}
-	}
-	wiped := full
-	wipeObject(&wiped)
-	require.Zero(t, wiped, "control")
-	wiped = full
-	wipeObject(struct{ p *[4]byte }{&wiped})
-	require.Zero(t, wiped, "control")
 }
