@@ -24,14 +24,10 @@ func (r *Ring) Epochs() ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
-	if err := r.refresh(now); err != nil {
+	if err := r.lockFresh(now); err != nil {
 		return nil, err
 	}
+	defer r.mu.Unlock()
 	var list []Info
 	for _, e := range r.sorted() {
 		n, err := e.Outstanding()

@@ -25,6 +25,20 @@ type stamp struct {
 // settleTime is longer than a tick of the kernel's coarse clock at 100 Hz.
 const settleTime = 20 * time.Millisecond
 
+// lockFresh takes the lock to write and brings the ring up to date. The caller
+// must unlock if, and only if, the error is nil, which else may be ErrClosed.
+func (r *Ring) lockFresh(now time.Duration) error {
+	r.mu.Lock()
+	err := ErrClosed
+	if !r.closed {
+		err = r.refresh(now)
+	}
+	if err != nil {
+		r.mu.Unlock()
+	}
+	return err
+}
+
 // refresh brings the ring up to date with the directory: drops retired epochs,
 // adopts new ones and retires those whose time is over.
 //

@@ -133,14 +133,10 @@ func (r *Ring) Current() (*Epoch, error) {
 	if ok {
 		return e, nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
-	if err := r.refresh(now); err != nil {
+	if err := r.lockFresh(now); err != nil {
 		return nil, err
 	}
+	defer r.mu.Unlock()
 	if r.latest == nil || !r.young(r.latest, now) {
 		if err := r.relieve(now); err != nil {
 			return nil, err
@@ -225,14 +221,10 @@ func (r *Ring) discover(id [16]byte) (*Epoch, error) {
 	case unchanged:
 		return nil, ErrUnknown
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
-	if err := r.refresh(now); err != nil {
+	if err := r.lockFresh(now); err != nil {
 		return nil, err
 	}
+	defer r.mu.Unlock()
 	if e = r.epochs[id]; e == nil {
 		return nil, ErrUnknown
 	}
@@ -247,14 +239,10 @@ func (r *Ring) Rotate() error {
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return ErrClosed
-	}
-	if err := r.refresh(now); err != nil {
+	if err := r.lockFresh(now); err != nil {
 		return err
 	}
+	defer r.mu.Unlock()
 	return r.rotate(now)
 }
 

@@ -71,6 +71,20 @@ func (c *Cipher) check(key []byte) error {
 	return nil
 }
 
+// split is check for one direction, and says where in b the MAC begins.
+func (c *Cipher) split(dir Direction, ki, b []byte) (n int, err error) {
+	if err := c.check(ki); err != nil {
+		return 0, err
+	}
+	if c.dir != dir {
+		return 0, ErrKeySize
+	}
+	if n = len(b) - c.s.macSize; n < BlockSize {
+		return 0, ErrIntegrity
+	}
+	return n, nil
+}
+
 // Seal encrypts b in place. b is a confounder of BlockSize random bytes, the
 // plaintext, and MACSize bytes of room for the MAC. aad is authenticated too
 // and not sent: it counts as standing between confounder and plaintext, the
@@ -78,15 +92,9 @@ func (c *Cipher) check(key []byte) error {
 // key of kind Ki. Errors: ErrKeySize for a wrong ki or a Cipher that is not
 // for Seal, ErrIntegrity for a b too short; b is unchanged then.
 func (c *Cipher) Seal(ki, b, aad []byte) error {
-	if err := c.check(ki); err != nil {
+	n, err := c.split(Sealing, ki, b)
+	if err != nil {
 		return err
-	}
-	if c.dir != Sealing {
-		return ErrKeySize
-	}
-	n := len(b) - c.s.macSize
-	if n < BlockSize {
-		return ErrIntegrity
 	}
 	defer c.settle()
 	if c.s.etm {
@@ -105,15 +113,9 @@ func (c *Cipher) Seal(ki, b, aad []byte) error {
 // plaintext, and where it is wrong b is wiped. Errors: ErrKeySize as Seal's,
 // ErrIntegrity for whatever is wrong with b.
 func (c *Cipher) Open(ki, b, aad []byte) error {
-	if err := c.check(ki); err != nil {
+	n, err := c.split(Opening, ki, b)
+	if err != nil {
 		return err
-	}
-	if c.dir != Opening {
-		return ErrKeySize
-	}
-	n := len(b) - c.s.macSize
-	if n < BlockSize {
-		return ErrIntegrity
 	}
 	defer c.settle()
 	if c.s.etm {
