@@ -2,6 +2,4 @@
 
 package memscan
 
-const erasing = false
-
 func erase(f func()) { f() }

@@ -4,6 +4,4 @@ package memscan
 
 import "runtime/secret"
 
-const erasing = true
-
 func erase(f func()) { secret.Do(f) }

@@ -57,37 +57,45 @@ func TestInitiatorRefuses(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// answered starts an initiator and makes the AP-REP for it by hand.
-func answered(t *testing.T, b *bench, fault func(*kmsg.APRepPart, *[]byte, *kmsg.Encrypted)) (gssapi.SecContext, []byte) {
+// asked starts an initiator and returns the ticket's session key, what the
+// authenticator says, and the token.
+func asked(t *testing.T, init gssapi.SecContext) (key []byte, auth *kmsg.Authenticator, tok []byte) {
 	t.Helper()
-	init, _ := b.start(t, allFlags)
 	tok, _, err := init.Continue(nil)
 	require.NoError(t, err)
-	key, _ := krb5.Pending(init)
+	key, _ = krb5.Pending(init)
 	_, msg, err := kmsg.ParseToken(tok)
 	require.NoError(t, err)
 	req, err := kmsg.ParseAPReq(msg)
 	require.NoError(t, err)
 	plain, err := etype.Decrypt(nil, 18, key, kmsg.UsageAuthenticator, req.Authenticator.Cipher)
 	require.NoError(t, err)
-	auth, err := kmsg.ParseAuthenticator(plain)
+	auth, err = kmsg.ParseAuthenticator(plain)
 	require.NoError(t, err)
+	return key, auth, tok
+}
+
+// answered starts an initiator and makes the AP-REP for it by hand.
+func answered(t *testing.T, b *bench, fault func(*kmsg.APRepPart, *[]byte, *kmsg.Encrypted)) (gssapi.SecContext, []byte) {
+	t.Helper()
+	init, _ := b.start(t, allFlags)
+	key, auth, _ := asked(t, init)
 
 	rep := kmsg.APRepPart{CTime: auth.CTime, CUSec: auth.CUSec, Seq: 7, HasSeq: true}
 	enc := kmsg.Encrypted{EType: 18}
 	if fault != nil {
 		fault(&rep, &key, &enc)
 	}
-	plain, err = rep.MarshalTo(make([]byte, 256))
+	plain, err := rep.MarshalTo(make([]byte, 256))
 	require.NoError(t, err)
 	enc.Cipher, err = etype.Encrypt(nil, 18, key, kmsg.UsageAPRepPart, plain)
 	require.NoError(t, err)
 	if fault != nil {
 		fault(&kmsg.APRepPart{}, new([]byte), &enc) // what Encrypt has overwritten
 	}
-	msg, err = kmsg.MarshalAPRep(enc)
+	msg, err := kmsg.MarshalAPRep(enc)
 	require.NoError(t, err)
-	tok, err = kmsg.MarshalToken(kmsg.TokenAPRep, msg)
+	tok, err := kmsg.MarshalToken(kmsg.TokenAPRep, msg)
 	require.NoError(t, err)
 	return init, tok
 }
@@ -371,17 +379,7 @@ func TestStampsDiffer(t *testing.T) {
 	seen := make(map[time.Time]bool)
 	for range 50 {
 		init, _ := b.start(t, allFlags)
-		tok, _, err := init.Continue(nil)
-		require.NoError(t, err)
-		key, _ := krb5.Pending(init)
-		_, msg, err := kmsg.ParseToken(tok)
-		require.NoError(t, err)
-		req, err := kmsg.ParseAPReq(msg)
-		require.NoError(t, err)
-		plain, err := etype.Decrypt(nil, 18, key, kmsg.UsageAuthenticator, req.Authenticator.Cipher)
-		require.NoError(t, err)
-		auth, err := kmsg.ParseAuthenticator(plain)
-		require.NoError(t, err)
+		key, auth, tok := asked(t, init)
 		at := auth.CTime.Add(time.Duration(auth.CUSec) * time.Microsecond)
 		require.False(t, seen[at])
 		seen[at] = true

@@ -305,24 +305,18 @@ func (w *watcher) messages(t *testing.T, sc gssapi.SecContext) {
 	}
 }
 
-// left returns what the victim kept. In a plain build registers are nobody's.
-func left(tg *memscan.Target, set *memscan.Set) []memscan.Hit {
-	if memsafe.Erasing {
-		tg.Collect(1)
-		return tg.Scan(set).Hits
-	}
-	return tg.Scan(set).InMemory()
+// startVictim starts a victim that is to end its context in a certain way.
+func startVictim(t *testing.T, w *watcher, scenario, end string) *memscan.Target {
+	return memscan.Start(t, scenario, memscan.Quiet(leakDirVar+"="+w.dir, leakEndVar+"="+end))
 }
 
-// startVictim starts a victim. In a plain build preemption by signals is off: the
-// vector registers that a signal saves are the known remainder of that build,
-// which permsg's tests measure, and not what is looked for here.
-func startVictim(t *testing.T, w *watcher, scenario, end string) *memscan.Target {
-	env := []string{leakDirVar + "=" + w.dir, leakEndVar + "=" + end}
-	if !memsafe.Erasing {
-		env = append(env, "GODEBUG=asyncpreemptoff=1")
-	}
-	return memscan.Start(t, scenario, &memscan.Options{Env: env})
+// end takes a victim to its end and returns what is left there.
+func (w *watcher) end(tg *memscan.Target) []memscan.Hit {
+	tg.At("ended")
+	hits := tg.Left(&w.set)
+	tg.Resume()
+	tg.Wait()
+	return hits
 }
 
 // watchAcceptor takes an acceptor to its end and returns what is found in its
@@ -350,11 +344,7 @@ func watchAcceptor(t *testing.T, end string) (live, after []memscan.Hit) {
 	tg.At("live")
 	live = tg.Scan(&w.set).InMemory()
 	tg.Resume()
-	tg.At("ended")
-	after = left(tg, &w.set)
-	tg.Resume()
-	tg.Wait()
-	return live, after
+	return live, w.end(tg)
 }
 
 // watchInitiator is watchAcceptor for the other side.
@@ -378,11 +368,7 @@ func watchInitiator(t *testing.T, end string) (live, after []memscan.Hit) {
 		live = tg.Scan(&w.set).InMemory()
 		tg.Resume()
 	}
-	tg.At("ended")
-	after = left(tg, &w.set)
-	tg.Resume()
-	tg.Wait()
-	return live, after
+	return live, w.end(tg)
 }
 
 // TestNothingLeft: however a context ends, nothing of its keys, of the keys

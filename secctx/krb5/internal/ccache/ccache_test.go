@@ -2,13 +2,12 @@ package ccache
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/secctx/krb5/internal/filetest"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
@@ -44,12 +43,7 @@ func TestRoundTrip(t *testing.T) {
 // TestMIT reads what MIT's and Heimdal's programs wrote: configuration entries
 // are left out.
 func TestMIT(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.ccache")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		require.NoError(t, err)
+	for f, b := range filetest.Captured(t, "testdata/*.ccache") {
 		c, err := Parse(b)
 		require.NoError(t, err, f)
 		require.Equal(t, "alice@SEALCTX.TEST", c.Client.String())
@@ -100,34 +94,24 @@ func TestDamage(t *testing.T) {
 		len(encode(t, &Cache{Client: sample().Client})):                                        true,
 		len(encode(t, &Cache{Client: sample().Client, Credentials: sample().Credentials[:1]})): true,
 	}
-	for n := range good {
-		_, err := Parse(good[:n])
-		require.Equal(t, whole[n], err == nil, "cut to %d", n)
-		if err != nil {
-			require.ErrorIs(t, err, ErrMalformed)
-		}
+	parse := func(b []byte) error {
+		_, err := Parse(b)
+		return err
 	}
-	for name, b := range map[string][]byte{
+	filetest.Damage(t, parse, ErrMalformed, good, whole, map[string][]byte{
 		"version 2":           {5, 2, 0, 0},
 		"header past the end": {5, 4, 0, 9, 0},
 		"no client":           {5, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 'R'},
 		"4 GiB":               {5, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff},
 		"many components":     {5, 4, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 'R'},
 		"too large":           append(good, make([]byte, MaxSize)...),
-	} {
-		_, err := Parse(b)
-		require.ErrorIs(t, err, ErrMalformed, name)
-	}
+	})
 }
 
 // FuzzParse: what is read is written so that it is read again.
 func FuzzParse(f *testing.F) {
 	f.Add(encode(f, sample()))
-	files, err := filepath.Glob("testdata/*.ccache")
-	require.NoError(f, err)
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		require.NoError(f, err)
+	for _, b := range filetest.Captured(f, "testdata/*.ccache") {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

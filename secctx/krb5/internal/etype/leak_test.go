@@ -108,16 +108,11 @@ func macKept(_ *memscan.Victim, id ID, keys *testKeys) {
 	kept = m
 }
 
-// left runs a victim and returns what is left of its keys. In a plain build
-// preemption by signals is off: the registers that it saves are the known limit
-// of such builds, counted by BenchmarkLeftBySignals of package permsg.
+// left runs a victim and returns what is left of its keys. What signals add to
+// that in a plain build is counted by BenchmarkLeftBySignals of package permsg.
 func left(t *testing.T, scenario string, id ID) []memscan.Hit {
 	t.Helper()
-	o := memscan.Options{Env: []string{typeVar + "=" + strconv.Itoa(int(id))}}
-	if !memsafe.Erasing {
-		o.Env = append(o.Env, "GODEBUG=asyncpreemptoff=1")
-	}
-	tg := memscan.Start(t, scenario, &o)
+	tg := memscan.Start(t, scenario, memscan.Quiet(typeVar+"="+strconv.Itoa(int(id))))
 	tg.At("done")
 	h := map[ID]func() hash.Hash{AES128SHA1: sha1.New, AES256SHA1: sha1.New,
 		AES128SHA256: sha256.New, AES256SHA384: sha512.New384}[id]
@@ -129,16 +124,10 @@ func left(t *testing.T, scenario string, id ID) []memscan.Hit {
 		set.AES(name, k)
 	}
 	require.NoError(t, set.Err())
-	if memsafe.Erasing {
-		tg.Collect(1)
-	}
-	report := tg.Scan(set)
+	hits := tg.Left(set)
 	tg.Resume()
 	tg.Wait()
-	if memsafe.Erasing {
-		return report.Hits
-	}
-	return report.InMemory()
+	return hits
 }
 
 // TestNothingLeft: no call leaves 16 bytes of a key, or of what AES and HMAC

@@ -2,13 +2,12 @@ package keytab
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/secctx/krb5/internal/filetest"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
@@ -35,12 +34,7 @@ func TestRoundTrip(t *testing.T) {
 
 // TestMIT reads what MIT's kadmin wrote.
 func TestMIT(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.keytab")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		require.NoError(t, err)
+	for f, b := range filetest.Captured(t, "testdata/*.keytab") {
 		entries, err := Parse(b)
 		require.NoError(t, err, f)
 		require.Len(t, entries, 5, f)
@@ -81,14 +75,11 @@ func TestHoles(t *testing.T) {
 func TestDamage(t *testing.T) {
 	good := encode(t, sample())
 	sizes := map[int]bool{2: true, len(encode(t, sample()[:1])): true} // whole records, then the end
-	for n := range good {
-		_, err := Parse(good[:n])
-		require.Equal(t, sizes[n], err == nil, "cut to %d", n)
-		if err != nil {
-			require.ErrorIs(t, err, ErrMalformed)
-		}
+	parse := func(b []byte) error {
+		_, err := Parse(b)
+		return err
 	}
-	for name, b := range map[string][]byte{
+	filetest.Damage(t, parse, ErrMalformed, good, sizes, map[string][]byte{
 		"version 1":            {5, 1},
 		"other file":           []byte("#!/bin/sh"),
 		"hole past the end":    {5, 2, 0xff, 0xff, 0xff, 0xff},
@@ -98,21 +89,14 @@ func TestDamage(t *testing.T) {
 		"no components":        {5, 2, 0, 0, 0, 5, 0, 0, 0, 1, 'R'},
 		"too many components":  {5, 2, 0, 0, 0, 5, 0, 17, 0, 1, 'R'},
 		"components not there": {5, 2, 0, 0, 0, 5, 0, 1, 0, 1, 'R'},
-	} {
-		_, err := Parse(b)
-		require.ErrorIs(t, err, ErrMalformed, name)
-	}
+	})
 }
 
 // FuzzParse: what is read is written so that it is read again.
 func FuzzParse(f *testing.F) {
 	f.Add(encode(f, sample()))
 	f.Add([]byte{5, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0})
-	files, err := filepath.Glob("testdata/*.keytab")
-	require.NoError(f, err)
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		require.NoError(f, err)
+	for _, b := range filetest.Captured(f, "testdata/*.keytab") {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

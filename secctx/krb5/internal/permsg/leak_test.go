@@ -161,25 +161,18 @@ func needles(t testing.TB, tg *memscan.Target, id etype.ID) *memscan.Set {
 	return set
 }
 
-// quiet are the options of a victim that is not interrupted: in a plain build
-// preemption by signals is off, since the registers that it saves are the known
-// limit of such builds. BenchmarkLeftBySignals counts them.
-func quiet() memscan.Options {
-	if memsafe.Erasing {
-		return memscan.Options{}
-	}
-	return memscan.Options{Env: []string{"GODEBUG=asyncpreemptoff=1"}}
-}
-
 // ended runs a victim to the end of its sessions and returns what is left of
 // them. While they are alive their expanded keys must be found: that is the
 // control of the scan.
-func ended(t testing.TB, scenario string, id etype.ID, o memscan.Options) []memscan.Hit {
+func ended(t testing.TB, scenario string, id etype.ID, o *memscan.Options) []memscan.Hit {
 	t.Helper()
 	o.Env = append(o.Env, typeVar+"="+strconv.Itoa(int(id)))
-	tg := memscan.Start(t, scenario, &o)
+	tg := memscan.Start(t, scenario, o)
 	tg.At("live")
 	set := needles(t, tg, id)
+	if memsafe.Erasing {
+		tg.Collect(1) // what preempted messages left is erased by a collection
+	}
 	live := tg.Scan(set)
 	for _, ke := range []string{"0 Ke: AES round keys", "1 Ke: AES decryption round keys"} {
 		require.NotEmpty(t, live.Of(ke, ke+", portable"), "%v", live) // portable: no AES instructions
@@ -191,16 +184,10 @@ func ended(t testing.TB, scenario string, id etype.ID, o memscan.Options) []mems
 	}
 	tg.Resume()
 	tg.At("ended")
-	if memsafe.Erasing {
-		tg.Collect(1)
-	}
-	report := tg.Scan(set)
+	hits := tg.Left(set)
 	tg.Resume()
 	tg.Wait()
-	if memsafe.Erasing {
-		return report.Hits
-	}
-	return report.InMemory()
+	return hits
 }
 
 // TestNothingLeft: after Wipe and after Export no 16 bytes of the context's key,
@@ -209,7 +196,7 @@ func ended(t testing.TB, scenario string, id etype.ID, o memscan.Options) []mems
 func TestNothingLeft(t *testing.T) {
 	eachID(t, func(t *testing.T, id etype.ID) {
 		for _, scenario := range []string{"wiped", "exported"} {
-			require.Empty(t, ended(t, scenario, id, quiet()), scenario)
+			require.Empty(t, ended(t, scenario, id, memscan.Quiet()), scenario)
 		}
 	})
 }
@@ -218,7 +205,7 @@ func TestNothingLeft(t *testing.T) {
 // without one of the steps.
 func TestLeaksAreFound(t *testing.T) {
 	for _, scenario := range []string{"lane not wiped", "state on the heap"} {
-		require.NotEmpty(t, ended(t, scenario, etype.AES256SHA1, quiet()), scenario)
+		require.NotEmpty(t, ended(t, scenario, etype.AES256SHA1, memscan.Quiet()), scenario)
 	}
 }
 
@@ -228,7 +215,7 @@ func TestLeaksAreFound(t *testing.T) {
 func BenchmarkLeftBySignals(b *testing.B) {
 	leaky, places := 0, 0
 	for b.Loop() {
-		o := memscan.Options{Collectors: 2, Signal: syscall.SIGURG, Rate: 5000}
+		o := &memscan.Options{Collectors: 2, Signal: syscall.SIGURG, Rate: 5000}
 		if n := len(ended(b, "wiped", etype.AES256SHA1, o)); n > 0 {
 			leaky++
 			places += n
