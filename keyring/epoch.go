@@ -111,9 +111,10 @@ func (e *Epoch) lately(now time.Duration) bool {
 	return true
 }
 
-// Derive fills the output with HKDF-Expand-SHA256 over the host key; info and
-// label together are at most 448 bytes. It returns ErrRetired, and wipes the
-// key, if the epoch was retired before or meanwhile.
+// Derive fills the output with HKDF-Expand-SHA256 over the host key (RFC 5869
+// 2.3; doc/SPEC.md, section 3); info and label together are at most 448 bytes.
+// It returns ErrRetired if the epoch was retired before or meanwhile, or
+// ErrDamaged, and wipes the key then.
 func (e *Epoch) Derive(info []byte, o Output) error {
 	if err := o.check(info); err != nil {
 		return err
@@ -210,6 +211,7 @@ func (e *Epoch) Claim(s Slot) error {
 }
 
 // Holds reports whether the slot is still outstanding, without claiming it.
+// Errors: ErrRetired, ErrDamaged.
 func (e *Epoch) Holds(s Slot) (held bool, err error) {
 	err = guard(func() error {
 		held = e.reg.holds(s)
@@ -232,8 +234,8 @@ func (e *Epoch) Valid(expires time.Duration) error {
 	return guard(e.alive)
 }
 
-// Outstanding counts the tokens that can still be claimed. It reads the whole
-// register.
+// Outstanding counts the tokens that can still be claimed: none of a retired
+// epoch. It reads the whole register. Errors: ErrDamaged.
 func (e *Epoch) Outstanding() (n int, err error) {
 	now, err := e.ring.clock.Now()
 	if err != nil {

@@ -43,16 +43,17 @@ type Options struct {
 	Suite Suite
 
 	// Outstanding is how many tokens may be outstanding in one epoch. Zero:
-	// DefaultOutstanding. The register takes 16 bytes for each.
+	// DefaultOutstanding. At most MaxOutstanding. The register takes 16 bytes for
+	// each.
 	Outstanding int
 
 	// Age is how long an epoch seals before the next takes over. Zero:
-	// DefaultAge. At most MaxAge.
+	// DefaultAge. One second to MaxAge.
 	Age time.Duration
 
 	// MaxLifetime is the longest lifetime of a token, and how long a closed
-	// epoch still opens before it is retired. Zero: DefaultMaxLifetime. At most
-	// MaxLifetime.
+	// epoch still opens before it is retired. Zero: DefaultMaxLifetime. One
+	// second to MaxLifetime.
 	MaxLifetime time.Duration
 
 	// AnyFilesystem allows a runtime directory that is not on tmpfs. The host

@@ -54,8 +54,9 @@ type Ring struct {
 //
 // The directory is made with mode 0700 if need be. It must belong to the
 // effective user, with no rights for others, and must not be a symbolic link:
-// else ErrUnsafeDir. No epoch is made before one is asked for. One page of
-// memory is locked, and one more for each epoch.
+// else ErrUnsafeDir; ErrNoDir where there is no such place. No epoch is made
+// before one is asked for. One page of memory is locked, on machines of many
+// processors a few, and one more for each epoch: else memsafe.ErrLimit.
 func Open(dir string, o *Options) (*Ring, error) {
 	r, err := newRing(o)
 	if err != nil {
@@ -72,7 +73,8 @@ func Open(dir string, o *Options) (*Ring, error) {
 	return r, nil
 }
 
-// New returns a ring in the memory of this process, which ends with it.
+// New returns a ring in the memory of this process, which ends with it. It locks
+// a page for each of MaxEpochs: else memsafe.ErrLimit.
 func New(o *Options) (*Ring, error) {
 	r, err := newRing(o)
 	if err != nil {
@@ -114,7 +116,8 @@ func (r *Ring) Dir() string {
 	return r.dir.Name()
 }
 
-// Now returns the time since this host booted, on the clock of leases.
+// Now returns the time since this host booted, on the clock of leases
+// (doc/SPEC.md, section 6). Its error means that the clock cannot be trusted.
 func (r *Ring) Now() (time.Duration, error) { return r.clock.Now() }
 
 // Current returns the epoch that seals, made or rotated if need be, and retires
@@ -164,8 +167,9 @@ func (r *Ring) anyOver(now time.Duration) bool {
 	return false
 }
 
-// Epoch returns the epoch with an id: ErrUnknown where there is none and never
-// was one in this ring, ErrRetired, ErrDamaged. The caller must Release it.
+// Epoch returns the epoch with an id: ErrUnknown where there is none,
+// ErrRetired, ErrDamaged, ErrClosed, and those of reading the directory. The
+// caller must Release it.
 func (r *Ring) Epoch(id [16]byte) (*Epoch, error) {
 	r.mu.RLock()
 	e, closed := r.epochs[id], r.closed
@@ -233,7 +237,8 @@ func (r *Ring) discover(id [16]byte) (*Epoch, error) {
 }
 
 // Rotate makes the next epoch and closes the one before it, which still opens
-// its outstanding tokens. It returns ErrFull when MaxEpochs are alive.
+// its outstanding tokens. It returns ErrFull when MaxEpochs are alive, and else
+// the errors of Current.
 func (r *Ring) Rotate() error {
 	now, err := r.clock.Now()
 	if err != nil {
@@ -247,7 +252,7 @@ func (r *Ring) Rotate() error {
 }
 
 // Retire ends an epoch now: every outstanding token of it becomes worthless and
-// the key is gone. It returns ErrUnknown where no epoch has the id.
+// the key is gone. Errors: those of Epoch.
 func (r *Ring) Retire(id [16]byte) error {
 	e, err := r.Epoch(id)
 	if err != nil {

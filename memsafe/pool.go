@@ -17,7 +17,8 @@ import (
 // status of its own; packages above report GSS_S_FAILURE.
 var ErrLimit = errors.New("memsafe: no locked memory left")
 
-// ErrClosed is returned by Alloc on a pool that was closed.
+// ErrClosed is returned by Alloc on a pool that was closed; GSS_S_FAILURE above,
+// as for ErrLimit.
 var ErrClosed = errors.New("memsafe: pool is closed")
 
 const (
@@ -49,10 +50,11 @@ type Pool struct {
 	live int      // granules in use
 }
 
-// NewPool locks a region of at least size bytes, rounded up to whole pages.
-// Zero means half of what RLIMIT_MEMLOCK still allows, in whole pages, at most 1
-// MiB and at least one page. It returns an error that wraps ErrLimit, at once and with
-// nothing locked, where the limit does not allow the region.
+// NewPool locks a region of at least size bytes, rounded up to whole pages, at
+// most 1 GiB. Zero means half of what RLIMIT_MEMLOCK still allows, in whole
+// pages, at most 1 MiB and at least one page. It returns an error that wraps
+// ErrLimit, at once and with nothing locked, where the limit does not allow the
+// region. The caller closes the pool.
 func NewPool(size int) (*Pool, error) {
 	page := os.Getpagesize()
 	switch {
@@ -82,9 +84,10 @@ func newPool(r region) *Pool {
 	return p
 }
 
-// Alloc cuts a secret of n bytes from the pool, zeroed. The caller owns it and
-// must call [Secret.Wipe]. It returns an error that wraps ErrLimit when no run
-// of free bytes is long enough.
+// Alloc cuts a secret of n bytes, one or more, from the pool, zeroed; it takes
+// whole cache lines of 64 bytes. The caller owns it and must call [Secret.Wipe].
+// It returns an error that wraps ErrLimit when no run of free bytes is long
+// enough, and ErrClosed.
 func (p *Pool) Alloc(n int) (*Secret, error) {
 	if n <= 0 {
 		return nil, fmt.Errorf("memsafe: secret of %d bytes: the size must be positive", n)

@@ -62,8 +62,9 @@ func limitText(cur uint64) string {
 }
 
 // Lock locks the pages of b, which the caller mapped, and keeps them out of core
-// dumps and of forked children. They stay locked until they are unmapped. It
-// returns an error that wraps ErrLimit where RLIMIT_MEMLOCK does not allow it.
+// dumps and of forked children. They stay locked until they are unmapped, which
+// is the caller's to do after an error too. It returns an error that wraps
+// ErrLimit where RLIMIT_MEMLOCK does not allow it. Safe for concurrent use.
 func Lock(b []byte) error {
 	lockMu.Lock()
 	defer lockMu.Unlock()

@@ -25,7 +25,8 @@ type Status struct {
 }
 
 // Report asks the kernel which protections are in force. It locks one page for
-// a moment to learn which backing is to be had.
+// a moment to learn which backing is to be had. An error means that the kernel
+// does not tell. Safe for concurrent use.
 func Report() (Status, error) {
 	st := Status{Erasing: Erasing, Backing: "none", Unlimited: mayLockAll()}
 	if r, err := newRegion(os.Getpagesize()); err == nil {

@@ -32,7 +32,7 @@ func (s *Secret) Bytes() []byte {
 	return s.pool.mem.bytes()[s.off : s.off+s.n : s.off+s.n]
 }
 
-// Len returns the length of the secret in bytes.
+// Len returns the length of the secret in bytes, zero after Wipe.
 func (s *Secret) Len() int {
 	if s == nil {
 		return 0
@@ -66,7 +66,7 @@ func (s *Secret) Wipe() {
 	s.n, s.room = 0, 0
 }
 
-// Wipe zeroes b. The stores are not optimised away.
+// Wipe zeroes b, which stays the caller's. The stores are not optimised away.
 func Wipe(b []byte) {
 	clear(b)
 	runtime.KeepAlive(b)

@@ -48,8 +48,9 @@ func Service(name string) (Audience, error) {
 	return a, nil
 }
 
-// Process is the audience of one process, which must be alive. A process is its
-// id and the moment it started, so one that gets the same id later is another.
+// Process is the audience of one process, which must be alive: else ErrAudience,
+// or ErrUnavailable where /proc does not tell. A process is its id and the moment
+// it started, so one that gets the same id later is another.
 func Process(pid int) (Audience, error) {
 	start, err := startTime(pid)
 	if err != nil {

@@ -43,7 +43,7 @@ var (
 
 	// ErrUnavailable: the surroundings fail: no runtime directory, no memory to
 	// lock, register full. What it wraps says which and what to do
-	// (GSS_S_FAILURE). Nothing is spent.
+	// (GSS_S_FAILURE). Nothing is spent, but for an agent's ErrUncertain.
 	ErrUnavailable = errors.New("seal: sealer unavailable")
 
 	// ErrUsed: a Reservation was sealed or cancelled before (GSS_S_FAILURE).

@@ -36,7 +36,8 @@ type Slot interface {
 }
 
 // Reservation makes a reservation of a grant, which it owns from now on. It
-// returns ErrRequest for a Start that no token begins with.
+// returns ErrRequest for a Start that no token begins with, or a Key of another
+// length; the grant stays the caller's then.
 func (g *Grant) Reservation() (*Reservation, error) {
 	_, rest, err := token.ParseHeader(g.Start)
 	if err != nil || len(rest) != token.CommitmentSize || g.Key.Len() != token.KeySize {
@@ -99,7 +100,8 @@ func (p *Peer) is(a token.Audience) bool {
 
 // ReserveFor is Reserve for a peer of the agent, without the limits of a single
 // process: the caller has decided that the peer may name that audience, and
-// OpenFor holds the token to it. A zero audience is the peer's user.
+// OpenFor holds the token to it. A zero audience is the peer's user. The Grant is
+// the caller's: to make a Reservation of, or to wipe its Key and Release its Slot.
 func (h *Host) ReserveFor(p Peer, req Request) (*Grant, error) {
 	if req.Audience == (Audience{}) {
 		req.Audience = User(p.UID)

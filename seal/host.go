@@ -63,7 +63,8 @@ func OpenHost() (*Host, error) {
 	return h, nil
 }
 
-// NewHost returns a Host over a ring, which it owns from now on.
+// NewHost returns a Host over a ring, which it owns from now on; on an error,
+// which wraps ErrUnavailable, the ring stays the caller's.
 func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
 	if o == nil {
 		o = &Options{}

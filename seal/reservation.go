@@ -22,11 +22,13 @@ type Reservation struct {
 	random io.Reader
 }
 
-// Seal returns the sealed token of a plain one. The caller wipes plain, whatever
-// comes back; it should not lie on a goroutine's stack, which leaves a copy
-// where it was when it grows. On an error no sealed byte has left: ErrTooLarge, ErrExpired when
-// the token's time ran out, ErrUnavailable when its epoch was retired. The
-// reservation is then cancelled, so that the slot comes back.
+// Seal returns the sealed token of a plain one (doc/SPEC.md, section 8), of at
+// most MaxToken bytes and the caller's. The caller wipes plain, whatever comes
+// back; it should not lie on a goroutine's stack, which leaves a copy where it
+// was when it grows. On an error no sealed byte has left: ErrTooLarge, ErrExpired
+// when the token's time ran out, ErrUnavailable when its epoch was retired or
+// the random source failed; the reservation is then cancelled, so that the slot
+// comes back. ErrUsed after a Seal or a Cancel.
 func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 	if err := r.use(); err != nil {
 		return nil, err

@@ -25,18 +25,20 @@ const (
 type Sealer interface {
 	// Reserve does everything that can fail before a context is given up: it
 	// takes a slot of the register and derives the token's keys. Errors:
-	// ErrRequest, ErrAudience, ErrUnavailable.
+	// ErrRequest, ErrAudience, ErrUnavailable, and ErrUnauthorized where a policy
+	// does not allow it.
 	Reserve(Request) (*Reservation, error)
 
 	// Open authenticates a token, then checks its lifetime, audience and plain
-	// format, then claims it, and returns the plain token, which the caller
-	// wipes. Errors, in this order: ErrDefective, ErrExpired, ErrUnauthorized,
-	// ErrFormat, ErrUnavailable, ErrSpent, ErrLost. Only a nil error and ErrLost
-	// spend the token; where ErrLost wraps another, it comes first.
+	// format, then claims it (doc/SPEC.md, section 9), and returns the plain
+	// token, which the caller wipes. Errors, in this order: ErrDefective,
+	// ErrExpired, ErrUnauthorized, ErrFormat, ErrSpent, ErrLost; at any step
+	// ErrUnavailable. Only a nil error and ErrLost spend the token, and maybe the
+	// ErrUncertain of package agent; where ErrLost wraps another, it comes first.
 	Open(token []byte, format string) (*memsafe.Secret, error)
 
 	// TakeBack is Open for the user who reserved the token, whatever its
-	// audience. Of Open and TakeBack one wins.
+	// audience: ErrUnauthorized for others. Of Open and TakeBack one wins.
 	TakeBack(token []byte, format string) (*memsafe.Secret, error)
 }
 
@@ -73,7 +75,8 @@ type Header struct {
 }
 
 // Inspect reads the clear part of a token. Nothing of it is authenticated:
-// anybody can write such bytes. It returns ErrDefective for what is no token.
+// anybody can write such bytes. It returns ErrDefective for what is no token
+// (doc/SPEC.md, section 2). The Header holds copies.
 func Inspect(b []byte) (Header, error) {
 	t, err := token.Parse(b)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 // errors of package seal match as themselves too.
 var (
 	// ErrLost: the context is in no process any more. The mechanism gave it up
-	// and could not take it back, or a token was claimed and the mechanism did
-	// not import it (GSS_S_NO_CONTEXT).
+	// and could not take it back, or a token was claimed, too late or the
+	// mechanism did not import it (GSS_S_NO_CONTEXT).
 	ErrLost = errors.New("secctx: context is lost")
 
 	// ErrNotWrapped: Export or TakeBack was given a context that does not come

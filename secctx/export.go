@@ -27,7 +27,7 @@ const tagSize = 16
 //   - GSS_S_NO_CONTEXT: there is none (exported, lost or deleted before), or it
 //     is not fully established
 //   - GSS_S_UNAVAILABLE: the mechanism cannot transfer the context
-//   - GSS_S_CONTEXT_EXPIRED
+//   - GSS_S_CONTEXT_EXPIRED; GSS_S_FAILURE where the mechanism tells no lifetime
 //   - seal.ErrAudience, seal.ErrUnavailable and the like: GSS_S_FAILURE, or
 //     GSS_S_UNAUTHORIZED with seal.ErrUnauthorized. If sealing failed after the
 //     mechanism had given up the context, it was imported back: equivalent, but
@@ -36,7 +36,8 @@ const tagSize = 16
 //
 // And ErrLost (GSS_S_NO_CONTEXT): the mechanism gave up the context and could
 // not take it back. A context that is not of a wrapped provider is
-// ErrNotWrapped. Safe for concurrent use: one caller gets the token.
+// ErrNotWrapped (GSS_S_FAILURE). The token is the caller's and no secret, see
+// the package's comment. Safe for concurrent use: one caller gets it.
 func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
 	c, err := unwrap(sc)
 	if err != nil {
@@ -50,9 +51,11 @@ func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
 // what Export made of sc. Whoever exported may take back, whatever the
 // audience. Errors, as of ImportSecContext: seal.ErrSpent and seal.ErrExpired
 // (GSS_S_NO_CONTEXT), seal.ErrDefective (GSS_S_DEFECTIVE_TOKEN), also for the
-// token of another context, seal.ErrUnavailable (GSS_S_FAILURE); after these the
-// handle is as it was. ErrLost (GSS_S_NO_CONTEXT) if the mechanism did not
-// import its own token. A handle that has its context answers GSS_S_FAILURE.
+// token of another context, seal.ErrUnauthorized (GSS_S_UNAUTHORIZED) for another
+// user than the one that exported, seal.ErrUnavailable (GSS_S_FAILURE); after
+// these the handle is as it was. ErrLost (GSS_S_NO_CONTEXT) if the mechanism did
+// not import its own token, or the claim came too late. A handle that has its
+// context answers GSS_S_FAILURE, and so does ErrNotWrapped.
 // Safe for concurrent use.
 func TakeBack(sc gssapi.SecContext, token []byte) error {
 	c, err := unwrap(sc)

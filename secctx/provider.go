@@ -65,11 +65,12 @@ func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 //   - seal.ErrDefective, seal.ErrFormat: GSS_S_DEFECTIVE_TOKEN, a plain token too
 //   - seal.ErrUnauthorized: GSS_S_UNAUTHORIZED
 //   - seal.ErrExpired, seal.ErrSpent: GSS_S_NO_CONTEXT
-//   - seal.ErrUnavailable: GSS_S_FAILURE
+//   - seal.ErrUnavailable: GSS_S_FAILURE; the ErrUncertain of seal/agent is one,
+//     after which the token may be spent
 //   - ErrLost: GSS_S_NO_CONTEXT; the token is spent and the mechanism did not
-//     import the context, or it is half-established
+//     import the context, or it is half-established, or the claim came too late
 //
-// Before ErrLost nothing is spent. The inner provider is given a slice of
+// But for ErrLost, and maybe ErrUncertain, nothing is spent. The inner provider is given a slice of
 // locked memory that is wiped, and may be unmapped, once it has returned: one
 // that keeps the slice faults.
 func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {

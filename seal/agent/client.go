@@ -19,7 +19,9 @@ import (
 
 // A Client asks an agent. It is a seal.Sealer; safe for concurrent use. It
 // connects again by itself when the agent was restarted or the connection was
-// closed, and when this process has changed its user. It has no goroutine.
+// closed, and when this process has changed its user. It has no goroutine. Each
+// call may return the errors of asking: ErrAway, ErrImpostor, ErrProtocol,
+// ErrClosed.
 type Client struct {
 	_ [0]func() // not comparable
 
@@ -109,7 +111,7 @@ func unavailable(err error) error { return fmt.Errorf("%w: %w", seal.ErrUnavaila
 // Reserve is described at seal.Sealer. It is the one request that is sent again
 // when the agent does not answer: an unused reservation only takes room until it
 // expires. For a process as audience the process must be in this process's
-// namespace. Further errors: ErrAway, ErrRefused, ErrQuota, ErrProtocol.
+// namespace. Further errors: ErrRefused, ErrQuota.
 func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
 	ask, subject, err := reserveRequest(req)
 	if err != nil {

@@ -38,7 +38,8 @@ type Quota struct {
 	TokenSize   int // bytes of a token that it sends to be opened or taken back
 }
 
-// DefaultQuota is the quota of a user unless the policy says otherwise.
+// DefaultQuota is the quota of a user unless the policy says otherwise: 1024
+// tokens and as many connections, 256 requests, tokens of any size.
 func DefaultQuota() Quota {
 	return Quota{Outstanding: 1024, Requests: 256, Connections: 1024, TokenSize: seal.MaxToken}
 }
