@@ -28,7 +28,7 @@ var (
 
 	// ErrLost: this call claimed the token, and by then its time was over or its
 	// epoch retired: nobody has the context (GSS_S_NO_CONTEXT). What it wraps
-	// says which.
+	// says which; of an agent's, only the text does.
 	ErrLost = errors.New("seal: token claimed too late")
 
 	// ErrAudience: this sealer cannot hold a token to that audience, and so

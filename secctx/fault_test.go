@@ -203,7 +203,15 @@ func TestImportFaults(t *testing.T) {
 		{"epoch retired", func(t *testing.T, b *bench) { retire(t, b.host) }, seal.ErrDefective, gssapi.ErrDefectiveToken, false},
 		{"other format", func(_ *testing.T, b *bench) { b.sealer.open = seal.ErrFormat }, seal.ErrFormat, gssapi.ErrDefectiveToken, false},
 		{"expired", func(_ *testing.T, b *bench) { b.sealer.open = seal.ErrExpired }, seal.ErrExpired, gssapi.ErrNoContext, false},
-		{"claimed too late", func(_ *testing.T, b *bench) { b.sealer.open = errTooLate }, seal.ErrExpired, gssapi.ErrNoContext, true},
+		{"claimed too late", func(_ *testing.T, b *bench) {
+			b.sealer.open = errTooLate
+		}, seal.ErrExpired, gssapi.ErrNoContext, true},
+		{"claimed too late, epoch retired", func(_ *testing.T, b *bench) {
+			b.sealer.open = fmt.Errorf("%w: %w", seal.ErrLost, seal.ErrDefective)
+		}, seal.ErrLost, gssapi.ErrNoContext, true},
+		{"claimed too late at the agent", func(_ *testing.T, b *bench) {
+			b.sealer.open = fmt.Errorf("%w: %v", seal.ErrLost, seal.ErrExpired)
+		}, seal.ErrLost, gssapi.ErrNoContext, true},
 		{"mechanism fails", func(_ *testing.T, b *bench) {
 			b.during("import", func() error { return errFake })
 		}, errFake, gssapi.ErrNoContext, true},
@@ -276,7 +284,12 @@ func TestTakeBackFaults(t *testing.T) {
 	}{
 		{"sealer away", func(b *bench) { b.sealer.takeBack = seal.ErrUnavailable }, seal.ErrUnavailable, gssapi.ErrFailure, false},
 		{"not the exporter", func(b *bench) { b.sealer.takeBack = seal.ErrUnauthorized }, seal.ErrUnauthorized, gssapi.ErrUnauthorized, false},
-		{"claimed too late", func(b *bench) { b.sealer.takeBack = errTooLate }, seal.ErrExpired, gssapi.ErrNoContext, true},
+		{"claimed too late", func(b *bench) {
+			b.sealer.takeBack = errTooLate
+		}, seal.ErrExpired, gssapi.ErrNoContext, true},
+		{"claimed too late at the agent", func(b *bench) {
+			b.sealer.takeBack = fmt.Errorf("%w: %v", seal.ErrLost, seal.ErrExpired)
+		}, seal.ErrLost, gssapi.ErrNoContext, true},
 		{"mechanism fails", func(b *bench) {
 			b.during("import", func() error { return errFake })
 		}, errFake, gssapi.ErrNoContext, true},

@@ -48,7 +48,7 @@ var (
 )
 
 // codeOf is the code of an error of package seal. The order matters where an
-// error wraps several.
+// error wraps several: seal.ErrLost comes before what it wraps.
 func codeOf(err error) wire.Code {
 	for _, c := range sealCodes {
 		if errors.Is(err, c.err) {
@@ -83,6 +83,7 @@ type coded struct {
 }
 
 var sealCodes = []coded{
+	{wire.Lost, seal.ErrLost},
 	{wire.Defective, seal.ErrDefective},
 	{wire.Expired, seal.ErrExpired},
 	{wire.Unauthorized, seal.ErrUnauthorized},

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -208,11 +209,31 @@ func TestErrors(t *testing.T) {
 		wire.OtherFormat: seal.ErrFormat, wire.Spent: seal.ErrSpent, wire.Unavailable: seal.ErrUnavailable,
 		wire.BadRequest: seal.ErrRequest, wire.BadAudience: seal.ErrAudience, wire.Refused: ErrRefused,
 		wire.Quota: ErrQuota, wire.Protocol: ErrProtocol, wire.NotYou: ErrRefused, wire.Unknown: ErrUnknownEpoch, wire.Stopping: ErrAway,
+		wire.Lost: seal.ErrLost,
 	} {
 		require.ErrorIs(t, errorOf(code, "why"), want, code)
 		require.Equal(t, code == wire.Defective, errorOf(code, "why").Error() == want.Error())
 	}
 	require.Equal(t, wire.Unavailable, codeOf(net.ErrClosed))
+}
+
+// A token that was claimed too late is spent, and whoever asked is told so and
+// not that it expired, which spends nothing. What an agent says of it goes
+// through frames as it sends them.
+func TestLostThroughProtocol(t *testing.T) {
+	for _, cause := range []error{seal.ErrExpired, seal.ErrDefective, seal.ErrUnavailable} {
+		late := fmt.Errorf("%w: %w", seal.ErrLost, cause) // as seal.Host makes it
+		c := scripted(t, func(op wire.Op) []byte { return wire.Failure(op, codeOf(late), late.Error()) })
+		for _, ask := range []func([]byte, string) (*memsafe.Secret, error){c.Open, c.TakeBack} {
+			secret, err := ask([]byte("token"), testFormat)
+			require.Nil(t, secret)
+			require.ErrorIs(t, err, seal.ErrLost)
+			require.ErrorContains(t, err, cause.Error())
+			require.NotErrorIs(t, err, cause, "that would say it is not spent")
+			require.NotErrorIs(t, err, ErrUncertain)
+		}
+		require.Zero(t, c.pool.InUse())
+	}
 }
 
 // A closed client says so; a full one gives up in time.

@@ -22,9 +22,10 @@ const (
 	NotYou       Code = 12 // sent by another process than the one that connected; closed
 	Unknown      Code = 13 // no epoch of that id
 	Stopping     Code = 14 // the agent shuts down; the connection is closed
+	Lost         Code = 15 // this request spent the token, too late: nobody has the context
 )
 
-const lastCode = Stopping
+const lastCode = Lost
 
 // The GSS major status values that occur (RFC 2744, 3.9.1): the routine error
 // in bits 16 to 23.
@@ -55,6 +56,7 @@ var codes = [lastCode + 1]struct {
 	NotYou:       {"not_you", MajorUnauthorized},
 	Unknown:      {"unknown", MajorFailure},
 	Stopping:     {"stopping", MajorFailure},
+	Lost:         {"lost", MajorNoContext},
 }
 
 // Known reports whether this version has the code.

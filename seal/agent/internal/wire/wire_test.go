@@ -217,7 +217,7 @@ func TestCodes(t *testing.T) {
 	unknown := lastCode + 1
 	require.False(t, unknown.Known())
 	require.EqualValues(t, MajorFailure, unknown.Major())
-	require.Equal(t, "code 15", unknown.String())
+	require.Equal(t, "code 16", unknown.String())
 	require.Equal(t, "operation 9", Op(9).String())
 	require.Equal(t, "take back", TakeBack.String())
 	long := Failure(Open, Refused, strings.Repeat("x", 5000))
@@ -264,6 +264,7 @@ func TestWriteVectors(t *testing.T) {
 		"open-empty":      PlainPrefix(Open, 0),
 		"open-defective":  Failure(Open, Defective, ""),
 		"open-spent":      Failure(Open, Spent, "seal: token already imported"),
+		"open-lost":       Failure(Open, Lost, "seal: token claimed too late: seal: token expired"),
 		"takeback":        must(open.Marshal(TakeBack)),
 		"cancel":          must(MarshalCancel(start)),
 		"cancel-reply":    Frame(Header{Op: Cancel, Reply: true}, nil),
