@@ -3,6 +3,7 @@ package seal
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 
 	"github.com/sealctx/sealctx/internal/token"
@@ -16,6 +17,7 @@ const (
 	eventOpened      = "token opened"
 	eventTakenBack   = "token taken back"
 	eventRefused     = "token refused"
+	eventGone        = "token to take back is gone"
 )
 
 func (h *Host) reserved(head *token.Header) {
@@ -47,6 +49,16 @@ func (h *Host) refused(t *token.Token, reason string) {
 		attrs = append(attrs, headerAttrs(t)...)
 	}
 	h.log.Warn(eventRefused, attrs...)
+}
+
+// unclaimed logs why an authentic token was not claimed. A take-back of a spent
+// one is no refusal: whoever hands a context over finds out so that it is gone.
+func (h *Host) unclaimed(t *token.Token, event string, err error) {
+	if event != eventTakenBack || !errors.Is(err, ErrSpent) {
+		h.refused(t, err.Error())
+	} else if h.logs(slog.LevelInfo) {
+		h.log.Info(eventGone, headerAttrs(t)...)
+	}
 }
 
 func headerAttrs(t *token.Token) []any {

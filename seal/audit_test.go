@@ -71,6 +71,12 @@ func TestAuditEvents(t *testing.T) {
 	require.NoError(t, err)
 	s.Wipe()
 	expect(eventTakenBack, "")
+	_, err = h.TakeBack(sealed, testFormat)
+	require.ErrorIs(t, err, ErrSpent)
+	expect(eventGone, "")
+	_, err = h.TakeBack(sealed, otherForm)
+	require.ErrorIs(t, err, ErrFormat)
+	expect(eventRefused, otherForm)
 
 	requireRefused(t, h, forge(t, h, nil, func(h *token.Header) { h.Suite = 3 - h.Suite }), ErrDefective)
 	expect(eventRefused, "suite is not the epoch's")
@@ -88,7 +94,7 @@ func TestAuditLevels(t *testing.T) {
 		level slog.Level
 		want  []string
 	}{
-		{slog.LevelInfo, []string{eventReserved, eventOpened, eventRefused}},
+		{slog.LevelInfo, []string{eventReserved, eventOpened, eventRefused, eventGone}},
 		{slog.LevelWarn, []string{eventRefused}},
 		{slog.LevelError, nil},
 	} {
@@ -97,6 +103,8 @@ func TestAuditLevels(t *testing.T) {
 		sealed := sealToken(t, hooked, testRequest, nil)
 		requireOpens(t, hooked, sealed, []byte{})
 		requireRefused(t, hooked, sealed, ErrSpent)
+		_, err := hooked.TakeBack(sealed, testFormat)
+		require.ErrorIs(t, err, ErrSpent)
 		var got []string
 		for _, e := range log.events {
 			got = append(got, e.message)

@@ -49,7 +49,7 @@ func (h *Host) redeem(b []byte, format, event string, may permit) (*memsafe.Secr
 	}
 	if err := h.claim(e, &t, format, may); err != nil {
 		plain.Wipe()
-		h.refused(&t, err.Error())
+		h.unclaimed(&t, event, err)
 		return nil, err
 	}
 	h.opened(&t, event)

@@ -160,7 +160,7 @@ func (c *conn) turn() bool {
 		return false // what was not read cannot be skipped
 	}
 	code, more := c.handle(&r)
-	c.s.observe.Answered(r.op.String(), code.String(), time.Since(r.from))
+	c.s.observe.Answered(r.op.String(), counted(r.op, code), time.Since(r.from))
 	return more
 }
 

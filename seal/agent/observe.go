@@ -4,13 +4,16 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
 // An Observer counts what a Server does; package metrics has one. Its methods
 // are called from many goroutines and must return at once. The strings are few
 // and fixed.
 type Observer interface {
-	// Answered is called once for each request, whatever the answer.
+	// Answered is called once for each request, whatever the answer. The status
+	// is "claimed" for a take-back that found the token spent: that is how
+	// package handoff sees that its worker has the context, and no refusal.
 	Answered(operation, status string, took time.Duration)
 
 	// Refused is called for each connection that the server does not take or
@@ -20,6 +23,14 @@ type Observer interface {
 	// SecondImport is called when a token's own audience opens it in time and it
 	// is spent already: somebody has a copy.
 	SecondImport()
+}
+
+// counted is the status of an answer for the Observer.
+func counted(op wire.Op, code wire.Code) string {
+	if op == wire.TakeBack && code == wire.Spent {
+		return "claimed"
+	}
+	return code.String()
 }
 
 // unobserved is the Observer of a server without one.
