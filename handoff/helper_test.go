@@ -40,6 +40,8 @@ type house struct {
 	name gssapi.GssName
 	from gssapi.Credential
 	with gssapi.Credential
+
+	local bool // connections are Unix sockets: the system's ports do not last for very many
 }
 
 func newHouse(t testing.TB) *house {
@@ -48,13 +50,21 @@ func newHouse(t testing.TB) *house {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	h := &house{t: t, dir: dir, host: openHost(t, dir)}
-	h.mech, err = krb5.New(&krb5.Config{ReplayCache: filepath.Join(t.TempDir(), "replay"), ReplayCapacity: 1 << 18})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = h.mech.Release() })
+	h.furnish(filepath.Join(t.TempDir(), "replay"))
 	h.p = secctx.Wrap(h.mech, h.host)
 	r, err := h.host.Reserve(seal.Request{Format: "x"}) // what opens a descriptor once, has
 	require.NoError(t, err)
 	require.NoError(t, r.Cancel())
+	return h
+}
+
+// furnish makes the mechanism, the realm and the credentials.
+func (h *house) furnish(replay string) {
+	t := h.t
+	var err error
+	h.mech, err = krb5.New(&krb5.Config{ReplayCache: replay, ReplayCapacity: 1 << 18})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = h.mech.Release() })
 	realm, err := krb5test.NewRealm("EXAMPLE.TEST", "host/www.example.test")
 	require.NoError(t, err)
 	h.with, err = realm.Acceptor(h.mech)
@@ -63,7 +73,6 @@ func newHouse(t testing.TB) *house {
 	require.NoError(t, err)
 	h.name, err = h.mech.ImportName("host@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE)
 	require.NoError(t, err)
-	return h
 }
 
 func openHost(t testing.TB, dir string) *seal.Host {
@@ -101,7 +110,11 @@ func (h *house) session(p gssapi.Provider) *session {
 	_, _, err = s.sc.Continue(out)
 	require.NoError(h.t, err)
 	require.False(h.t, s.sc.ContinueNeeded() || s.initiator.ContinueNeeded())
-	s.client, s.conn = tcpPair(h.t)
+	if h.local {
+		s.client, s.conn = unixPair(h.t, unix.SOCK_STREAM)
+	} else {
+		s.client, s.conn = tcpPair(h.t)
+	}
 	h.t.Cleanup(s.close)
 	return s
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -19,18 +18,6 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 )
-
-// rounds of a test that kills processes: 1,000 where the environment asks for a
-// long run.
-func rounds(normal int) int {
-	switch {
-	case os.Getenv("SEALCTX_LONG") != "":
-		return 1000
-	case testing.Short():
-		return normal / 5
-	}
-	return normal
-}
 
 // agentProcess starts an agent of its own process, in its sandbox.
 func agentProcess(t testing.TB, path string) *process {
@@ -127,7 +114,11 @@ func TestAgentKilled(t *testing.T) {
 	}
 	fds := descriptors(t)
 	var y tally
-	for round := range rounds(60) {
+	rounds := 60 // package handoff has the thousand, with exporter and importers
+	if testing.Short() {
+		rounds = 12
+	}
+	for round := range rounds {
 		before := reserve(t, clients[0], seal.Audience{})
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
