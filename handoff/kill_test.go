@@ -179,7 +179,7 @@ func (s *stage) strike(c *cast, b blow) string {
 			require.Fail(s.t, "an actor does not die", "%s %v", c.role, b)
 		}
 	} else {
-		require.Eventually(s.t, func() bool { return stopped(c.cmd.Process.Pid) }, ample, 200*time.Microsecond, "%s %v", c.role, b)
+		require.Eventually(s.t, func() bool { return halted(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid)) }, ample, 200*time.Microsecond, "%s %v", c.role, b)
 	}
 	if b.step != "" {
 		return fmt.Sprintf("%s %-4s at:        %s", c.role, b.verb(), b.step)
@@ -216,16 +216,6 @@ func (s *stage) allReturn() {
 		}
 		return true
 	}, ample, time.Millisecond, "a client hangs")
-}
-
-// stopped reports whether a process stands still.
-func stopped(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	_, state, _ := strings.Cut(string(b), ") ")
-	return strings.HasPrefix(state, "T")
 }
 
 // round strikes one actor, under load, and sees all recover.

@@ -17,6 +17,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx"
 )
 
 // run runs a pool until the test ends, or end is called.
@@ -220,4 +223,43 @@ func TestPoolEnds(t *testing.T) {
 	err := p.Send(within(t, 10*time.Millisecond), other.sc, other.conn, nil)
 	other.returned(err)
 	require.ErrorIs(t, err, ErrBusy)
+}
+
+// A doomed worker ends when a token is to be reserved for it.
+type doomed struct {
+	seal.Sealer
+	kill func()
+	once sync.Once
+}
+
+func (d *doomed) Reserve(q seal.Request) (r *seal.Reservation, err error) {
+	d.once.Do(func() {
+		d.kill()
+		err = fmt.Errorf("%w: no such process", seal.ErrAudience) // as the agent says it
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d.Sealer.Reserve(q)
+}
+
+// TestPoolWorkerEndsBeforeReserve: a worker that ends behind its READY, so that
+// no token can be made for it, is followed by another.
+func TestPoolWorkerEndsBeforeReserve(t *testing.T) {
+	h := newHouse(t)
+	w := &workers{h: h, role: "serve"}
+	sealer := &doomed{Sealer: h.host, kill: func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		require.NoError(t, w.all[0].cmd.Process.Kill())
+		_, err := w.all[0].cmd.Process.Wait()
+		require.NoError(t, err)
+	}}
+	p := &Pool{Workers: 1, Start: w.start}
+	run(t, p)
+	s := h.session(secctx.Wrap(h.mech, sealer))
+	require.NoError(t, p.Send(within(t, ample), s.sc, s.conn, nil))
+	require.NoError(t, s.ask("there?"))
+	require.Len(t, w.all, 2)
+	_ = s.client.Close()
 }

@@ -49,7 +49,7 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 //   - ErrReturned: sc and conn are as before. Try another worker. The cause is in
 //     the chain: ErrBusy and ErrRefused leave worker good for another call; all
 //     others have closed it: ctx's error, io.EOF or the like of a worker that is
-//     gone, ErrPeer, ErrProtocol
+//     gone, or the error of secctx.Export to it, ErrPeer, ErrProtocol
 //   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has the context and not the
 //     connection. conn and worker are closed
 //   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed
@@ -190,8 +190,11 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 	tok, err := secctx.Export(sc, w.to)
 	if err != nil {
 		w.withdraw()
-		if errors.Is(err, secctx.ErrLost) {
+		switch {
+		case errors.Is(err, secctx.ErrLost):
 			p.close()
+		case !w.good: // a worker that has ended is nobody that a token can be for
+			return returned(err)
 		}
 		return err
 	}
