@@ -51,6 +51,7 @@ var roles = map[string]func(path string) error{
 	"activated": roleActivated,
 	"echo":      roleEcho,
 	"admin":     roleAdmin,
+	"rotated":   roleRotated,
 }
 
 // roleAgent is an agent as the command runs it, in its sandbox, until SIGTERM.
