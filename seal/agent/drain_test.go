@@ -22,6 +22,7 @@ func TestDrain(t *testing.T) {
 	in := serveHere(t, nil)
 	idle, busy := in.raw(t), in.raw(t)
 	idle.expect(wire.OK, statFrame(t))
+	settles(t, 0, in.underWay) // it counts until its answer is away
 	frame := statFrame(t)
 	_, err := busy.Write(frame[:7])
 	require.NoError(t, err)
