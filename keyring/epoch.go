@@ -114,7 +114,7 @@ func (e *Epoch) lately(now time.Duration) bool {
 // Derive fills the output with HKDF-Expand-SHA256 over the host key (RFC 5869
 // 2.3; doc/SPEC.md, section 3); info and label together are at most 448 bytes.
 // It returns ErrRetired if the epoch was retired before or meanwhile, or
-// ErrDamaged, and wipes the key then.
+// ErrDamaged, and wipes the key then; what Then made is the caller's.
 func (e *Epoch) Derive(info []byte, o Output) error {
 	if err := o.check(info); err != nil {
 		return err

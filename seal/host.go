@@ -236,11 +236,7 @@ func (h *Host) prepare(g *hostGrant, head token.Header) error {
 		return err
 	}
 	start := bound[:len(bound)+token.CommitmentSize]
-	err = s.epoch.Derive(bound, keyring.Output{
-		Label: token.EncLabel, Key: key.Bytes(),
-		Then: func() { token.Commit(start[len(bound):], key.Bytes()) },
-	})
-	if err != nil {
+	if err := derive(s.epoch, bound, key.Bytes(), start[len(bound):]); err != nil {
 		key.Wipe()
 		return err
 	}

@@ -169,8 +169,7 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 	bound, err := head.Append(nil)
 	require.NoError(t, err)
 	key, commitment := make([]byte, token.KeySize), make([]byte, token.CommitmentSize)
-	require.NoError(t, e.Derive(bound, keyring.Output{Label: token.EncLabel, Key: key}))
-	token.Commit(commitment, key)
+	require.NoError(t, derive(e, bound, key, commitment))
 	sealed, err := head.Suite.Seal(append(bound, commitment...), key, plain, rand.Reader)
 	require.NoError(t, err)
 	return sealed

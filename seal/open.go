@@ -88,10 +88,7 @@ func (h *Host) keyOf(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) 
 		return nil, err
 	}
 	enc, com := keys.Bytes()[:token.KeySize], keys.Bytes()[token.KeySize:]
-	err = e.Derive(t.Bound, keyring.Output{
-		Label: token.EncLabel, Key: enc,
-		Then: func() { token.Commit(com, enc) },
-	})
+	err = derive(e, t.Bound, enc, com)
 	if err == nil && subtle.ConstantTimeCompare(com, t.Commitment) != 1 {
 		err = errHeader
 	}
@@ -101,6 +98,15 @@ func (h *Host) keyOf(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) 
 	}
 	keys.Truncate(token.KeySize)
 	return keys, nil
+}
+
+// derive fills in the key of a token with that header and context, and the
+// commitment to it. The caller owns and wipes both.
+func derive(e *keyring.Epoch, bound, enc, com []byte) error {
+	return e.Derive(bound, keyring.Output{
+		Label: token.EncLabel, Key: enc,
+		Then: func() { token.Commit(com, enc) },
+	})
 }
 
 // decrypt returns the plain token of one whose header is authentic.
