@@ -210,8 +210,12 @@ func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 		return
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.Mode()&fs.ModeNamedPipe != 0 {
-		log.Error("policy not changed", "reason", errors.Join(err, fmt.Errorf("%s is a pipe, which can be read once only", a.Policy)))
+	info, err := f.Stat()
+	if err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		err = fmt.Errorf("%s is a pipe, which can be read once only", a.Policy)
+	}
+	if err != nil {
+		log.Error("policy not changed", "reason", err)
 		return
 	}
 	_ = server.Reload(f) // logged

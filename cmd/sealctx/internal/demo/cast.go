@@ -41,10 +41,10 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 	p.cmd = exec.CommandContext(ctx, "/proc/self/exe", Role, role, path, dir, p.socket, keytab)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, err
 	}
-	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
 	giveUp := func() { _ = l.SetDeadline(time.Unix(1, 0)) }
