@@ -89,9 +89,10 @@ func (e *Epoch) open() (open bool) {
 }
 
 // present is alive, and ErrRetired also for an epoch whose file is gone: in a
-// wiped runtime directory nothing is worth anything.
+// wiped runtime directory nothing is worth anything. The caller runs it inside
+// guard.
 func (e *Epoch) present() error {
-	if err := guard(e.alive); err != nil {
+	if err := e.alive(); err != nil {
 		return err
 	}
 	return e.back.linked()
@@ -195,10 +196,10 @@ func (e *Epoch) second(t time.Duration) uint64 {
 // the host for each reservation, ErrSpent to all others, and ErrRetired or
 // ErrDamaged when the register is not to be trusted.
 func (e *Epoch) Claim(s Slot) error {
-	if err := e.present(); err != nil {
-		return err
-	}
 	return guard(func() error {
+		if err := e.present(); err != nil {
+			return err
+		}
 		err := e.reg.claim(s)
 		if err == nil {
 			return nil

@@ -25,7 +25,7 @@ type mapped struct {
 
 func (m *mapped) linked() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(m.fd, &st); err != nil {
+	if err := fstat(m.fd, &st); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if st.Size != int64(m.size) {

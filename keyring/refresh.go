@@ -65,7 +65,7 @@ func (r *Ring) refresh(now time.Duration) error {
 func (r *Ring) prune(now time.Duration) error {
 	r.latest = nil
 	for _, e := range r.sorted() {
-		err := e.present()
+		err := guard(e.present)
 		switch {
 		case errors.Is(err, ErrRetired) || e.over(now):
 			err := e.retire() // again, should another process have died in it

@@ -8,7 +8,7 @@ package wipe
 import (
 	"reflect"
 	"runtime"
-	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/sealctx/sealctx/memsafe"
@@ -34,16 +34,32 @@ func Object(object any) bool {
 	return true
 }
 
-// sizes caches measure: by reflect.Type, the number of bytes to wipe.
-var sizes sync.Map
+// A sized is a type and how many bytes of its objects are to be wiped.
+type sized struct {
+	t reflect.Type
+	n uintptr
+}
+
+// sizes is what measure has found. The types are a handful, so that looking
+// through them all is the quickest; a list is replaced and never changed.
+var sizes atomic.Pointer[[]sized]
 
 func sizeOf(t reflect.Type) uintptr {
-	if n, ok := sizes.Load(t); ok {
-		return n.(uintptr)
+	known := sizes.Load()
+	if known != nil {
+		for i := range *known {
+			if s := &(*known)[i]; s.t == t {
+				return s.n
+			}
+		}
 	}
-	n := measure(t)
-	sizes.Store(t, n)
-	return n
+	s := sized{t, measure(t)}
+	more := []sized{s}
+	if known != nil {
+		more = append(more, *known...)
+	}
+	sizes.CompareAndSwap(known, &more) // or another is remembered, and this one the next time
+	return s.n
 }
 
 // measure returns how large the object behind a t is, zero if it must be left
