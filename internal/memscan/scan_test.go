@@ -10,10 +10,12 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -351,6 +353,28 @@ func TestScanErrors(t *testing.T) {
 	require.Error(t, err)
 	_, err = File(filepath.Join(t.TempDir(), "none"), &Set{})
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// TestRunning: a process that was let run in the middle of a scan is an error,
+// and stays nobody's: it can be killed and waited for.
+func TestRunning(t *testing.T) {
+	tg := Start(t, "plant", &Options{Env: []string{placeVar + "=heap"}})
+	tg.At("planted")
+	ids, err := tasks(tg.PID())
+	require.NoError(t, err)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, id := range ids[:2] {
+		_, err = savedRegisters(id)
+		require.ErrorIs(t, err, unix.ESRCH)
+	}
+	ended := make(chan bool)
+	go func() { tg.kill(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the victim was killed and cannot be waited for")
+	}
 }
 
 // TestFile: a needle is found at any offset of a file, over the borders of what

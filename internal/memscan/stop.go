@@ -136,7 +136,7 @@ func savedRegisters(id int) ([][]byte, error) {
 	if err := ptrace(unix.PTRACE_SEIZE, id, 0, nil); err != nil {
 		return nil, err
 	}
-	defer func() { _ = ptrace(unix.PTRACE_DETACH, id, 0, nil) }()
+	defer detach(id)
 	vector := uintptr(unix.NT_PRFPREG)
 	if runtime.GOARCH == "amd64" {
 		vector = unix.NT_X86_XSTATE
@@ -160,6 +160,22 @@ func savedRegisters(id int) ([][]byte, error) {
 		sets = append(sets, buf[:iov.Len])
 	}
 	return sets, nil
+}
+
+// detach lets go of a thread, also of one that somebody let run meanwhile: a
+// traced thread that is killed keeps those who wait for its process for ever.
+func detach(id int) {
+	if ptrace(unix.PTRACE_DETACH, id, 0, nil) == nil {
+		return
+	}
+	_ = ptrace(unix.PTRACE_INTERRUPT, id, 0, nil)
+	for range 1000 {
+		if n, err := unix.Wait4(id, nil, unix.WALL|unix.WNOHANG, nil); n > 0 || err != nil {
+			break
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	_ = ptrace(unix.PTRACE_DETACH, id, 0, nil)
 }
 
 func ptrace(request, id int, addr uintptr, data unsafe.Pointer) error {
