@@ -1,0 +1,85 @@
+#!/bin/bash
+# Runs the shipped units under a real systemd: a small Debian that is booted in a
+# container, with the agent installed as doc/OPERATIONS.md says. Needs root, a
+# Debian host, its mirror, and a minute; .ci/run does it with SYSTEMD=1.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+for tool in debootstrap systemd-nspawn; do
+	command -v $tool >/dev/null && continue
+	DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends debootstrap systemd-container >/dev/null
+done
+root=$(mktemp -d)
+chmod 755 "$root" # the root directory of every user in there
+leader=
+finish() {
+	status=$?
+	if [ -n "$leader" ]; then
+		[ $status = 0 ] || inside journalctl --no-pager -n 50 -u 'sealctx*' || true
+		kill -s RTMIN+4 "$leader" || true # power off
+		wait || true
+	fi
+	rm -rf "$root"
+	exit $status
+}
+trap finish EXIT
+inside() { nsenter -t "$leader" -a -- "$@"; }
+as() { # USER COMMAND...
+	local user=$1
+	shift
+	inside setpriv --reuid "$user" --regid "$user" --init-groups -- "$@"
+}
+refused() { if "$@"; then echo "not refused: $*" >&2; exit 1; fi; }
+
+debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus bookworm "$root" >/dev/null
+GOEXPERIMENT=runtimesecret CGO_ENABLED=0 go build -trimpath -o bin/sealctx ./cmd/sealctx
+install -D -m 755 bin/sealctx "$root/usr/bin/sealctx"
+install -D -m 644 dist/systemd/sealctx.sysusers "$root/usr/lib/sysusers.d/sealctx.conf"
+install -D -m 644 -t "$root/usr/lib/systemd/system" dist/systemd/*.service dist/systemd/*.socket
+install -d -m 755 "$root/etc/sealctx"
+echo 'allow user www-data to user games' >"$root/etc/sealctx/policy"
+
+# The container's own filter of system calls is older than these.
+systemd-nspawn --quiet --directory="$root" --boot --register=no --keep-unit \
+	--system-call-filter='memfd_secret landlock_create_ruleset landlock_add_rule landlock_restrict_self' \
+	</dev/null >"$root/console" 2>&1 &
+for _ in $(seq 300); do
+	leader=$(pgrep -P $! || true)
+	[ -n "$leader" ] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
+	sleep 0.1
+done
+inside systemctl enable --now sealctx-agent.socket sealctx-metrics.socket 2>/dev/null
+
+socket=/run/sealctx/agent.sock
+pid() { inside systemctl show -p MainPID --value sealctx-agent; }
+echo "== the first client starts the agent; root and others seal and open through it"
+inside sealctx doctor --agent $socket | grep -E '^(ok|FAIL|warning).*(seal and open|agent|keys)'
+as games sealctx keyring status --agent $socket >/dev/null
+inside grep -E '^(NoNewPrivs:.1|Seccomp:.2|CapEff:.0*)$' "/proc/$(pid)/status"
+
+echo "== who may do what"
+refused as games sealctx keyring rotate --agent $socket
+inside sealctx keyring rotate --agent $socket
+
+echo "== a good policy is read again, a bad one fails the reload and changes nothing"
+inside systemctl reload sealctx-agent
+inside sed -i '$a alow user games' /etc/sealctx/policy
+refused inside systemctl reload sealctx-agent
+inside sed -i '$d' /etc/sealctx/policy
+as games sealctx keyring status --agent $socket >/dev/null
+
+echo "== metrics, for those who ask on loopback"
+inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9464; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3' |
+	grep -E '^sealctx_agent_requests_total.*reserve.*ok'
+
+echo "== killed, it comes back; stopped, it drains and the next client starts it"
+before=$(pid)
+inside sh -c "kill -9 $before"
+inside sealctx doctor --agent $socket >/dev/null
+test "$(pid)" != "$before"
+inside systemctl stop sealctx-agent 2>/dev/null
+test "$(inside systemctl is-active sealctx-agent)" = inactive
+inside sealctx doctor --agent $socket >/dev/null
+test "$(inside systemctl is-active sealctx-agent)" = active
+test -z "$(inside systemctl --failed --quiet)"
+echo "== the units work under $(inside systemctl --version | head -1)"
