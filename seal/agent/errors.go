@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
@@ -71,6 +72,8 @@ func errorOf(code wire.Code, text string) error {
 			err = c.err
 		}
 	}
+	// The text of an error of package seal begins as the error here does.
+	text = strings.TrimPrefix(strings.TrimPrefix(text, err.Error()), ": ")
 	if text == "" || err == seal.ErrDefective { // that one says nothing, by design
 		return err
 	}

@@ -213,6 +213,9 @@ func TestErrors(t *testing.T) {
 	} {
 		require.ErrorIs(t, errorOf(code, "why"), want, code)
 		require.Equal(t, code == wire.Defective, errorOf(code, "why").Error() == want.Error())
+		// What the agent's own error says already is not said twice.
+		require.Equal(t, want.Error(), errorOf(code, want.Error()).Error())
+		require.Equal(t, errorOf(code, "why").Error(), errorOf(code, want.Error()+": why").Error())
 	}
 	require.Equal(t, wire.Unavailable, codeOf(net.ErrClosed))
 }
