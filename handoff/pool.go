@@ -23,9 +23,10 @@ const (
 	longestPause = 2 * time.Second
 )
 
-// A Pool keeps workers and gives each context to one that is free. Its fields
-// are set before Run or Send and not changed after; its methods are safe for
-// concurrent use.
+// A Pool keeps workers and gives each context to one that is free. A worker that
+// does not say that it is ready counts as busy, however long that takes. Its
+// fields are set before Run or Send and not changed after; its methods are safe
+// for concurrent use.
 type Pool struct {
 	Sender
 

@@ -70,6 +70,28 @@ func (w *workers) signal(s syscall.Signal) {
 	}
 }
 
+// idle waits until n workers of a pool are ready: one that is stopped before it
+// says so could as well be busy.
+func idle(t *testing.T, p *Pool, n int) {
+	var all []*applicant
+	for range n {
+		select {
+		case a := <-p.applicants():
+			all = append(all, a)
+		case <-time.After(ample):
+			t.Fatal("no worker is ready")
+		}
+	}
+	for _, a := range all { // again on offer
+		go func() {
+			select {
+			case p.applicants() <- a:
+			case <-t.Context().Done():
+			}
+		}()
+	}
+}
+
 // halted reports whether a process has stopped or ended.
 func halted(stat string) bool {
 	b, err := os.ReadFile(stat)
@@ -145,6 +167,7 @@ func TestPoolReplaces(t *testing.T) {
 	}}
 	run(t, p)
 	for i, signal := range []syscall.Signal{0, syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGKILL} {
+		idle(t, p, 2)
 		w.signal(signal)
 		s := h.session(h.p)
 		require.NoError(t, p.Send(within(t, ample), s.sc, s.conn, nil), "round %d", i)
