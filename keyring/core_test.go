@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"debug/elf"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -11,12 +12,16 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // helpCore holds secrets of every kind and tells, inverted, what they are.
@@ -68,24 +73,25 @@ func helpCore() error {
 	return nil
 }
 
-// A core dump, with dumping of everything forced on, holds no host key and no
-// secret of a pool. memguard takes the right to dump core from this process and
-// its children for good, so gdb makes the core; like the kernel it leaves out
-// what is marked so.
-func TestCoreDump(t *testing.T) {
-	gcore, err := exec.LookPath("gcore")
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("needs gdb's gcore")
-	}
+// A coreVictim is a process that holds secrets, and what they are by name.
+type coreVictim struct {
+	*exec.Cmd
+	in      io.Closer
+	secrets map[string][]byte
+}
+
+// startCore starts a victim in a directory, with every kind of its mappings to
+// be dumped.
+func startCore(t *testing.T, dir string) *coreVictim {
+	v := &coreVictim{Cmd: helper(t, "core", shmDir(t, false)), secrets: map[string][]byte{}}
+	v.Dir = dir
+	v.Env = append(v.Env, "GOTRACEBACK=crash") // SIGABRT ends it as the kernel has it
+	in, err := v.StdinPipe()
 	require.NoError(t, err)
-	dir := t.TempDir()
-	cmd := helper(t, "core", shmDir(t, false))
-	in, err := cmd.StdinPipe()
+	v.in = in
+	out, err := v.StdoutPipe()
 	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	secrets := map[string][]byte{}
+	require.NoError(t, v.Start())
 	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "ready"; {
 		name, text, _ := strings.Cut(lines.Text(), " ")
 		b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
@@ -93,21 +99,24 @@ func TestCoreDump(t *testing.T) {
 		for i := range b {
 			b[i] = ^b[i]
 		}
-		secrets[name] = b
+		v.secrets[name] = b
 	}
-	require.Len(t, secrets, 4, "%s", cmd.Stderr)
-	require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/coredump_filter", cmd.Process.Pid), []byte("0x7f"), 0), "every kind of mapping")
-	text, err := exec.Command(gcore, "-o", dir+"/core", fmt.Sprint(cmd.Process.Pid)).CombinedOutput()
-	require.NoError(t, err, "%s", text)
-	require.NoError(t, in.Close())
-	wait(t, cmd)
+	require.Len(t, v.secrets, 4, "%s", v.Stderr)
+	require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/coredump_filter", v.Process.Pid), []byte("0x7f"), 0))
+	return v
+}
 
-	core, err := os.ReadFile(fmt.Sprintf("%s/core.%d", dir, cmd.Process.Pid))
+// check looks for the secrets in the core whose name matches.
+func (v *coreVictim) check(t *testing.T, pattern string) {
+	found, err := filepath.Glob(pattern)
 	require.NoError(t, err)
-	require.True(t, bytes.Contains(core, secrets["marker"]), "the control: what lies in the open is in the core")
+	require.Len(t, found, 1, pattern)
+	core, err := os.ReadFile(found[0])
+	require.NoError(t, err)
+	require.True(t, bytes.Contains(core, v.secrets["marker"]), "the control: what lies in the open is in the core")
 	slots := bytes.Repeat(binary.NativeEndian.AppendUint64(nil, freshWord), 100)
 	require.True(t, bytes.Contains(core, slots), "the control: so is the rest of the epoch's file")
-	for name, key := range secrets {
+	for name, key := range v.secrets {
 		if name == "marker" {
 			continue
 		}
@@ -115,4 +124,62 @@ func TestCoreDump(t *testing.T) {
 			require.False(t, bytes.Contains(core, key[i:i+8]), "%s: bytes of it are in the core", name)
 		}
 	}
+}
+
+// coreVariable has the kernel dump core too.
+const (
+	coreVariable = "SEALCTX_TEST_CORE_PATTERN"
+	corePattern  = "/proc/sys/kernel/core_pattern"
+)
+
+// A core dump, with dumping of everything forced on, holds no host key and no
+// secret of a pool: neither gdb's nor the kernel's. memguard sets this process's
+// and its children's limit to 0 for good, which a dump into a pipe does not heed.
+func TestCoreDump(t *testing.T) {
+	t.Run("gdb", func(t *testing.T) {
+		gcore, err := exec.LookPath("gcore")
+		if errors.Is(err, exec.ErrNotFound) {
+			t.Skip("needs gdb's gcore")
+		}
+		require.NoError(t, err)
+		dir := t.TempDir()
+		v := startCore(t, dir)
+		text, err := exec.Command(gcore, "-o", dir+"/core", fmt.Sprint(v.Process.Pid)).CombinedOutput()
+		require.NoError(t, err, "%s", text)
+		require.NoError(t, v.in.Close())
+		wait(t, v.Cmd)
+		v.check(t, dir+"/core.*")
+	})
+	t.Run("kernel", func(t *testing.T) {
+		if os.Getenv(coreVariable) == "" {
+			t.Skip("changes kernel.core_pattern of the host for its time; set " + coreVariable + "=1 as root")
+		}
+		dir := t.TempDir()
+		before, err := os.ReadFile(corePattern)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(corePattern, []byte("|/bin/dd of="+dir+"/core"), 0))
+		defer func() { require.NoError(t, os.WriteFile(corePattern, before, 0)) }()
+		v := startCore(t, dir)
+		require.NoError(t, v.Process.Signal(unix.SIGABRT))
+		require.Error(t, v.Wait())
+		require.True(t, v.ProcessState.Sys().(syscall.WaitStatus).CoreDump(), "%v", v.ProcessState)
+		require.Eventually(t, func() bool { return whole(dir + "/core") }, time.Minute, 10*time.Millisecond)
+		v.check(t, dir+"/core")
+	})
+}
+
+// whole reports whether a core file has all that its head says: who takes it from
+// the kernel may still write when the process has ended.
+func whole(core string) bool {
+	f, err := elf.Open(core)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	end := uint64(0)
+	for _, p := range f.Progs {
+		end = max(end, p.Off+p.Filesz)
+	}
+	st, err := os.Stat(core)
+	return err == nil && uint64(st.Size()) >= end
 }
