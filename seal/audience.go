@@ -1,12 +1,8 @@
 package seal
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
 
 	"github.com/sealctx/sealctx/internal/token"
 )
@@ -16,7 +12,7 @@ const (
 	kindUser    = 1 // user id(4)
 	kindGroup   = 2 // group id(4)
 	kindService = 3 // name, 1 to 64 bytes
-	kindProcess = 4 // process id(4), start time in clock ticks since boot(8)
+	kindProcess = 4 // process id(4), its number(8)
 )
 
 // An Audience names who may open a token. The zero value is the user that
@@ -46,46 +42,6 @@ func Service(name string) (Audience, error) {
 		return Audience{}, fmt.Errorf("%w: %q is not the name of a service", ErrAudience, name)
 	}
 	return a, nil
-}
-
-// Process is the audience of one process, which must be alive: else ErrAudience,
-// or ErrUnavailable where /proc does not tell. A process is its id and the moment
-// it started, so one that gets the same id later is another.
-func Process(pid int) (Audience, error) {
-	start, err := startTime(pid)
-	if err != nil {
-		return Audience{}, err
-	}
-	return process(uint32(pid), start), nil
-}
-
-func process(pid uint32, start uint64) Audience {
-	v := binary.BigEndian.AppendUint32(nil, pid)
-	return Audience{kindProcess, string(binary.BigEndian.AppendUint64(v, start))}
-}
-
-// startTime reads when a process started, in clock ticks since boot: field 22
-// of /proc/PID/stat, counted behind the name, which may hold anything.
-func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, fmt.Errorf("%w: no process %d", ErrAudience, pid)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("%w: /proc/%d/stat has %d fields", ErrUnavailable, pid, len(fields))
-	}
-	if state := fields[0][0]; state == 'Z' || state == 'X' {
-		return 0, fmt.Errorf("%w: process %d has ended", ErrAudience, pid)
-	}
-	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%w: /proc/%d/stat: %w", ErrUnavailable, pid, err)
-	}
-	return start, nil
 }
 
 // String says who is meant, for logs and errors.

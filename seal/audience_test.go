@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"errors"
 	"math"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // A host makes tokens only for audiences that it can hold them to.
@@ -59,7 +61,7 @@ func TestAudienceReserve(t *testing.T) {
 func TestAudienceOpen(t *testing.T) {
 	h := memHost(t, nil)
 	uid := h.self.uid
-	start, err := startTime(os.Getpid())
+	number, err := processNumber(os.Getpid())
 	require.NoError(t, err)
 	pid := uint32(os.Getpid())
 	service, err := Service("mail")
@@ -70,11 +72,11 @@ func TestAudienceOpen(t *testing.T) {
 		want error
 	}{
 		{"own user", User(uid), nil},
-		{"this process", process(pid, start), nil},
+		{"this process", process(pid, number), nil},
 		{"another user", User(uid + 1), ErrUnauthorized},
-		{"our pid, started earlier", process(pid, start-1), ErrUnauthorized},
-		{"our pid, started later", process(pid, start+1), ErrUnauthorized},
-		{"our start, another pid", process(pid+1, start), ErrUnauthorized},
+		{"our pid, an earlier process", process(pid, number-1), ErrUnauthorized},
+		{"our pid, a later process", process(pid, number+1), ErrUnauthorized},
+		{"our number, another pid", process(pid+1, number), ErrUnauthorized},
 		{"own group", Group(uint32(os.Getegid())), ErrUnauthorized},
 		{"service", service, ErrUnauthorized},
 		{"kind of our user with too many bytes", Audience{kindUser, User(uid).value + "\x00"}, ErrUnauthorized},
@@ -142,6 +144,55 @@ func TestProcess(t *testing.T) {
 }
 
 // A process that has ended and waits for its parent is nobody either.
+// Processes that start at once are different ones even if they were to share an
+// id, where the kernel numbers them; when they started does not tell them apart.
+func TestProcessNumber(t *testing.T) {
+	own, err := unix.PidfdOpen(os.Getpid(), 0)
+	require.NoError(t, err)
+	defer unix.Close(own)
+	if n, err := pidfdInode(own); err == nil && n == 0 {
+		t.Skip("this kernel does not number processes")
+	}
+	const many = 40
+	numbers, starts := map[uint64]bool{}, map[uint64]bool{}
+	for range many {
+		cmd := exec.Command("/bin/sleep", "60")
+		require.NoError(t, cmd.Start())
+		defer func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}()
+		n, err := processNumber(cmd.Process.Pid)
+		require.NoError(t, err)
+		numbers[n] = true
+		start, err := startTime(cmd.Process.Pid)
+		require.NoError(t, err)
+		starts[start] = true
+		require.NotEqual(t, n, start)
+	}
+	require.Len(t, numbers, many)
+	require.Less(t, len(starts), many, "the control")
+}
+
+// Before that a process is when it started.
+func TestStartTime(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "60")
+	require.NoError(t, cmd.Start())
+	start, err := startTime(cmd.Process.Pid)
+	require.NoError(t, err)
+	again, err := startTime(cmd.Process.Pid)
+	require.NoError(t, err)
+	require.Equal(t, start, again)
+	require.NoError(t, cmd.Process.Kill())
+	require.Eventually(t, func() bool { // a zombie
+		_, err = startTime(cmd.Process.Pid)
+		return errors.Is(err, ErrAudience)
+	}, patience, tick)
+	require.Error(t, cmd.Wait())
+	_, err = startTime(cmd.Process.Pid)
+	require.ErrorIs(t, err, ErrAudience)
+}
+
 func TestProcessZombie(t *testing.T) {
 	cmd := exec.Command("/bin/true")
 	require.NoError(t, cmd.Start())

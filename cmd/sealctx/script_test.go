@@ -110,20 +110,35 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 // tokenMain is a program that has tokens:
 //
 //	token seal FILE LIFETIME   seals one for this user
+//	token mine FILE            seals two for its own process, and opens one
 //	token open FILE            opens it
 //
 // with the agent of $AGENT, or this user's keyring.
 func tokenMain() {
 	s, err := sealer()
-	if err == nil && os.Args[1] == "seal" {
-		err = sealTo(s, os.Args[2], os.Args[3])
-	} else if err == nil {
-		var token []byte
-		if token, err = os.ReadFile(os.Args[2]); err == nil {
-			_, err = s.Open(token, "a/format")
-		}
+	fatal(err)
+	switch file := os.Args[2]; os.Args[1] {
+	case "seal":
+		err = sealTo(s, seal.Audience{}, file, os.Args[3])
+	case "mine": // for this process, which opens it, and another
+		var self seal.Audience
+		self, err = seal.Process(os.Getpid())
+		fatal(err)
+		fatal(sealTo(s, self, file, "1m"))
+		fatal(open(s, file))
+		err = sealTo(s, self, file, "1m")
+	case "open":
+		err = open(s, file)
 	}
 	fatal(err)
+}
+
+func open(s seal.Sealer, file string) error {
+	token, err := os.ReadFile(file)
+	if err == nil {
+		_, err = s.Open(token, "a/format")
+	}
+	return err
 }
 
 func sealer() (seal.Sealer, error) {
@@ -133,13 +148,13 @@ func sealer() (seal.Sealer, error) {
 	return seal.OpenHost()
 }
 
-func sealTo(s seal.Sealer, file, lifetime string) error {
+func sealTo(s seal.Sealer, to seal.Audience, file, lifetime string) error {
 	d, err := time.ParseDuration(lifetime)
 	if err != nil {
 		return err
 	}
 	kerberos := []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 0x01, 0x02, 0x02}
-	r, err := s.Reserve(seal.Request{Format: "a/format", Mechanism: kerberos, Lifetime: d})
+	r, err := s.Reserve(seal.Request{Format: "a/format", Mechanism: kerberos, Audience: to, Lifetime: d})
 	if err != nil {
 		return err
 	}
