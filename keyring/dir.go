@@ -64,7 +64,11 @@ func openDir(dir string, o *Options) (*os.File, error) {
 		return nil, fmt.Errorf("%w: %s is not a directory; remove it, or name another in %s", ErrUnsafeDir, dir, DirVariable)
 	}
 	if errors.Is(err, unix.EACCES) {
-		return nil, fmt.Errorf("%w: %s cannot be read: it belongs to somebody else, or its mode is wrong; name another in %s", ErrUnsafeDir, dir, DirVariable)
+		var st unix.Stat_t
+		if unix.Lstat(dir, &st) == nil && int(st.Uid) != os.Geteuid() {
+			return nil, notOurs(dir, &st)
+		}
+		return nil, fmt.Errorf("%w: %s cannot be read: make its mode 0700, or name another in %s", ErrUnsafeDir, dir, DirVariable)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNoDir, dir, err)
@@ -81,9 +85,9 @@ func checkDir(fd int, dir string, o *Options) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNoDir, dir, err)
 	}
-	switch euid := os.Geteuid(); {
-	case int(st.Uid) != euid:
-		return fmt.Errorf("%w: %s belongs to user %d and this process runs as %d; name another in %s", ErrUnsafeDir, dir, st.Uid, euid, DirVariable)
+	switch {
+	case int(st.Uid) != os.Geteuid():
+		return notOurs(dir, &st)
 	case st.Mode&0o077 != 0:
 		return fmt.Errorf("%w: %s has mode %04o; make it 0700", ErrUnsafeDir, dir, st.Mode&0o7777)
 	}
@@ -98,6 +102,10 @@ func checkDir(fd int, dir string, o *Options) error {
 		return fmt.Errorf("%w: %s is not on tmpfs, and the host key must not reach a disk; name another in %s", ErrUnsafeDir, dir, DirVariable)
 	}
 	return nil
+}
+
+func notOurs(dir string, st *unix.Stat_t) error {
+	return fmt.Errorf("%w: %s belongs to user %d and this process runs as %d; name another in %s", ErrUnsafeDir, dir, st.Uid, os.Geteuid(), DirVariable)
 }
 
 func onTmpfs(dir string) bool {

@@ -6,7 +6,8 @@
 // them contexts, sealed, and connections.
 //
 //	KRB5_KTNAME=FILE prefork                              # one user, this host's keyring
-//	KRB5_KTNAME=FILE prefork -agent SOCKET -user 65534    # as root, with the sealctx agent
+//	KRB5_KTNAME=FILE prefork -agent SOCKET -user 54321    # as root, with the sealctx agent,
+//	                                                      # whose policy has: allow user root to user 54321
 //	gss-client -port 4444 HOST SERVICE@HOST hello
 package main
 

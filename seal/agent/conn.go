@@ -269,7 +269,11 @@ func violation(err error) wire.Code {
 func (c *conn) refuse(where string, code wire.Code) {
 	c.s.observe.Refused(where, code.String())
 	if c.raw != nil {
-		_ = c.send(wire.Failure(0, code, "connection "+where+": "+code.String()))
+		text := "connection " + where + ": " + code.String()
+		if code == wire.NotYou {
+			text += ", who connected and who sends are not the same, or the user has no number where the agent runs"
+		}
+		_ = c.send(wire.Failure(0, code, text))
 	}
 }
 

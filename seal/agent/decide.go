@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 )
 
 // mayReserveUser reports whether a peer may reserve for a user and for the
@@ -71,9 +73,17 @@ func (p *Policy) Explain(user string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	ns, err := peer.NewNamespace()
+	if err != nil {
+		return "", err
+	}
 	groups := known.groupsOf(uid)
 	var b strings.Builder
 	fmt.Fprintf(&b, "user %s\n", known.userText(uid))
+	if ns.Unmapped(uid) {
+		fmt.Fprintf(&b, "  stands for all users without a number here: an agent refuses every connection of it\n")
+		return b.String(), nil
+	}
 	for _, g := range groups {
 		fmt.Fprintf(&b, "  is in group %s\n", known.groupText(g))
 	}

@@ -14,13 +14,17 @@ import (
 )
 
 // Listen listens at an absolute path, in a directory that clients will trust, see
-// [Dialer.Dial]; everybody may connect, and the policy decides on each request.
+// [Dialer.Dial], and that is root's or this process's user's; everybody may connect, and the policy decides on each request.
 // A socket that an agent left behind, at which nobody listens, is replaced.
 // Closing the listener removes the socket. Errors: ErrImpostor for a place that
 // clients would refuse, and those of the network.
 func Listen(path string) (*net.UnixListener, error) {
-	if _, err := checkPath(path); err != nil {
+	owner, err := checkPath(path)
+	if err != nil {
 		return nil, err
+	}
+	if owner != 0 && owner != uint32(os.Geteuid()) {
+		return nil, fmt.Errorf("%w: its directory belongs to user %d, who can put another there", ErrImpostor, owner)
 	}
 	addr := &net.UnixAddr{Name: path, Net: "unix"}
 	l, err := net.ListenUnix("unix", addr)

@@ -72,6 +72,8 @@ func TestOwners(t *testing.T) {
 	owner, err = checkPath(path)
 	require.NoError(t, err)
 	require.EqualValues(t, otherUID, owner)
+	_, err = Listen(path) // he could put another there
+	require.ErrorIs(t, err, ErrImpostor)
 
 	require.NoError(t, os.Chmod(base, 0o777|os.ModeSticky)) // anybody can make such a directory here
 	_, err = checkPath(path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -45,7 +46,11 @@ func (a *agentCmd) Run(c *console) (err error) {
 	if err := memsafe.Harden(); err != nil {
 		return err
 	}
-	log := slog.New(a.handler(c))
+	// A reader of the log that ends, or stands still, is no reason to end or to wait.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	queue := newLogQueue(c.err, a.handler(c.err))
+	defer queue.close()
+	log := slog.New(a.handler(queue))
 	policy, err := readPolicy(string(a.Policy))
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
@@ -94,11 +99,11 @@ func (a *agentCmd) Run(c *console) (err error) {
 	return err
 }
 
-func (a *agentCmd) handler(c *console) slog.Handler {
+func (a *agentCmd) handler(out io.Writer) slog.Handler {
 	if a.JSON {
-		return slog.NewJSONHandler(c.err, nil)
+		return slog.NewJSONHandler(out, nil)
 	}
-	return slog.NewTextHandler(c.err, nil)
+	return slog.NewTextHandler(out, nil)
 }
 
 func (a *agentCmd) newServer(policy *agent.Policy, log *slog.Logger, o agent.Observer) (*agent.Server, error) {
@@ -169,7 +174,11 @@ func (a *agentCmd) readable() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(names, filepath.Dir(path)), nil // the directory, for the same reason
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return append(names, filepath.Dir(path), filepath.Dir(target)), nil // the directories, for the same reason
 }
 
 // reloadOnHangup reads the policy again whenever SIGHUP comes, until stop.

@@ -39,14 +39,16 @@ type keyringStatusCmd struct {
 }
 
 func (k *keyringStatusCmd) Run(c *console) error {
-	return k.with(func(h holder.Holder) error {
+	told := false
+	err := k.with(func(h holder.Holder) error {
 		took, sick := doctor.RoundTrip(h)
 		list, known, err := h.Epochs()
 		if err != nil {
 			return err
 		}
+		told = true
 		if k.JSON {
-			err = k.printJSON(c, h, sick, list, known)
+			err = k.printJSON(c, h.Name(), sick, list, known)
 		} else {
 			fmt.Fprintln(c.out, h.Name())
 			if known {
@@ -63,15 +65,23 @@ func (k *keyringStatusCmd) Run(c *console) error {
 		}
 		return err
 	})
+	if err != nil && k.JSON && !told {
+		name := "keyring"
+		if k.Agent != "" {
+			name = "agent " + string(k.Agent)
+		}
+		err = errors.Join(k.printJSON(c, name, err, nil, false), err)
+	}
+	return err
 }
 
-func (*keyringStatusCmd) printJSON(c *console, h holder.Holder, sick error, list []keyring.Info, known bool) error {
+func (*keyringStatusCmd) printJSON(c *console, name string, sick error, list []keyring.Info, known bool) error {
 	v := struct {
 		Holder  string      `json:"holder"`
 		Healthy bool        `json:"healthy"`
 		Error   string      `json:"error,omitempty"`
 		Epochs  []epochJSON `json:"epochs,omitempty"`
-	}{Holder: h.Name(), Healthy: sick == nil}
+	}{Holder: name, Healthy: sick == nil}
 	if sick != nil {
 		v.Error = sick.Error()
 	}

@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/seal/agent/metrics"
@@ -74,12 +76,20 @@ func (w *web) stop() {
 // host, and how much, is not for the network.
 func listenMetrics(addr string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
-			if err := os.Remove(path); err != nil { // left behind: in the sandbox it could not be removed
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("metrics: %q is not an absolute path", path)
+		}
+		l, err := net.Listen("unix", path)
+		if errors.Is(err, unix.EADDRINUSE) && abandoned(path) { // left behind: in the sandbox it could not be removed
+			if err := os.Remove(path); err != nil {
 				return nil, err
 			}
+			l, err = net.Listen("unix", path)
 		}
-		return net.Listen("unix", path)
+		if err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+		return l, nil
 	}
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
@@ -89,4 +99,17 @@ func listenMetrics(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("metrics: %s is not a loopback address; use 127.0.0.1:PORT, [::1]:PORT or unix:PATH", addr)
 	}
 	return net.ListenTCP("tcp", tcp)
+}
+
+// abandoned reports whether a path is a socket at which nobody listens.
+func abandoned(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, unix.ECONNREFUSED)
 }

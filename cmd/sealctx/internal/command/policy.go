@@ -27,13 +27,13 @@ func readPolicy(path string) (*agent.Policy, error) {
 }
 
 type policyCheckCmd struct {
-	File string `arg:"" help:"The policy."`
-	JSON bool   `help:"Print JSON."`
+	File place `arg:"" help:"The policy."`
+	JSON bool  `help:"Print JSON."`
 }
 
 func (p *policyCheckCmd) Run(c *console) error {
-	_, err := readPolicy(p.File)
-	if err != nil && !errors.Is(err, agent.ErrPolicy) {
+	_, err := readPolicy(string(p.File))
+	if err != nil && !errors.Is(err, agent.ErrPolicy) && !p.JSON {
 		return err
 	}
 	faults := faultsOf(err)
@@ -74,12 +74,12 @@ func faultsOf(err error) []string {
 }
 
 type policyExplainCmd struct {
-	File string `arg:"" help:"The policy."`
+	File place  `arg:"" help:"The policy."`
 	User string `arg:"" help:"A user's name or number."`
 }
 
 func (p *policyExplainCmd) Run(c *console) error {
-	policy, err := readPolicy(p.File)
+	policy, err := readPolicy(string(p.File))
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.File, err)
 	}

@@ -22,10 +22,10 @@ type tokenCmd struct {
 
 type tokenInspectCmd struct {
 	of     `embed:""`
-	File   string `arg:"" optional:"" help:"The token; standard input if none is named."`
-	Base64 bool   `name:"base64" help:"The token is in base64."`
-	Header bool   `help:"Only the header, which anybody could have written: do not ask the holder of the keys."`
-	JSON   bool   `help:"Print JSON."`
+	File   place `arg:"" optional:"" help:"The token; standard input if none is named."`
+	Base64 bool  `name:"base64" help:"The token is in base64."`
+	Header bool  `help:"Only the header, which anybody could have written: do not ask the holder of the keys."`
+	JSON   bool  `help:"Print JSON."`
 }
 
 func (*tokenInspectCmd) Help() string {
@@ -61,7 +61,7 @@ func (t *tokenInspectCmd) Run(c *console) error {
 // read takes no more than a token: one byte too many is enough to be none.
 func (t *tokenInspectCmd) read(in io.Reader) ([]byte, error) {
 	if t.File != "" && t.File != "-" {
-		f, err := os.Open(t.File)
+		f, err := os.Open(string(t.File))
 		if err != nil {
 			return nil, err
 		}

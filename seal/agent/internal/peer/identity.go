@@ -41,6 +41,10 @@ func NewNamespace() (*Namespace, error) {
 	return &Namespace{uid, gid}, nil
 }
 
+// Unmapped reports whether a user's number stands for all users that have none
+// here, so that nothing is known of who it is.
+func (ns *Namespace) Unmapped(uid uint32) bool { return uid == ns.overflowUID }
+
 func readID(path string) (uint32, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -83,7 +87,7 @@ func (ns *Namespace) identify(fd int) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("peer: SO_PEERCRED: %w", err)
 	}
-	if cred.Uid == ns.overflowUID {
+	if ns.Unmapped(cred.Uid) {
 		return nil, fmt.Errorf("%w: user %d is the one for unmapped users", ErrUnknown, cred.Uid)
 	}
 	if cred.Pid <= 0 {
