@@ -133,7 +133,7 @@ func TestDirectoryAsPlainUser(t *testing.T) {
 	if int(st.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() { // it was root's
 		_, err := Open(root, nil)
 		require.ErrorIs(t, err, ErrUnsafeDir)
-		require.ErrorContains(t, err, "cannot be read")
+		require.ErrorContains(t, err, "belongs to user 0 and this process runs as")
 	}
 	r := openRing(t, dir, nil)
 	e := current(t, r)
