@@ -52,9 +52,16 @@ inside systemctl enable --now sealctx-agent.socket sealctx-metrics.socket 2>/dev
 
 socket=/run/sealctx/agent.sock
 pid() { inside systemctl show -p MainPID --value sealctx-agent; }
-echo "== the first client starts the agent; root and others seal and open through it"
+echo "== whoever asks for the metrics starts the agent"
+metrics() {
+	inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9464; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3'
+}
+metrics | grep -E '^sealctx_agent_connections'
+
+echo "== root and others seal and open through it, and are counted"
 inside sealctx doctor --agent $socket | grep -E '^(ok|FAIL|warning).*(seal and open|agent|keys)'
 as games sealctx keyring status --agent $socket >/dev/null
+metrics | grep -E '^sealctx_agent_requests_total.*reserve.*ok'
 inside grep -E '^(NoNewPrivs:.1|Seccomp:.2|CapEff:.0*)$' "/proc/$(pid)/status"
 
 echo "== who may do what"
@@ -67,10 +74,6 @@ inside sed -i '$a alow user games' /etc/sealctx/policy
 refused inside systemctl reload sealctx-agent
 inside sed -i '$d' /etc/sealctx/policy
 as games sealctx keyring status --agent $socket >/dev/null
-
-echo "== metrics, for those who ask on loopback"
-inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9464; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3' |
-	grep -E '^sealctx_agent_requests_total.*reserve.*ok'
 
 echo "== killed, it comes back; stopped, it drains and the next client starts it"
 before=$(pid)
