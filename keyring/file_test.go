@@ -42,7 +42,9 @@ func TestFileRules(t *testing.T) {
 		{"truncated and grown again", func(t *testing.T, f string) error {
 			return errors.Join(os.Truncate(f, 0), os.Truncate(f, pageSize+16*DefaultOutstanding))
 		}, nil, false},
-		{"renamed", func(t *testing.T, f string) error { return os.Rename(f, filepath.Join(filepath.Dir(f), fileName(99))) }, nil, false},
+		{"renamed", func(t *testing.T, f string) error {
+			return os.Rename(f, filepath.Join(filepath.Dir(f), fileName(maxSeq/2)))
+		}, nil, false},
 		{"copied over", func(t *testing.T, f string) error {
 			b, err := os.ReadFile(f)
 			return errors.Join(err, os.Remove(f), os.WriteFile(f, b, 0o600))

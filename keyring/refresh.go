@@ -15,6 +15,9 @@ import (
 
 // The functions of this file run with the ring's lock held for writing.
 
+// refreshTries bounds how often a directory is read at once.
+const refreshTries = 4
+
 // stamp is when a directory last changed, and whether the clock behind that is
 // fine enough to trust: a change within one tick of the last leaves no trace.
 type stamp struct {
@@ -48,14 +51,29 @@ func (r *Ring) refresh(now time.Duration) error {
 	if err := r.prune(now); err != nil {
 		return err
 	}
-	changed, err := r.readDir()
-	if err != nil {
-		return err
-	}
-	if changed {
-		if err := r.prune(now); err != nil { // of those just adopted
+	return r.adopt(now)
+}
+
+// adopt takes in what the directory has, after prune.
+func (r *Ring) adopt(now time.Duration) error {
+	// Of those just adopted some are over; and one that is gone since the first
+	// look may have hidden another of its number.
+	for range refreshTries {
+		changed, err := r.readDir()
+		if err != nil {
 			return err
 		}
+		if !changed {
+			break
+		}
+		before := len(r.epochs)
+		if err := r.prune(now); err != nil {
+			return err
+		}
+		if len(r.epochs) == before {
+			break
+		}
+		r.stamp = stamp{}
 	}
 	return r.closeOlder()
 }
@@ -289,7 +307,7 @@ func (r *Ring) rotate(now time.Duration) error {
 		return fmt.Errorf("%w: %d epochs are alive; wait until one has ended, or retire one", ErrFull, len(r.epochs))
 	}
 	f := fixed{
-		suite: r.opts.Suite, boot: r.boot, birth: now, seq: r.lastSeq + 1,
+		suite: r.opts.Suite, boot: r.boot, birth: now, seq: r.nextSeq(),
 		outstanding: r.opts.Outstanding, age: r.opts.Age, maxLifetime: r.opts.MaxLifetime,
 	}
 	if _, err := io.ReadFull(r.random, f.id[:]); err != nil {
@@ -314,6 +332,17 @@ func (r *Ring) rotate(now time.Duration) error {
 		return fmt.Errorf("%w: the epoch made for %s was retired at once, or an unusable file has its name", ErrRetired, r.dirName())
 	}
 	return nil
+}
+
+// nextSeq is the number of the next epoch. The first of a directory is when it
+// last changed, which all who find it empty see alike: had it had an epoch before,
+// that one's number would not come again, and whoever was stopped while he retired
+// it takes nobody else's name away.
+func (r *Ring) nextSeq() uint64 {
+	if r.lastSeq == 0 && r.stamp.sec > 0 {
+		return uint64(r.stamp.sec)*uint64(time.Second) + uint64(r.stamp.nsec)
+	}
+	return r.lastSeq + 1
 }
 
 func (r *Ring) dirName() string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // eachKind runs f over a ring of files and one of memory.
@@ -270,8 +271,47 @@ func TestSharedDirectory(t *testing.T) {
 	require.ErrorIs(t, err, ErrRetired)
 }
 
-// An importer that never seals finds the epoch that took a removed one's number,
-// however long after.
+// A number does not come again in a directory that was emptied: whoever was
+// stopped while he removed an epoch by its name removes no other.
+func TestNumberOnce(t *testing.T) {
+	dir := shmDir(t, false)
+	old := current(t, openRing(t, dir, nil))
+	m := old.back.(*mapped)
+	require.NoError(t, m.linked()) // one that retires it looks, and is stopped
+	require.NoError(t, openRing(t, dir, nil).Retire(old.ID()))
+	fresh := current(t, openRing(t, dir, nil))
+	l, err := fresh.Reserve(time.Minute)
+	require.NoError(t, err)
+	require.ErrorIs(t, unix.Unlinkat(int(m.dir.Fd()), m.name, 0), unix.ENOENT) // and goes on
+	require.NoError(t, fresh.Claim(l.Slot))
+}
+
+// A process is stopped between looking at its epochs and reading the directory, in
+// which another epoch has come to the name of one: it finds that one too.
+func TestRefilledMeanwhile(t *testing.T) {
+	dir := shmDir(t, false)
+	r := openRing(t, dir, nil)
+	old := current(t, r)
+	time.Sleep(2 * settleTime)
+	now, err := r.clock.Now()
+	require.NoError(t, err)
+	r.mu.Lock()
+	require.NoError(t, r.prune(now))
+	require.NoError(t, os.Remove(epochFile(dir, old)))
+	another := openRing(t, dir, nil)
+	another.lastSeq = old.seq - 1
+	fresh := current(t, another)
+	require.Equal(t, old.seq, fresh.seq)
+	time.Sleep(2 * settleTime)
+	require.NoError(t, r.adopt(now))
+	r.mu.Unlock()
+	found, err := r.Epoch(fresh.ID())
+	require.NoError(t, err)
+	found.Release()
+}
+
+// An importer that never seals finds the epoch that took a removed one's number
+// all the same, however long after.
 func TestNumberTakenAgain(t *testing.T) {
 	dir := shmDir(t, false)
 	importer := openRing(t, dir, nil)
@@ -281,7 +321,9 @@ func TestNumberTakenAgain(t *testing.T) {
 	defer e.Release()
 	require.NoError(t, os.Remove(epochFile(dir, old)))
 
-	fresh := current(t, openRing(t, dir, nil))
+	again := openRing(t, dir, nil)
+	again.lastSeq = old.seq - 1
+	fresh := current(t, again)
 	require.Equal(t, old.seq, fresh.seq)
 	time.Sleep(2 * settleTime)
 	_, err = importer.Epoch([16]byte{1})
