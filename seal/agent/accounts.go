@@ -147,10 +147,14 @@ func (a *account) retired(epoch [16]byte) {
 	}
 }
 
+// slotLinger is how much longer than its token a slot is taken, at most: the
+// register counts in whole seconds. The quota counts slots.
+const slotLinger = 2 * time.Second
+
 // expire is called with the lock held.
 func (a *account) expire(now time.Duration) {
 	for key, expires := range a.outstanding {
-		if expires <= now {
+		if expires+slotLinger <= now {
 			delete(a.outstanding, key)
 		}
 	}

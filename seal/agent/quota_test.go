@@ -53,6 +53,8 @@ func TestQuotaOutstanding(t *testing.T) {
 	require.NoError(t, err)
 	full()
 	time.Sleep(short.Lifetime)
+	full() // for as long as the slot is taken
+	time.Sleep(slotLinger)
 	reserve(t, b, seal.Audience{})
 	full()
 	s, err = a.TakeBack(tokens[1], testFormat)
@@ -186,5 +188,21 @@ func TestSweep(t *testing.T) {
 	require.Len(t, a.all(), 1)
 	require.Same(t, one, a.find(1))
 	a.sweep(5 * time.Second)
+	require.Len(t, a.all(), 1, "its slot is taken a little longer")
+	a.sweep(5*time.Second + slotLinger)
 	require.Empty(t, a.all())
+}
+
+// The quota counts slots: one whose token has expired is taken for a moment more.
+func TestQuotaOfShortLives(t *testing.T) {
+	in := serveHere(t, withPolicy(t, "quota everyone outstanding 10"))
+	c := in.dial(t)
+	req := testRequest
+	req.Lifetime = time.Nanosecond
+	for range 10 {
+		_, err := c.Reserve(req)
+		require.NoError(t, err)
+	}
+	_, err := c.Reserve(req)
+	require.ErrorIs(t, err, ErrQuota)
 }
