@@ -12,6 +12,8 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign/linger"
 )
 
 func headerBytes(h unix.Cmsghdr) []byte {
@@ -276,4 +278,31 @@ type keeping struct {
 func (k *keeping) ImportSecContext(b []byte) (sc gssapi.SecContext, err error) {
 	k.sc, err = k.Provider.ImportSecContext(b)
 	return k.sc, err
+}
+
+// A worker answers with descriptors that are bad to close: Send ends in time, and
+// the context is here.
+func TestLingeringWorker(t *testing.T) {
+	h := newHouse(t)
+	s := h.session(h.p)
+	a, b := unixPair(t, unix.SOCK_STREAM)
+	fds := []int{linger.Socket(t), linger.Socket(t), linger.Socket(t)}
+	go func() {
+		_ = say(b, ready)
+		_, _, _, _ = readFrame(b)
+		me := unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())})
+		_ = send(b, frame(refused, []byte{9})[:3], append(me, unix.UnixRights(fds[0])...))
+		_ = send(b, []byte{9}, unix.UnixRights(fds[1:]...))
+		for _, fd := range fds {
+			go unix.Close(fd) //nolint:errcheck // it waits where Send was quicker
+		}
+	}()
+	done := make(chan error, 1)
+	go func() { done <- Send(within(t, time.Second), a, s.sc, s.conn, nil) }()
+	select {
+	case err := <-done:
+		s.returned(err)
+	case <-time.After(ample):
+		t.Fatal("the worker holds Send")
+	}
 }

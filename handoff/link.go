@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign"
 )
 
 // A Peer is who sent a message, by the kernel's word: the process as it is
@@ -27,9 +29,9 @@ type control struct {
 	fd   int  // -1 for none
 }
 
-// room for what may come beside: more is cut off by the kernel, which closes
-// the descriptors that it cuts off, and is an error here.
-var controlSize = unix.CmsgSpace(unix.SizeofUcred) + unix.CmsgSpace(4)
+// room for all that may come beside: what the kernel has to cut off it closes, and
+// that can take as long as the sender likes.
+var controlSize = unix.CmsgSpace(unix.SizeofUcred) + foreign.RightsSpace
 
 // receive reads once. On an error it leaves no descriptor open.
 func receive(c *net.UnixConn, b []byte) (int, control, error) {
@@ -49,7 +51,7 @@ func receive(c *net.UnixConn, b []byte) (int, control, error) {
 // close closes the descriptor, if there is one.
 func (c *control) close() {
 	if c.fd >= 0 {
-		_ = unix.Close(c.fd)
+		foreign.Close(c.fd)
 		c.fd = -1
 	}
 }
@@ -80,9 +82,7 @@ func parseControl(oob []byte, flags int) (control, error) {
 		err = errors.New("more than one descriptor")
 	}
 	if err != nil {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
+		foreign.Close(fds...)
 		return ctl, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	if len(fds) == 1 {
@@ -98,6 +98,14 @@ func send(c *net.UnixConn, b, oob []byte) error {
 		_, err = c.Write(b[n:])
 	}
 	return err
+}
+
+// hangUp closes the connection to a worker, and first what descriptors wait in it.
+func hangUp(worker *net.UnixConn) {
+	if raw, err := worker.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { foreign.Drain(int(fd)) })
+	}
+	_ = worker.Close()
 }
 
 // setOption sets an option of a socket to 1.

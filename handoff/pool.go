@@ -83,7 +83,7 @@ func (p *Pool) keep(ctx context.Context) {
 		given := 0
 		if err == nil {
 			given, err = p.employ(ctx, worker)
-			_ = worker.Close()
+			hangUp(worker)
 		}
 		if p.Lost != nil && ctx.Err() == nil {
 			p.Lost(worker, err)
@@ -164,11 +164,12 @@ func (p *Pool) attempt(ctx context.Context, a *applicant, sc gssapi.SecContext, 
 	if patience <= 0 {
 		patience = DefaultPatience
 	}
+	left := errGone // should a mechanism panic
+	defer func() { a.done <- left }()
 	err := a.give(ctx, time.Now().Add(patience), sc, parcel)
+	left = err
 	if a.good {
-		a.done <- nil
-	} else {
-		a.done <- err
+		left = nil
 	}
 	return err
 }

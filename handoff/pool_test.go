@@ -286,3 +286,29 @@ func TestPoolWorkerEndsBeforeReserve(t *testing.T) {
 	require.Len(t, w.all, 2)
 	_ = s.client.Close()
 }
+
+// panicking is a sealer that panics at its first use.
+type panicking struct {
+	*seal.Host
+	once sync.Once
+}
+
+func (p *panicking) Reserve(r seal.Request) (*seal.Reservation, error) {
+	p.once.Do(func() { panic("on purpose") })
+	return p.Host.Reserve(r)
+}
+
+// TestPoolPanic: a caller recovers from a panic in its Send, and the worker's place
+// is filled again.
+func TestPoolPanic(t *testing.T) {
+	h := newHouse(t)
+	w := &workers{h: h, role: "many"}
+	p := &Pool{Start: w.start}
+	end := run(t, p)
+	s := h.session((&secctx.Config{Sealer: &panicking{Host: h.host}}).Wrap(h.mech))
+	require.Panics(t, func() { _ = p.Send(within(t, ample), s.sc, s.conn, nil) })
+	next := h.session(h.p)
+	require.NoError(t, p.Send(within(t, ample), next.sc, next.conn, nil))
+	require.NoError(t, next.ask("well?"))
+	end()
+}

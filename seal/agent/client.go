@@ -162,7 +162,9 @@ func reserveRequest(req seal.Request) (frame []byte, subject int, err error) {
 		}
 	}
 	if frame, err = ask.Marshal(); err != nil {
-		closeDescriptor(subject)
+		if subject >= 0 {
+			_ = unix.Close(subject)
+		}
 		return nil, -1, fmt.Errorf("%w: a field is too long", seal.ErrRequest)
 	}
 	return frame, subject, nil

@@ -8,8 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -44,20 +43,29 @@ type request struct {
 
 // serve answers the requests of one connection until it ends.
 func (s *Server) serve(sock *net.UnixConn) {
-	defer sock.Close()
 	c := &conn{s: s, sock: sock, log: slog.New(limited{s.log.Handler(), &s.strangers})}
 	if code := c.start(); code != wire.OK {
 		c.refuse("connect", code)
+		c.close()
 		return
 	}
 	defer c.id.Close()
 	defer c.acct.disconnect()
 	defer s.dismiss(c)
+	defer c.close() // it counts as long as that takes
 	for c.idle() {
 		if !c.turn() {
 			return
 		}
 	}
+}
+
+// close closes the connection, and first what descriptors wait in it unread.
+func (c *conn) close() {
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) { foreign.Drain(int(fd)) })
+	}
+	_ = c.sock.Close()
 }
 
 // start learns who the peer is and counts it in.
@@ -69,9 +77,14 @@ func (c *conn) start() wire.Code {
 	if err := peer.PassCredentials(c.sock); err != nil { // should it have connected before Serve began
 		return wire.Unavailable
 	}
-	if c.id, err = c.s.ns.Identify(c.sock); err != nil {
+	c.id, err = c.s.ns.Identify(c.sock)
+	switch {
+	case errors.Is(err, peer.ErrUnknown), errors.Is(err, peer.ErrGone):
 		c.log.Warn(eventPeer, "reason", err)
 		return wire.NotYou
+	case err != nil: // no descriptor left, say
+		c.log.Error(eventPeer, "reason", err)
+		return wire.Unavailable
 	}
 	code := c.enter()
 	if code != wire.OK {
@@ -180,13 +193,13 @@ func (c *conn) read(r *request) (begun bool, code wire.Code, err error) {
 			r.from = time.Now()
 			c.setBusy()
 			if begun = c.acct.begin(c.quota().Requests); !begun {
-				closeDescriptor(fd)
+				foreign.Close(fd)
 				return false, wire.Quota, nil
 			}
 		}
 		n += got
 		if fd >= 0 && r.fd >= 0 {
-			closeDescriptor(fd)
+			foreign.Close(fd)
 			return begun, wire.Protocol, peer.ErrDescriptors
 		}
 		if fd >= 0 {
@@ -304,15 +317,9 @@ func (c *conn) deliver(size int, parts ...[]byte) error {
 }
 
 func (r *request) free() {
-	closeDescriptor(r.fd)
+	foreign.Close(r.fd)
 	freeBuffer(r.buf)
 	r.buf, r.body = nil, nil
-}
-
-func closeDescriptor(fd int) {
-	if fd >= 0 {
-		_ = unix.Close(fd)
-	}
 }
 
 // buffers keeps the buffers of small requests, which hold no secret.

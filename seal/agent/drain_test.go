@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/foreign/linger"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -187,5 +189,42 @@ func TestServeListenerClosed(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	require.NoError(t, l.Close())
 	require.ErrorIs(t, <-done, net.ErrClosed)
+	require.NoError(t, s.Close())
+}
+
+// Descriptors that are bad to close, read by the agent or not, keep it neither
+// from the next request nor from ending. It can serve again then.
+func TestLingeringDescriptors(t *testing.T) {
+	s, err := NewServer(nil)
+	require.NoError(t, err)
+	path := filepath.Join(publicDir(t), "agent.sock")
+	l, err := Listen(path)
+	require.NoError(t, err)
+	in := &instance{Server: s, path: path, l: l}
+	for range 2 {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- s.Serve(ctx, l) }()
+		for _, n := range []int{1, 2} {
+			c := in.raw(t)
+			for range 3 {
+				fds := []int{linger.Socket(t), linger.Socket(t)}
+				_, _, _ = c.WriteMsgUnix(statFrame(t), unix.UnixRights(fds[:n]...), nil) // the agent may have closed
+				for _, fd := range fds {
+					go unix.Close(fd) //nolint:errcheck // it waits where the agent was quicker
+				}
+			}
+			require.NoError(t, c.Close())
+		}
+		in.raw(t).expect(wire.OK, statFrame(t))
+		cancel()
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+		case <-time.After(2 * drainTimeout):
+			t.Fatal("the agent does not end")
+		}
+	}
+	require.NoError(t, l.Close())
 	require.NoError(t, s.Close())
 }

@@ -302,7 +302,7 @@ func subjectOf(a seal.Audience, value []byte) (int, error) {
 		err = fmt.Errorf("%w: process %d is another one now", seal.ErrAudience, pid)
 	}
 	if err != nil {
-		closeDescriptor(fd)
+		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil

@@ -216,6 +216,9 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if err := peer.PassCredentials(l); err != nil {
 		return err
 	}
+	if err := l.SetDeadline(time.Time{}); err != nil { // of another Serve, which had ended
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	defer all.Wait()

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign"
 )
 
 // Errors of receiving.
@@ -20,9 +22,6 @@ var (
 	// protocol has.
 	ErrDescriptors = errors.New("peer: descriptor too many")
 )
-
-// MaxDescriptors is how many descriptors one receive takes.
-const MaxDescriptors = 1
 
 // PassCredentials makes the kernel put the sender's credentials on each message
 // that comes in over fd, a connection or a listener. Connections inherit it from
@@ -67,7 +66,7 @@ func NewReceiver(c *net.UnixConn, id *Identity) (*Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Receiver{raw: raw, id: id, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*MaxDescriptors))}
+	r := &Receiver{raw: raw, id: id, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred)+foreign.RightsSpace)}
 	r.try = r.recvmsg
 	return r, nil
 }
@@ -94,7 +93,7 @@ func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (
 	case err != nil:
 		return got, 0, -1, err
 	case r.n == 0:
-		closeAll(fd)
+		foreign.Close(fd)
 		return got, 0, -1, io.EOF
 	}
 	return got, r.n, fd, nil
@@ -138,7 +137,7 @@ func (r *Receiver) control() (fd int, err error) {
 			fds, perr := unix.ParseUnixRights(m)
 			if perr != nil || len(fds) != 1 || fd >= 0 {
 				err = ErrDescriptors
-				closeAll(fds...)
+				foreign.Close(fds...)
 				break
 			}
 			fd = fds[0]
@@ -154,18 +153,10 @@ func (r *Receiver) control() (fd int, err error) {
 		err = ErrImpostor
 	}
 	if err != nil {
-		closeAll(fd)
+		foreign.Close(fd)
 		return -1, err
 	}
 	return fd, nil
-}
-
-func closeAll(fds ...int) {
-	for _, fd := range fds {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
-	}
 }
 
 // ReceiveInto waits for bytes and puts them through the buffers, one after the
