@@ -21,11 +21,12 @@ var arrows = map[string][]string{
 	"internal/token":    {"memsafe", "internal/wipe"}, // bytes; neither keys nor registers
 	"seal":              {"keyring", "memsafe", "internal/token"},
 	"internal/foreign":  {},
-	"seal/agent":        {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign"},
+	"internal/listen":   {},
+	"seal/agent":        {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen"},
 	"secctx":            {"seal", "memsafe"},
 	"secctx/krb5":       {"memsafe", "internal/wipe"}, // a mechanism like any other: it knows no sealing
 	"handoff":           {"secctx", "seal", "internal/foreign"},
-	"cmd/sealctx":       {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime"},
+	"cmd/sealctx":       {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/listen"},
 	"examples":          {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe"},
 
 	// What serves tests and measurements only, and is imported by nothing else.

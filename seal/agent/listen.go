@@ -8,8 +8,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/sealctx/sealctx/internal/listen"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 )
 
@@ -26,14 +25,7 @@ func Listen(path string) (*net.UnixListener, error) {
 	if owner != 0 && owner != uint32(os.Geteuid()) {
 		return nil, fmt.Errorf("%w: its directory belongs to user %d, who can put another there", ErrImpostor, owner)
 	}
-	addr := &net.UnixAddr{Name: path, Net: "unix"}
-	l, err := net.ListenUnix("unix", addr)
-	if errors.Is(err, unix.EADDRINUSE) && abandoned(path) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("agent: %w", err)
-		}
-		l, err = net.ListenUnix("unix", addr)
-	}
+	l, err := listen.Unix(path)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
@@ -45,19 +37,6 @@ func Listen(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(fmt.Errorf("agent: %w", err), l.Close())
 	}
 	return l, nil
-}
-
-// abandoned reports whether a path is a socket at which nobody listens.
-func abandoned(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode()&os.ModeSocket == 0 {
-		return false
-	}
-	c, err := net.Dial("unix", path)
-	if err == nil {
-		_ = c.Close()
-	}
-	return errors.Is(err, unix.ECONNREFUSED)
 }
 
 // firstInherited is the first descriptor that a service manager hands over.

@@ -3,11 +3,9 @@ package command
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -15,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/listen"
 	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/seal/agent/metrics"
 )
@@ -79,13 +77,7 @@ func listenMetrics(addr string) (net.Listener, error) {
 		if !filepath.IsAbs(path) {
 			return nil, fmt.Errorf("metrics: %q is not an absolute path", path)
 		}
-		l, err := net.Listen("unix", path)
-		if errors.Is(err, unix.EADDRINUSE) && abandoned(path) { // left behind: in the sandbox it could not be removed
-			if err := os.Remove(path); err != nil {
-				return nil, err
-			}
-			l, err = net.Listen("unix", path)
-		}
+		l, err := listen.Unix(path) // what was left behind could not be removed in the sandbox
 		if err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
@@ -99,17 +91,4 @@ func listenMetrics(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("metrics: %s is not a loopback address; use 127.0.0.1:PORT, [::1]:PORT or unix:PATH", addr)
 	}
 	return net.ListenTCP("tcp", tcp)
-}
-
-// abandoned reports whether a path is a socket at which nobody listens.
-func abandoned(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode()&fs.ModeSocket == 0 {
-		return false
-	}
-	c, err := net.Dial("unix", path)
-	if err == nil {
-		_ = c.Close()
-	}
-	return errors.Is(err, unix.ECONNREFUSED)
 }
