@@ -100,14 +100,6 @@ func send(c *net.UnixConn, b, oob []byte) error {
 	return err
 }
 
-// hangUp closes the connection to a worker, and first what descriptors wait in it.
-func hangUp(worker *net.UnixConn) {
-	if raw, err := worker.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { foreign.Drain(int(fd)) })
-	}
-	_ = worker.Close()
-}
-
 // setOption sets an option of a socket to 1.
 func setOption(c *net.UnixConn, option int) error {
 	raw, err := c.SyscallConn()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign"
 )
 
 // DefaultPatience is how long a pool gives a worker that got a token. A healthy
@@ -83,7 +85,7 @@ func (p *Pool) keep(ctx context.Context) {
 		given := 0
 		if err == nil {
 			given, err = p.employ(ctx, worker)
-			hangUp(worker)
+			foreign.HangUp(worker)
 		}
 		if p.Lost != nil && ctx.Err() == nil {
 			p.Lost(worker, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
 )
@@ -87,7 +88,7 @@ func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter
 	w := &waiter{conn: worker, sure: s.TrustWorkers}
 	if before == nil { // once for a connection
 		if err := setOption(worker, unix.SO_PASSCRED); err != nil {
-			hangUp(worker)
+			foreign.HangUp(worker)
 			return nil, returned(err)
 		}
 	}
@@ -102,7 +103,7 @@ func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter
 		return nil, returned(fmt.Errorf("%w: %w", ErrBusy, because(ctx, err)))
 	}
 	if err != nil {
-		hangUp(worker)
+		foreign.HangUp(worker)
 		return nil, returned(because(ctx, err))
 	}
 	return w, nil
@@ -179,7 +180,7 @@ func (w *waiter) fill(b []byte) (n int, err error) {
 func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext, p *parcel) error {
 	defer func() {
 		if !w.good {
-			hangUp(w.conn)
+			foreign.HangUp(w.conn)
 		}
 	}()
 	if ctx.Err() != nil { // a context that stays here keeps what an export would lose

@@ -4,6 +4,8 @@
 package foreign
 
 import (
+	"net"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,13 +27,21 @@ func Close(fds ...int) {
 	}
 }
 
+// HangUp closes the connection to another process, and first the descriptors that
+// wait in it unread: closing it would close them as their maker has it.
+func HangUp(c *net.UnixConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { drain(int(fd)) })
+	}
+	_ = c.Close()
+}
+
 // drainLimit is more messages than the queue of a Unix socket takes.
 const drainLimit = 1 << 14
 
-// Drain takes what waits unread in a Unix stream socket that is about to be
-// closed, and closes the descriptors in it: closing the socket would close them as
-// their maker has it. Nothing comes after it.
-func Drain(fd int) {
+// drain takes what waits unread in a Unix stream socket and closes the descriptors
+// in it. Nothing comes after it.
+func drain(fd int) {
 	_ = unix.Shutdown(fd, unix.SHUT_RD)
 	var buf [4 << 10]byte
 	oob := make([]byte, RightsSpace+unix.CmsgSpace(unix.SizeofUcred))

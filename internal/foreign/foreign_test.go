@@ -1,6 +1,8 @@
 package foreign
 
 import (
+	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -46,11 +48,11 @@ func TestLingering(t *testing.T) {
 		require.NoError(t, unix.Close(pair[0]))
 		return pair[1]
 	}
+	f := os.NewFile(uintptr(sent()), "receiver")
+	c, err := net.FileConn(f)
+	require.NoError(t, err)
+	require.NoError(t, f.Close()) // of which the connection has a copy
+	require.True(t, returns(func() { HangUp(c.(*net.UnixConn)) }))
 	receiver := sent()
-	require.True(t, returns(func() {
-		Drain(receiver)
-		_ = unix.Close(receiver)
-	}))
-	receiver = sent()
 	require.False(t, returns(func() { _ = unix.Close(receiver) }), "the control")
 }

@@ -46,26 +46,18 @@ func (s *Server) serve(sock *net.UnixConn) {
 	c := &conn{s: s, sock: sock, log: slog.New(limited{s.log.Handler(), &s.strangers})}
 	if code := c.start(); code != wire.OK {
 		c.refuse("connect", code)
-		c.close()
+		foreign.HangUp(sock)
 		return
 	}
 	defer c.id.Close()
 	defer c.acct.disconnect()
 	defer s.dismiss(c)
-	defer c.close() // it counts as long as that takes
+	defer foreign.HangUp(sock) // it counts as long as that takes
 	for c.idle() {
 		if !c.turn() {
 			return
 		}
 	}
-}
-
-// close closes the connection, and first what descriptors wait in it unread.
-func (c *conn) close() {
-	if c.raw != nil {
-		_ = c.raw.Control(func(fd uintptr) { foreign.Drain(int(fd)) })
-	}
-	_ = c.sock.Close()
 }
 
 // start learns who the peer is and counts it in.
