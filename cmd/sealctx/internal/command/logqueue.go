@@ -62,16 +62,11 @@ func (q *logQueue) run(out io.Writer, self *slog.Logger) {
 		select {
 		case line := <-q.lines:
 			write(line)
-			continue
 		case <-q.stop:
-		}
-		for {
-			select {
-			case line := <-q.lines:
-				write(line)
-			default:
-				return
+			for len(q.lines) > 0 { // nobody else takes any
+				write(<-q.lines)
 			}
+			return
 		}
 	}
 }
