@@ -80,11 +80,9 @@ type coreVictim struct {
 	secrets map[string][]byte
 }
 
-// startCore starts a victim in a directory, with every kind of its mappings to
-// be dumped.
-func startCore(t *testing.T, dir string) *coreVictim {
+// startCore starts a victim, with every kind of its mappings to be dumped.
+func startCore(t *testing.T) *coreVictim {
 	v := &coreVictim{Cmd: helper(t, "core", shmDir(t, false)), secrets: map[string][]byte{}}
-	v.Dir = dir
 	v.Env = append(v.Env, "GOTRACEBACK=crash") // SIGABRT ends it as the kernel has it
 	in, err := v.StdinPipe()
 	require.NoError(t, err)
@@ -143,7 +141,7 @@ func TestCoreDump(t *testing.T) {
 		}
 		require.NoError(t, err)
 		dir := t.TempDir()
-		v := startCore(t, dir)
+		v := startCore(t)
 		text, err := exec.Command(gcore, "-o", dir+"/core", fmt.Sprint(v.Process.Pid)).CombinedOutput()
 		require.NoError(t, err, "%s", text)
 		require.NoError(t, v.in.Close())
@@ -159,7 +157,7 @@ func TestCoreDump(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(corePattern, []byte("|/bin/dd of="+dir+"/core"), 0))
 		defer func() { require.NoError(t, os.WriteFile(corePattern, before, 0)) }()
-		v := startCore(t, dir)
+		v := startCore(t)
 		require.NoError(t, v.Process.Signal(unix.SIGABRT))
 		require.Error(t, v.Wait())
 		require.True(t, v.ProcessState.Sys().(syscall.WaitStatus).CoreDump(), "%v", v.ProcessState)

@@ -286,6 +286,17 @@ func TestNumberOnce(t *testing.T) {
 	require.NoError(t, fresh.Claim(l.Slot))
 }
 
+// successor makes an epoch with the number of one that was removed, and waits
+// until the directory's clock has moved on.
+func successor(t *testing.T, dir string, old *Epoch) *Epoch {
+	r := openRing(t, dir, nil)
+	r.lastSeq = old.seq - 1
+	fresh := current(t, r)
+	require.Equal(t, old.seq, fresh.seq)
+	time.Sleep(2 * settleTime)
+	return fresh
+}
+
 // A process is stopped between looking at its epochs and reading the directory, in
 // which another epoch has come to the name of one: it finds that one too.
 func TestRefilledMeanwhile(t *testing.T) {
@@ -298,11 +309,7 @@ func TestRefilledMeanwhile(t *testing.T) {
 	r.mu.Lock()
 	require.NoError(t, r.prune(now))
 	require.NoError(t, os.Remove(epochFile(dir, old)))
-	another := openRing(t, dir, nil)
-	another.lastSeq = old.seq - 1
-	fresh := current(t, another)
-	require.Equal(t, old.seq, fresh.seq)
-	time.Sleep(2 * settleTime)
+	fresh := successor(t, dir, old)
 	require.NoError(t, r.adopt(now))
 	r.mu.Unlock()
 	found, err := r.Epoch(fresh.ID())
@@ -321,11 +328,7 @@ func TestNumberTakenAgain(t *testing.T) {
 	defer e.Release()
 	require.NoError(t, os.Remove(epochFile(dir, old)))
 
-	again := openRing(t, dir, nil)
-	again.lastSeq = old.seq - 1
-	fresh := current(t, again)
-	require.Equal(t, old.seq, fresh.seq)
-	time.Sleep(2 * settleTime)
+	fresh := successor(t, dir, old)
 	_, err = importer.Epoch([16]byte{1})
 	require.ErrorIs(t, err, ErrUnknown)
 	found, err := importer.Epoch(fresh.ID())

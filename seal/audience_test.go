@@ -143,7 +143,6 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// A process that has ended and waits for its parent is nobody either.
 // Processes that start at once are different ones even if they were to share an
 // id, where the kernel numbers them; when they started does not tell them apart.
 func TestProcessNumber(t *testing.T) {
@@ -193,6 +192,7 @@ func TestStartTime(t *testing.T) {
 	require.ErrorIs(t, err, ErrAudience)
 }
 
+// A process that has ended and waits for its parent is nobody either.
 func TestProcessZombie(t *testing.T) {
 	cmd := exec.Command("/bin/true")
 	require.NoError(t, cmd.Start())
