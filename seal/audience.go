@@ -44,6 +44,12 @@ func Service(name string) (Audience, error) {
 	return a, nil
 }
 
+// process is the audience of a process, see Process.
+func process(pid uint32, number uint64) Audience {
+	v := binary.BigEndian.AppendUint32(nil, pid)
+	return Audience{kindProcess, string(binary.BigEndian.AppendUint64(v, number))}
+}
+
 // String says who is meant, for logs and errors.
 func (a Audience) String() string {
 	if a == (Audience{}) {

@@ -1,13 +1,13 @@
 package seal
 
 import (
-	"errors"
 	"math"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -61,7 +61,7 @@ func TestAudienceReserve(t *testing.T) {
 func TestAudienceOpen(t *testing.T) {
 	h := memHost(t, nil)
 	uid := h.self.uid
-	number, err := processNumber(os.Getpid())
+	number, err := pidfd.Number(os.Getpid())
 	require.NoError(t, err)
 	pid := uint32(os.Getpid())
 	service, err := Service("mail")
@@ -126,6 +126,16 @@ func TestProcess(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEqual(t, a, self)
 
+	fd, err := pidfd.Open(pid)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	of, uid, err := ProcessOf(fd)
+	require.NoError(t, err)
+	require.Equal(t, a, of)
+	require.EqualValues(t, os.Geteuid(), uid)
+	_, _, err = ProcessOf(1 << 20)
+	require.ErrorIs(t, err, ErrUnavailable)
+
 	h := memHost(t, nil)
 	req := testRequest
 	req.Audience = a
@@ -137,59 +147,12 @@ func TestProcess(t *testing.T) {
 
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
+	_, _, err = ProcessOf(fd)
+	require.ErrorIs(t, err, ErrAudience)
 	for _, pid := range []int{pid, -1, math.MaxInt32} {
 		_, err = Process(pid)
 		require.ErrorIs(t, err, ErrAudience)
 	}
-}
-
-// Processes that start at once are different ones even if they were to share an
-// id, where the kernel numbers them; when they started does not tell them apart.
-func TestProcessNumber(t *testing.T) {
-	own, err := unix.PidfdOpen(os.Getpid(), 0)
-	require.NoError(t, err)
-	defer unix.Close(own)
-	if n, err := pidfdInode(own); err == nil && n == 0 {
-		t.Skip("this kernel does not number processes")
-	}
-	const many = 40
-	numbers, starts := map[uint64]bool{}, map[uint64]bool{}
-	for range many {
-		cmd := exec.Command("/bin/sleep", "60")
-		require.NoError(t, cmd.Start())
-		defer func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}()
-		n, err := processNumber(cmd.Process.Pid)
-		require.NoError(t, err)
-		numbers[n] = true
-		start, err := startTime(cmd.Process.Pid)
-		require.NoError(t, err)
-		starts[start] = true
-		require.NotEqual(t, n, start)
-	}
-	require.Len(t, numbers, many)
-	require.Less(t, len(starts), many, "the control")
-}
-
-// Before that a process is when it started.
-func TestStartTime(t *testing.T) {
-	cmd := exec.Command("/bin/sleep", "60")
-	require.NoError(t, cmd.Start())
-	start, err := startTime(cmd.Process.Pid)
-	require.NoError(t, err)
-	again, err := startTime(cmd.Process.Pid)
-	require.NoError(t, err)
-	require.Equal(t, start, again)
-	require.NoError(t, cmd.Process.Kill())
-	require.Eventually(t, func() bool { // a zombie
-		_, err = startTime(cmd.Process.Pid)
-		return errors.Is(err, ErrAudience)
-	}, patience, tick)
-	require.Error(t, cmd.Wait())
-	_, err = startTime(cmd.Process.Pid)
-	require.ErrorIs(t, err, ErrAudience)
 }
 
 // A process that has ended and waits for its parent is nobody either.

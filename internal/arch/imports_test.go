@@ -19,10 +19,11 @@ var arrows = map[string][]string{
 	"keyring":           {"memsafe", "internal/boottime"},
 	"internal/wipe":     {"memsafe"},
 	"internal/token":    {"memsafe", "internal/wipe"}, // bytes; neither keys nor registers
-	"seal":              {"keyring", "memsafe", "internal/token"},
+	"internal/pidfd":    {},
+	"seal":              {"keyring", "memsafe", "internal/token", "internal/pidfd"},
 	"internal/foreign":  {},
 	"internal/listen":   {},
-	"seal/agent":        {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen"},
+	"seal/agent":        {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen", "internal/pidfd"},
 	"secctx":            {"seal", "memsafe"},
 	"secctx/krb5":       {"memsafe", "internal/wipe"}, // a mechanism like any other: it knows no sealing
 	"handoff":           {"secctx", "seal", "internal/foreign"},

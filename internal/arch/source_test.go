@@ -21,7 +21,8 @@ var unsafeFiles = map[string]string{
 	"internal/apart/apart.go":             "seccomp",
 	"internal/memscan/stop.go":            "ptrace",
 	"seal/agent/internal/peer/groups.go":  "SO_PEERGROUPS",
-	"seal/agent/internal/peer/message.go": "recvmsg, sendmsg and ppoll that do not wait, without waking the scheduler",
+	"seal/agent/internal/peer/message.go": "recvmsg and sendmsg that do not wait, without waking the scheduler",
+	"internal/pidfd/pidfd.go":             "ppoll that does not wait, at each request to the agent",
 }
 
 func TestUnsafe(t *testing.T) {

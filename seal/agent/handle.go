@@ -8,7 +8,6 @@ import (
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
-	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
@@ -168,12 +167,10 @@ func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, tex
 }
 
 func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text string) {
-	to, uid, err := peer.Subject(fd)
+	to, uid, err := seal.ProcessOf(fd)
 	switch {
-	case errors.Is(err, peer.ErrGone), errors.Is(err, peer.ErrUnknown), errors.Is(err, seal.ErrAudience):
-		return to, wire.BadAudience, err.Error()
 	case err != nil:
-		return to, wire.Unavailable, err.Error()
+		return to, codeOf(err), err.Error()
 	case !c.s.policy.Load().mayReserveUser(c.id.UID, c.id.Groups, uid):
 		return to, wire.Refused, "the policy does not let this user reserve for a process of that user"
 	}

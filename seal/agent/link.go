@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -290,14 +291,14 @@ func (l *link) receive(parts [][]byte) (h wire.Header, err error) {
 // that one and not a later one with its number.
 func subjectOf(a seal.Audience, value []byte) (int, error) {
 	pid := int(binary.BigEndian.Uint32(value))
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+	fd, err := pidfd.Open(pid)
+	if errors.Is(err, pidfd.ErrEnded) {
 		return -1, fmt.Errorf("%w: no process %d", seal.ErrAudience, pid)
 	}
 	if err != nil {
-		return -1, unavailable(fmt.Errorf("pidfd_open: %w", err))
+		return -1, unavailable(err)
 	}
-	now, err := seal.Process(pid)
+	now, _, err := seal.ProcessOf(fd)
 	if err == nil && now != a {
 		err = fmt.Errorf("%w: process %d is another one now", seal.ErrAudience, pid)
 	}

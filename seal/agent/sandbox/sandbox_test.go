@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -58,11 +59,13 @@ var deeds = []deed{
 	{"executable memory", false, mapping(unix.PROT_READ | unix.PROT_EXEC)},
 	{"memory from a name", false, func(string) error { fd, err := unix.MemfdCreate("x", 0); return closed(fd, err) }},
 	{"a namespace", false, func(string) error { return unix.Unshare(unix.CLONE_FS) }},
+	{"an ioctl", false, func(string) error { _, err := unix.IoctlGetInt(0, unix.TIOCOUTQ); return refused(err) }},
 	{"another user", false, func(string) error { return unix.Setresuid(-1, -1, -1) }},
 
 	{"read the policy", true, func(dir string) error { return open(dir+"/policy", os.O_RDONLY) }},
 	{"read a policy that replaced it", true, func(dir string) error { return open(dir+"/later", os.O_RDONLY) }},
 	{"read /proc", true, func(string) error { return open("/proc/1/stat", os.O_RDONLY) }},
+	{"who a descriptor stands for", true, behind},
 	{"memory", true, mapping(unix.PROT_READ | unix.PROT_WRITE)},
 	{"collect garbage", true, func(string) error { runtime.GC(); return nil }},
 	{"threads", true, threads},
@@ -91,6 +94,25 @@ func closed(fd int, err error) error {
 		err = unix.Close(fd)
 	}
 	return err
+}
+
+// refused is an error of the filter, and none of the call.
+func refused(err error) error {
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return err
+}
+
+// behind asks as package pidfd does where the kernel can be asked.
+func behind(string) error {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return errors.Join(refused(unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)),
+		refused(unix.IoctlPidfdInfo(fd, &unix.PidfdInfo{Mask: unix.PIDFD_INFO_PID})))
 }
 
 func ptrace(string) error {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -119,47 +120,26 @@ func (ns *Namespace) groups(fd int, primary uint32) ([]uint32, error) {
 // it is one of the process that has its id now; that is the same one as long as
 // its messages carry that id, see Receiver.
 func pidfdOf(fd, pid int) (int, error) {
-	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	its, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	if errors.Is(err, unix.ENOPROTOOPT) {
-		pidfd, err = unix.PidfdOpen(pid, 0)
+		its, err = pidfd.Open(pid)
 	}
 	switch {
-	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
+	case errors.Is(err, pidfd.ErrEnded), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
 		return -1, ErrGone
 	case err != nil:
 		return -1, fmt.Errorf("peer: descriptor of process %d: %w", pid, err)
 	}
-	return pidfd, nil
+	return its, nil
 }
 
 // Alive reports whether the process still runs.
-func (id *Identity) Alive() bool { return alive(id.pidfd) == nil }
+func (id *Identity) Alive() bool { return pidfd.Alive(id.pidfd) == nil }
 
-// alive returns ErrGone once the process of a pidfd has ended: it is readable
-// then, before the id can be given to another.
-func alive(pidfd int) error {
-	for {
-		ready, err := poll(pidfd)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return fmt.Errorf("peer: %w", err)
-		case ready:
-			return ErrGone
-		default:
-			return nil
-		}
-	}
-}
-
-// Process returns the process as an audience. It returns ErrGone where it has
-// ended.
+// Process returns the process as an audience: seal.ErrAudience where it has ended.
 func (id *Identity) Process() (seal.Audience, error) {
 	if id.process == (seal.Audience{}) {
-		a, err := seal.Process(id.PID)
-		if err == nil {
-			err = alive(id.pidfd) // so what was read was not a later process's
-		}
+		a, _, err := seal.ProcessOf(id.pidfd)
 		if err != nil {
 			return seal.Audience{}, err
 		}
@@ -170,65 +150,3 @@ func (id *Identity) Process() (seal.Audience, error) {
 
 // Close gives the descriptor back.
 func (id *Identity) Close() { _ = unix.Close(id.pidfd) }
-
-// Subject returns the process that a descriptor from a peer stands for, as an
-// audience, and its effective user. It returns ErrUnknown for what is no pidfd
-// or one of another process namespace, ErrGone for a process that has ended.
-func Subject(pidfd int) (a seal.Audience, uid uint32, err error) {
-	pid, err := pidOf(pidfd)
-	if err != nil {
-		return a, 0, err
-	}
-	if uid, err = effectiveUser(pid); err == nil {
-		a, err = seal.Process(pid)
-	}
-	if gone := alive(pidfd); gone != nil {
-		return seal.Audience{}, 0, gone
-	}
-	return a, uid, err
-}
-
-// pidOf reads the process id behind a descriptor in fdinfo.
-func pidOf(pidfd int) (int, error) {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
-	if err != nil {
-		return 0, fmt.Errorf("peer: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		value, ok := strings.CutPrefix(line, "Pid:")
-		if !ok {
-			continue
-		}
-		pid, err := strconv.Atoi(strings.TrimSpace(value))
-		switch {
-		case err != nil:
-			return 0, fmt.Errorf("peer: fdinfo: %w", err)
-		case pid < 0:
-			return 0, ErrGone
-		case pid == 0:
-			return 0, fmt.Errorf("%w: process of another namespace", ErrUnknown)
-		}
-		return pid, nil
-	}
-	return 0, fmt.Errorf("%w: the descriptor is not one of a process", ErrUnknown)
-}
-
-// effectiveUser reads the second field of the Uid line.
-func effectiveUser(pid int) (uint32, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, ErrGone
-	}
-	if err != nil {
-		return 0, fmt.Errorf("peer: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "Uid:"); ok {
-			if f := strings.Fields(value); len(f) == 4 {
-				uid, err := strconv.ParseUint(f[1], 10, 32)
-				return uint32(uid), err
-			}
-		}
-	}
-	return 0, fmt.Errorf("peer: /proc/%d/status has no user", pid)
-}

@@ -65,15 +65,3 @@ func (m *message) call(trap, fd, flags uintptr) (int, error) {
 		}
 	}
 }
-
-// poll reports whether a descriptor can be read now. It does not wait, and is
-// made in the same way.
-func poll(fd int) (ready bool, err error) {
-	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	var now unix.Timespec
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	if errno != 0 {
-		return false, errno
-	}
-	return n > 0, nil
-}

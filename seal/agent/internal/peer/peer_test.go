@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -122,37 +121,6 @@ func TestReceive(t *testing.T) {
 	require.NoError(t, client.Close())
 	_, _, _, err = r.Receive(nil, fill, spare)
 	require.ErrorIs(t, err, io.EOF)
-}
-
-// The process behind a descriptor, and what is none.
-func TestSubject(t *testing.T) {
-	cmd := exec.Command("sleep", "60")
-	require.NoError(t, cmd.Start())
-	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
-	require.NoError(t, err)
-	defer unix.Close(fd)
-	a, uid, err := Subject(fd)
-	require.NoError(t, err)
-	require.EqualValues(t, os.Geteuid(), uid)
-	want, err := seal.Process(cmd.Process.Pid)
-	require.NoError(t, err)
-	require.Equal(t, want, a)
-
-	require.NoError(t, cmd.Process.Kill())
-	require.Eventually(t, func() bool { return alive(fd) != nil }, time.Second, time.Millisecond)
-	_, _, err = Subject(fd) // a zombie, with its number and start still there
-	require.ErrorIs(t, err, ErrGone)
-	_ = cmd.Wait()
-	_, _, err = Subject(fd)
-	require.ErrorIs(t, err, ErrGone)
-
-	null, err := os.Open(os.DevNull)
-	require.NoError(t, err)
-	defer null.Close()
-	_, _, err = Subject(int(null.Fd()))
-	require.ErrorIs(t, err, ErrUnknown)
-	_, _, err = Subject(1 << 20)
-	require.Error(t, err)
 }
 
 // Parts go out as one run of bytes, over a full socket too, and come in where
