@@ -28,7 +28,7 @@ type Sender struct {
 
 	// TrustWorkers passes the connection on a worker's word that it has imported
 	// the token, without a look whether it has. That saves a request to the agent
-	// for each context. A worker that lies harms the clients that it is given,
+	// for each context, and nothing where the keyring is this user's. A worker that lies harms the clients that it is given,
 	// which it could do in other ways too; it is no way to a second owner.
 	TrustWorkers bool
 }
@@ -204,7 +204,7 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 	}
 	defer watch(ctx, w.conn, limit)()
 	has, err := w.offer(tok)
-	if !has || !w.sure {
+	if !has || !w.sure && !secctx.Claimed(sc) {
 		// Whatever the worker says, and whether it says anything: the claim decides.
 		back := secctx.TakeBack(sc, tok)
 		if back == nil || !has || errors.Is(back, secctx.ErrLost) {

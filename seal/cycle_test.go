@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
 )
 
@@ -167,6 +168,31 @@ func TestTakeBack(t *testing.T) {
 		_, err := h.TakeBack(sealed, testFormat)
 		require.ErrorIs(t, err, ErrSpent)
 	})
+}
+
+// A reservation knows when its token has been claimed, whoever did it and how,
+// and claims to know nothing more.
+func TestClaimed(t *testing.T) {
+	for name, claim := range map[string]func(h *Host, sealed []byte) (*memsafe.Secret, error){
+		"opened":     func(h *Host, sealed []byte) (*memsafe.Secret, error) { return h.Open(sealed, testFormat) },
+		"taken back": func(h *Host, sealed []byte) (*memsafe.Secret, error) { return h.TakeBack(sealed, testFormat) },
+	} {
+		h := memHost(t, nil)
+		r := reserve(t, h, testRequest)
+		require.False(t, r.Claimed(), name)
+		sealed, err := r.Seal([]byte("plain"))
+		require.NoError(t, err, name)
+		requireRefused(t, h, append(sealed, 0), ErrDefective)
+		require.False(t, r.Claimed(), name)
+		s, err := claim(h, sealed)
+		require.NoError(t, err, name)
+		s.Wipe()
+		require.True(t, r.Claimed(), name)
+		require.NoError(t, h.Ring().Retire(current(t, h).ID()))
+		require.False(t, r.Claimed(), "%s: there is nothing left to look at", name)
+		require.NoError(t, h.Ring().Close())
+		require.False(t, r.Claimed(), name)
+	}
 }
 
 func TestInspect(t *testing.T) {

@@ -198,7 +198,7 @@ func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Grant, error
 		e.Release()
 		return nil, err
 	}
-	g := &hostGrant{slot: hostSlot{e, lease}}
+	g := &hostGrant{slot: hostSlot{h.ring, e, lease}}
 	if err := h.prepare(g, head); err != nil {
 		_ = g.slot.Cancel() // a slot that cannot be given back expires
 		g.slot.Release()
@@ -246,6 +246,7 @@ func (h *Host) prepare(g *hostGrant, head token.Header) error {
 
 // hostSlot is a slot in a register that this process has mapped; a Slot.
 type hostSlot struct {
+	ring  *keyring.Ring
 	epoch *keyring.Epoch
 	lease keyring.Lease
 }
@@ -260,3 +261,14 @@ func (s *hostSlot) Valid() error {
 
 func (s *hostSlot) Cancel() error { return s.epoch.Claim(s.lease.Slot) }
 func (s *hostSlot) Release()      { s.epoch.Release() }
+
+// Claimed looks into the register, should the ring have the epoch still.
+func (s *hostSlot) Claimed() bool {
+	e, err := s.ring.Epoch(s.epoch.ID())
+	if err != nil {
+		return false
+	}
+	defer e.Release()
+	held, err := e.Holds(s.lease.Slot)
+	return err == nil && !held
+}

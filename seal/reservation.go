@@ -62,6 +62,12 @@ func (r *Reservation) Cancel() error {
 	return r.grant.Slot.Cancel()
 }
 
+// Claimed reports whether the token of a Seal cannot be opened any more, because
+// it was opened or taken back, or its time is over, as far as that is known
+// without asking anybody: false tells nothing, and is all that there is to be had
+// of an agent's register.
+func (r *Reservation) Claimed() bool { return r.grant.Slot.Claimed() }
+
 func (r *Reservation) use() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

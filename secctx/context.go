@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/golang-auth/go-gssapi/v3"
+
+	"github.com/sealctx/sealctx/seal"
 )
 
 // state is where a handle's context is.
@@ -40,7 +42,10 @@ type secContext struct {
 	mech         gssapi.GssMech // or nil
 	named        bool           // the caller may hold names of inner
 	settled      bool           // inner came by import or tried to export: Continue must not reach it
-	sealed       [tagSize]byte  // tail of the token that the context is in
+
+	// Of the token that the context is in, while it is exported.
+	sealed [tagSize]byte     // its tail
+	slot   *seal.Reservation // its place in the register
 }
 
 // base is how Export and TakeBack find the context under its extensions.

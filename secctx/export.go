@@ -65,6 +65,21 @@ func TakeBack(sc gssapi.SecContext, token []byte) error {
 	return c.takeBack(token)
 }
 
+// Claimed reports whether an exported context can be known, with nobody asked, to
+// have been imported or taken back, or to be in a token whose time is over: then
+// TakeBack has no chance any more. False tells nothing; it is the answer for every
+// token of an agent, for handles that have their context and for ones without
+// sealctx. Safe for concurrent use.
+func Claimed(sc gssapi.SecContext) bool {
+	c, err := unwrap(sc)
+	if err != nil {
+		return false
+	}
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	return c.state == exported && c.slot.Claimed()
+}
+
 func unwrap(sc gssapi.SecContext) (*secContext, error) {
 	if w, ok := sc.(interface{ base() *secContext }); ok {
 		return w.base(), nil
@@ -112,7 +127,7 @@ func (c *secContext) export(to seal.Audience) ([]byte, error) {
 	if err != nil {
 		return nil, c.restore(plain, err)
 	}
-	c.state = exported
+	c.state, c.slot = exported, r
 	copy(c.sealed[:], token[len(token)-tagSize:])
 	return token, nil
 }
@@ -162,7 +177,7 @@ func (c *secContext) replace(inner gssapi.SecContext) {
 	} else {
 		_ = deleteKept(c.inner) // the context is back; that is the news
 	}
-	c.inner, c.state, c.named = inner, live, false
+	c.inner, c.state, c.named, c.slot = inner, live, false, nil
 }
 
 func (c *secContext) takeBack(token []byte) error {

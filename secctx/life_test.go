@@ -187,9 +187,12 @@ func TestTakeBack(t *testing.T) {
 	h := newHost(t, nil)
 	r := newRig(t, h)
 	r.talk(t, r.sc)
+	require.False(t, Claimed(r.sc))
 	token, err := r.sc.Export()
 	require.NoError(t, err)
+	require.False(t, Claimed(r.sc))
 	require.NoError(t, TakeBack(r.sc, token))
+	require.False(t, Claimed(r.sc), "it is here")
 	r.talk(t, r.sc)
 	require.Zero(t, outstanding(t, h))
 	err = TakeBack(r.sc, token)
@@ -203,11 +206,16 @@ func TestTakeBack(t *testing.T) {
 	require.NoError(t, err)
 	imported, err := r.p.ImportSecContext(token)
 	require.NoError(t, err)
+	require.True(t, Claimed(r.sc))
+	require.False(t, Claimed(imported))
 	err = TakeBack(r.sc, token)
 	require.ErrorIs(t, err, seal.ErrSpent)
 	require.ErrorIs(t, err, gssapi.ErrNoContext)
 	r.dead(t, r.sc)
 	r.talk(t, imported)
+	_, err = r.sc.Delete()
+	require.NoError(t, err)
+	require.False(t, Claimed(r.sc))
 }
 
 // TestTakeBackOtherToken: a genuine token of another context must not come back
@@ -238,6 +246,7 @@ func TestNotWrapped(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotWrapped)
 		require.ErrorIs(t, err, gssapi.ErrFailure)
 		require.ErrorIs(t, TakeBack(sc, nil), ErrNotWrapped)
+		require.False(t, Claimed(sc))
 	}
 	r.talk(t, r.sc)
 }

@@ -305,6 +305,8 @@ func (s *agentSlot) Cancel() error {
 
 func (s *agentSlot) Release() {}
 
+func (s *agentSlot) Claimed() bool { return false } // the agent would have to be asked
+
 // Inspect asks how a token stands, without spending it. The agent tells the
 // token's exporter, its audience, and administrators. Errors: seal.ErrDefective,
 // seal.ErrUnauthorized, and those of asking.
