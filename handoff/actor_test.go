@@ -345,6 +345,7 @@ func (a *actor) exporter(sealer func(*agent.Client) seal.Sealer) error {
 // handOverAll hands over until it is to finish.
 func (a *actor) handOverAll(h *house, l *net.UnixListener) error {
 	pool := &Pool{
+		Sender:  Sender{Verify: true}, // so that the agent is struck while it takes back, too
 		Workers: importers, Patience: agentPatience,
 		Start: func(context.Context) (*net.UnixConn, error) { return l.AcceptUnix() },
 	}

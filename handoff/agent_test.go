@@ -11,6 +11,7 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
@@ -65,6 +66,51 @@ func TestThroughAgent(t *testing.T) {
 	require.ErrorIs(t, Send(within(t, ample), w.conn, s.sc, s.conn, nil), seal.ErrUnavailable)
 	require.NoError(t, s.works())
 	s.open()
+}
+
+// TestVerify: a worker's word is enough where only the agent knows better, and a
+// lie is no way to a second owner; who has the agent asked is not lied to.
+func TestVerify(t *testing.T) {
+	h := newHouse(t)
+	_, socket := h.startAgent()
+	p := h.throughAgent(socket)
+	for _, verify := range []bool{false, true} {
+		sender := Sender{Verify: verify}
+		a, b := unixPair(t, unix.SOCK_STREAM)
+		s := h.session(p)
+		done := receiving(within(t, ample), b, p)
+		require.NoError(t, sender.Send(within(t, ample), a, s.sc, s.conn, nil))
+		r := <-done
+		require.NoError(t, r.err)
+		s.gone()
+		s.sc = r.sc
+		require.NoError(t, s.works())
+		require.NoError(t, r.conn.Close())
+
+		s = h.session(p)
+		tokens := make(chan []byte, 1)
+		go func() { // the liar
+			_ = say(b, ready)
+			_, tok, _, _ := readFrame(b)
+			tokens <- tok
+			_ = say(b, imported)
+			_, _, ctl, _ := readFrame(b)
+			ctl.close()
+		}()
+		err := sender.Send(within(t, ample), a, s.sc, s.conn, nil)
+		sc, claim := p.ImportSecContext(<-tokens)
+		if verify {
+			s.returned(err)
+			require.ErrorIs(t, err, ErrProtocol)
+			require.ErrorIs(t, claim, gssapi.ErrNoContext)
+			continue
+		}
+		require.NoError(t, err)
+		s.gone()
+		require.NoError(t, claim, "it can still claim what is its own")
+		s.sc = sc
+		require.NoError(t, s.works())
+	}
 }
 
 // TestAnotherUsersProcess: without a line in the policy, a process of another

@@ -41,9 +41,9 @@ func BenchmarkHandoffs(b *testing.B) {
 	viaAgent := asking(socket)
 	for _, r := range []rival{
 		{"plain", h.mech, h.plainServer()},
-		{"embedded", h.p, h.pooled(false)},
-		{"agent", secctx.Wrap(h.mech, client), h.pooled(false, viaAgent)},
-		{"agent-trusting", secctx.Wrap(h.mech, client), h.pooled(true, viaAgent)},
+		{"embedded", h.p, h.pooled(Sender{})},
+		{"agent", secctx.Wrap(h.mech, client), h.pooled(Sender{}, viaAgent)},
+		{"agent-verifying", secctx.Wrap(h.mech, client), h.pooled(Sender{Verify: true}, viaAgent)},
 	} {
 		b.Run(r.name, func(b *testing.B) {
 			var took time.Duration
@@ -57,8 +57,8 @@ func BenchmarkHandoffs(b *testing.B) {
 }
 
 // pooled hands over as a server does, by a Pool.
-func (h *house) pooled(trust bool, more ...func(*exec.Cmd)) func(gssapi.SecContext, net.Conn) error {
-	p := &Pool{Sender: Sender{TrustWorkers: trust}, Workers: benchWorkers, Start: func(context.Context) (*net.UnixConn, error) {
+func (h *house) pooled(s Sender, more ...func(*exec.Cmd)) func(gssapi.SecContext, net.Conn) error {
+	p := &Pool{Sender: s, Workers: benchWorkers, Start: func(context.Context) (*net.UnixConn, error) {
 		return h.spawn("sink", "", more...).conn, nil
 	}}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -15,10 +15,11 @@
 //
 // At every instant at most one process: the acceptor, then nobody, then the
 // worker. The claim of the sealed token decides and nothing else. What the
-// worker says is information: unless the register shows the claim, Send tries to
-// take the token back whatever the answer is, and only where that fails, because
-// the worker has claimed, does the connection follow ([Sender] can spare itself
-// asking an agent so with workers that do not lie). So there are two outcomes, whenever either process dies, stops or lies:
+// worker says is information: where it does not say that it has the context, or
+// the register shows that it has not, Send takes the token back, and only where
+// that fails does the connection follow. The register of an agent is not looked at
+// unless [Sender] says so: there a worker's word is enough. So there are two
+// outcomes, whenever either process dies, stops or lies:
 //
 //   - the take-back won: ErrReturned, the context works again, and the connection
 //     was never out of the acceptor's hands

@@ -26,11 +26,12 @@ type Sender struct {
 	// has its policy, and a keyring's tokens open under its own user only.
 	Audience func(Peer) (seal.Audience, error)
 
-	// TrustWorkers passes the connection on a worker's word that it has imported
-	// the token, without a look whether it has. That saves a request to the agent
-	// for each context, and nothing where the keyring is this user's. A worker that lies harms the clients that it is given,
-	// which it could do in other ways too; it is no way to a second owner.
-	TrustWorkers bool
+	// Verify asks the agent, once for each context, whether a worker that says it
+	// has imported the token really has, before the connection follows. Without it
+	// the worker's word is enough: one that lies harms the clients that it is given,
+	// which it could do in other ways too, and it is no way to a second owner. Where
+	// the keyring is this user's, the register is looked at in any case.
+	Verify bool
 }
 
 // Send is [Sender.Send] of the zero Sender: for the worker's process alone.
@@ -77,7 +78,7 @@ type waiter struct {
 	conn *net.UnixConn
 	peer Peer
 	to   seal.Audience
-	sure bool // its word is enough
+	ask  bool // the agent, whether it has claimed
 	good bool // conn is between two exchanges: the next thing on it is READY
 }
 
@@ -85,7 +86,7 @@ type waiter struct {
 // last time, or nil: looking up a process costs something.
 func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter) (*waiter, error) {
 	defer watch(ctx, worker, time.Time{})()
-	w := &waiter{conn: worker, sure: s.TrustWorkers}
+	w := &waiter{conn: worker, ask: s.Verify}
 	if before == nil { // once for a connection
 		if err := setOption(worker, unix.SO_PASSCRED); err != nil {
 			foreign.HangUp(worker)
@@ -204,7 +205,8 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 	}
 	defer watch(ctx, w.conn, limit)()
 	has, err := w.offer(tok)
-	if !has || !w.sure && !secctx.Claimed(sc) {
+	out, known := secctx.Outstanding(sc)
+	if !has || out || !known && w.ask {
 		// Whatever the worker says, and whether it says anything: the claim decides.
 		back := secctx.TakeBack(sc, tok)
 		if back == nil || !has || errors.Is(back, secctx.ErrLost) {

@@ -170,29 +170,34 @@ func TestTakeBack(t *testing.T) {
 	})
 }
 
-// A reservation knows when its token has been claimed, whoever did it and how,
-// and claims to know nothing more.
-func TestClaimed(t *testing.T) {
+// A reservation knows whether its token waits still, and what it cannot know.
+func TestOutstanding(t *testing.T) {
 	for name, claim := range map[string]func(h *Host, sealed []byte) (*memsafe.Secret, error){
 		"opened":     func(h *Host, sealed []byte) (*memsafe.Secret, error) { return h.Open(sealed, testFormat) },
 		"taken back": func(h *Host, sealed []byte) (*memsafe.Secret, error) { return h.TakeBack(sealed, testFormat) },
 	} {
 		h := memHost(t, nil)
 		r := reserve(t, h, testRequest)
-		require.False(t, r.Claimed(), name)
+		shows(t, r, true, true)
 		sealed, err := r.Seal([]byte("plain"))
 		require.NoError(t, err, name)
 		requireRefused(t, h, append(sealed, 0), ErrDefective)
-		require.False(t, r.Claimed(), name)
+		shows(t, r, true, true)
 		s, err := claim(h, sealed)
 		require.NoError(t, err, name)
 		s.Wipe()
-		require.True(t, r.Claimed(), name)
+		shows(t, r, false, true)
 		require.NoError(t, h.Ring().Retire(current(t, h).ID()))
-		require.False(t, r.Claimed(), "%s: there is nothing left to look at", name)
+		shows(t, r, false, false)
 		require.NoError(t, h.Ring().Close())
-		require.False(t, r.Claimed(), name)
+		shows(t, r, false, false)
 	}
+}
+
+func shows(t *testing.T, r *Reservation, yes, known bool) {
+	t.Helper()
+	y, k := r.Outstanding()
+	require.Equal(t, []bool{yes, known}, []bool{y, k})
 }
 
 func TestInspect(t *testing.T) {

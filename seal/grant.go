@@ -22,7 +22,7 @@ type Grant struct {
 }
 
 // A Slot is what a Reservation holds in a register, here or at the agent. It is
-// used by one goroutine at a time, but for Claimed.
+// used by one goroutine at a time, but for Outstanding.
 type Slot interface {
 	// Valid returns nil while the token may still leave the process, and else
 	// ErrExpired or why not.
@@ -31,9 +31,10 @@ type Slot interface {
 	// Cancel returns nil if nobody can open the token any more.
 	Cancel() error
 
-	// Claimed reports whether it is known here, with nobody asked, that the token
-	// cannot be opened any more. It may be called at any time, after Release too.
-	Claimed() bool
+	// Outstanding reports whether the token can still be opened, and whether that
+	// is known here, with nobody asked. It may be called at any time, after Release
+	// too.
+	Outstanding() (yes, known bool)
 
 	// Release lets go of whatever keeps the register at hand. It is called once.
 	Release()

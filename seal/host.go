@@ -262,13 +262,13 @@ func (s *hostSlot) Valid() error {
 func (s *hostSlot) Cancel() error { return s.epoch.Claim(s.lease.Slot) }
 func (s *hostSlot) Release()      { s.epoch.Release() }
 
-// Claimed looks into the register, should the ring have the epoch still.
-func (s *hostSlot) Claimed() bool {
+// Outstanding looks into the register, should the ring have the epoch still.
+func (s *hostSlot) Outstanding() (yes, known bool) {
 	e, err := s.ring.Epoch(s.epoch.ID())
 	if err != nil {
-		return false
+		return false, false
 	}
 	defer e.Release()
 	held, err := e.Holds(s.lease.Slot)
-	return err == nil && !held
+	return held, err == nil
 }

@@ -62,11 +62,11 @@ func (r *Reservation) Cancel() error {
 	return r.grant.Slot.Cancel()
 }
 
-// Claimed reports whether the token of a Seal cannot be opened any more, because
-// it was opened or taken back, or its time is over, as far as that is known
-// without asking anybody: false tells nothing, and is all that there is to be had
-// of an agent's register.
-func (r *Reservation) Claimed() bool { return r.grant.Slot.Claimed() }
+// Outstanding reports whether the reservation, or the token of a Seal, still holds
+// its slot: nobody has opened it, taken it back or cancelled it. It asks nobody, so
+// that it is known only where this process has the register mapped and the epoch
+// lives; never of an agent.
+func (r *Reservation) Outstanding() (yes, known bool) { return r.grant.Slot.Outstanding() }
 
 func (r *Reservation) use() error {
 	r.mu.Lock()

@@ -65,19 +65,21 @@ func TakeBack(sc gssapi.SecContext, token []byte) error {
 	return c.takeBack(token)
 }
 
-// Claimed reports whether an exported context can be known, with nobody asked, to
-// have been imported or taken back, or to be in a token whose time is over: then
-// TakeBack has no chance any more. False tells nothing; it is the answer for every
-// token of an agent, for handles that have their context and for ones without
-// sealctx. Safe for concurrent use.
-func Claimed(sc gssapi.SecContext) bool {
+// Outstanding reports whether the token of an exported context waits for its
+// import still: then nobody has claimed it. It asks nobody, so that it is known
+// only while the handle is an exported one, and the sealer has its register in
+// this process: never of an agent's tokens. Safe for concurrent use.
+func Outstanding(sc gssapi.SecContext) (yes, known bool) {
 	c, err := unwrap(sc)
 	if err != nil {
-		return false
+		return false, false
 	}
 	c.gate.RLock()
 	defer c.gate.RUnlock()
-	return c.state == exported && c.slot.Claimed()
+	if c.state != exported {
+		return false, false
+	}
+	return c.slot.Outstanding()
 }
 
 func unwrap(sc gssapi.SecContext) (*secContext, error) {

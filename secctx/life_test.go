@@ -187,12 +187,12 @@ func TestTakeBack(t *testing.T) {
 	h := newHost(t, nil)
 	r := newRig(t, h)
 	r.talk(t, r.sc)
-	require.False(t, Claimed(r.sc))
+	shows(t, r.sc, false, false)
 	token, err := r.sc.Export()
 	require.NoError(t, err)
-	require.False(t, Claimed(r.sc))
+	shows(t, r.sc, true, true)
 	require.NoError(t, TakeBack(r.sc, token))
-	require.False(t, Claimed(r.sc), "it is here")
+	shows(t, r.sc, false, false)
 	r.talk(t, r.sc)
 	require.Zero(t, outstanding(t, h))
 	err = TakeBack(r.sc, token)
@@ -206,8 +206,8 @@ func TestTakeBack(t *testing.T) {
 	require.NoError(t, err)
 	imported, err := r.p.ImportSecContext(token)
 	require.NoError(t, err)
-	require.True(t, Claimed(r.sc))
-	require.False(t, Claimed(imported))
+	shows(t, r.sc, false, true)
+	shows(t, imported, false, false)
 	err = TakeBack(r.sc, token)
 	require.ErrorIs(t, err, seal.ErrSpent)
 	require.ErrorIs(t, err, gssapi.ErrNoContext)
@@ -215,7 +215,13 @@ func TestTakeBack(t *testing.T) {
 	r.talk(t, imported)
 	_, err = r.sc.Delete()
 	require.NoError(t, err)
-	require.False(t, Claimed(r.sc))
+	shows(t, r.sc, false, false)
+}
+
+func shows(t *testing.T, sc gssapi.SecContext, yes, known bool) {
+	t.Helper()
+	y, k := Outstanding(sc)
+	require.Equal(t, []bool{yes, known}, []bool{y, k})
 }
 
 // TestTakeBackOtherToken: a genuine token of another context must not come back
@@ -246,7 +252,7 @@ func TestNotWrapped(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotWrapped)
 		require.ErrorIs(t, err, gssapi.ErrFailure)
 		require.ErrorIs(t, TakeBack(sc, nil), ErrNotWrapped)
-		require.False(t, Claimed(sc))
+		shows(t, sc, false, false)
 	}
 	r.talk(t, r.sc)
 }

@@ -305,7 +305,7 @@ func (s *agentSlot) Cancel() error {
 
 func (s *agentSlot) Release() {}
 
-func (s *agentSlot) Claimed() bool { return false } // the agent would have to be asked
+func (s *agentSlot) Outstanding() (yes, known bool) { return false, false }
 
 // Inspect asks how a token stands, without spending it. The agent tells the
 // token's exporter, its audience, and administrators. Errors: seal.ErrDefective,
