@@ -125,8 +125,9 @@ func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
 	for try := 1; ; try++ {
 		g, err := c.reserve(ask, subject, deadline)
 		if err == nil {
-			if err = asAsked(g, req); err != nil {
+			if err = asAsked(g, req, subject); err != nil {
 				g.Key.Wipe()
+				_ = g.Slot.Cancel() // or it expires
 				return nil, err
 			}
 			return g.Reservation()
@@ -155,7 +156,7 @@ func reserveRequest(req seal.Request) (frame []byte, subject int, err error) {
 			return nil, -1, err
 		}
 		if ask.Audience[0] == wire.KindProcess {
-			if subject, err = subjectOf(req.Audience, ask.Audience[1:]); err != nil {
+			if subject, err = subjectOf(ask.Audience[1:]); err != nil {
 				return nil, -1, err
 			}
 			ask.Audience = ask.Audience[:1]
@@ -171,8 +172,9 @@ func reserveRequest(req seal.Request) (frame []byte, subject int, err error) {
 }
 
 // asAsked checks that the agent reserved what was asked for, so that its mistake
-// is found before a context is given up.
-func asAsked(g *seal.Grant, req seal.Request) error {
+// is found before a context is given up. So is another process that has the id of
+// the one asked for by now: subject is what the agent was shown.
+func asAsked(g *seal.Grant, req seal.Request, subject int) error {
 	h, _, err := token.ParseHeader(g.Start)
 	if err != nil {
 		return fmt.Errorf("%w: its reservation is none", ErrProtocol)
@@ -185,8 +187,21 @@ func asAsked(g *seal.Grant, req seal.Request) error {
 	if err != nil {
 		return err
 	}
-	sameAudience := h.Audience.Kind == bin[0] &&
-		(bin[0] == wire.KindProcess || string(h.Audience.Value) == string(bin[1:])) // a process may have another number there
+	sameAudience := h.Audience.Kind == bin[0]
+	switch {
+	case !sameAudience:
+	case bin[0] != wire.KindProcess:
+		sameAudience = string(h.Audience.Value) == string(bin[1:])
+	case !sameNumber(h.Audience.Value, bin[1:]):
+		// The agent knows it by another number, or it is another one.
+		now, _, err := seal.ProcessOf(subject)
+		if err == nil && now != want {
+			err = fmt.Errorf("%w: %v is another one now", seal.ErrAudience, want)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if string(h.Format) != req.Format || string(h.Mechanism) != string(req.Mechanism) || !sameAudience {
 		if !sameAudience && req.Audience == (seal.Audience{}) {
 			return fmt.Errorf("%w: it takes user %d for another: is it in another user namespace?", ErrProtocol, os.Geteuid())

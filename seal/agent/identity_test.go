@@ -82,6 +82,20 @@ func TestAudienceProcess(t *testing.T) {
 	require.ErrorIs(t, err, seal.ErrUnauthorized)
 	require.Equal(t, "opened plain", one.open(t, b))
 
+	// An earlier process with the id of one that lives.
+	before, err := c.Status()
+	require.NoError(t, err)
+	bin, err := processOf(t, two).MarshalBinary()
+	require.NoError(t, err)
+	bin[len(bin)-1] ^= 1
+	var earlier seal.Audience
+	require.NoError(t, earlier.UnmarshalBinary(bin))
+	_, err = c.Reserve(seal.Request{Format: testFormat, Audience: earlier})
+	require.ErrorIs(t, err, seal.ErrAudience)
+	after, err := c.Status()
+	require.NoError(t, err)
+	require.Equal(t, before.Outstanding, after.Outstanding, "the slot came back")
+
 	gone := processOf(t, two)
 	two.kill()
 	req := testRequest

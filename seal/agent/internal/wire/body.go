@@ -50,7 +50,7 @@ type OpenRequest struct {
 // Marshal returns the request's frame. It returns ErrMalformed for a token that
 // does not fit a frame.
 func (r *OpenRequest) Marshal(op Op) ([]byte, error) {
-	return request(op, func(b *cryptobyte.Builder) {
+	return sizedRequest(op, 2+len(r.Format)+4+len(r.Token), func(b *cryptobyte.Builder) {
 		b.AddUint16LengthPrefixed(add(r.Format))
 		addLen32(b, r.Token)
 	})
@@ -147,7 +147,12 @@ func ParseFailure(body []byte) (major uint32, text []byte, err error) {
 
 // request builds a frame and holds it to MaxFrame.
 func request(op Op, body func(*cryptobyte.Builder)) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, HeaderSize, 512))
+	return sizedRequest(op, 512-HeaderSize, body)
+}
+
+// sizedRequest is request for a body of about that many bytes.
+func sizedRequest(op Op, size int, body func(*cryptobyte.Builder)) ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, HeaderSize, HeaderSize+size))
 	body(b)
 	frame, err := b.Bytes()
 	if err != nil || len(frame) > MaxFrame {
