@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -13,16 +12,6 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 	"golang.org/x/sys/unix"
 )
-
-// An Output is a key to derive: its label and where it goes.
-type Output struct {
-	Label string // domain separation; part of the HKDF info, before the caller's
-	Key   []byte // 32 bytes, filled in; the caller owns and wipes it
-
-	// Then runs when Key is filled in, in the same erased execution: what it
-	// computes of the key on the stack leaves no trace either. Nil: nothing.
-	Then func()
-}
 
 const (
 	hashSize  = sha256.Size
@@ -37,24 +26,26 @@ const (
 	scratchSize = hashBlock + maxInfo + 1
 )
 
-// expand fills the output with HKDF-Expand-SHA256(key, label | info, 32) of
-// RFC 5869 2.3, whose first and only block is HMAC(key, label | info | 0x01).
-// The HMAC of RFC 2104 is spelt out over Sum256, whose state lives on the
-// stack: hmac.New would leave pads and midstates, each as good as the key, in
-// the heap. scratch is scratchSize bytes of locked memory; it is left dirty.
-func expand(key, scratch, info []byte, o *Output) {
-	pad(scratch[:hashBlock], key, &ipad)
+// expand returns HKDF-Expand-SHA256(prk, label | info, 32) of RFC 5869 2.3, whose
+// first and only block is HMAC(prk, label | info | 0x01). The HMAC of RFC 2104 is
+// spelt out over Sum256, whose state lives on the stack: hmac.New would leave pads
+// and midstates, each as good as the key, in the heap. scratch is scratchSize bytes
+// of locked memory; the key that is returned is at its front, and the rest is left
+// dirty.
+func expand(prk, scratch []byte, label string, info []byte) (key []byte) {
+	pad(scratch[:hashBlock], prk, &ipad)
 	n := hashBlock
-	n += copy(scratch[n:], o.Label)
+	n += copy(scratch[n:], label)
 	n += copy(scratch[n:], info)
 	scratch[n] = 1
 	inner := sha256.Sum256(scratch[:n+1])
-	pad(scratch[:hashBlock], key, &opad)
+	pad(scratch[:hashBlock], prk, &opad)
 	copy(scratch[hashBlock:], inner[:])
 	outer := sha256.Sum256(scratch[:hashBlock+hashSize])
-	copy(o.Key, outer[:])
+	key = scratch[:copy(scratch, outer[:])]
 	clear(inner[:])
 	clear(outer[:])
+	return key
 }
 
 // pad writes the HMAC key block: the key, zero-filled to a block, XOR the pad.
@@ -68,14 +59,6 @@ var (
 	ipad = [hashBlock]byte(bytes.Repeat([]byte{0x36}, hashBlock))
 	opad = [hashBlock]byte(bytes.Repeat([]byte{0x5c}, hashBlock))
 )
-
-// check refuses what expand cannot serve.
-func (o *Output) check(info []byte) error {
-	if len(o.Key) != hashSize || len(o.Label)+len(info) > maxInfo {
-		return fmt.Errorf("keyring: cannot derive %d bytes from %d bytes of info", len(o.Key), len(o.Label)+len(info))
-	}
-	return nil
-}
 
 // A scratchpad is the locked memory that expansions of a ring work in: a few
 // buffers, each used by one at a time. Those who find none free wait for the
@@ -126,18 +109,14 @@ func (s *scratchpad) take() *scratchBuf {
 	return b
 }
 
-// expand runs expand inside memsafe.Do and wipes what it worked in.
-func (s *scratchpad) expand(key, info []byte, o *Output) {
+// work lends f a buffer inside memsafe.Do, and wipes it.
+func (s *scratchpad) work(f func(scratch []byte) error) (err error) {
 	b := s.take()
 	buf := b.Bytes()
 	defer func() {
 		memsafe.Wipe(buf)
 		b.mu.Unlock()
 	}()
-	memsafe.Do(func() {
-		expand(key, buf, info, o)
-		if o.Then != nil {
-			o.Then()
-		}
-	})
+	memsafe.Do(func() { err = f(buf) })
+	return err
 }

@@ -112,26 +112,32 @@ func (e *Epoch) lately(now time.Duration) bool {
 	return true
 }
 
-// Derive fills the output with HKDF-Expand-SHA256 over the host key (RFC 5869
-// 2.3; doc/SPEC.md, section 3); info and label together are at most 448 bytes.
-// It returns ErrRetired if the epoch was retired before or meanwhile, or
-// ErrDamaged, and wipes the key then; what Then made is the caller's.
-func (e *Epoch) Derive(info []byte, o Output) error {
-	if err := o.check(info); err != nil {
-		return err
+// Derive lends use a key of 32 bytes: HKDF-Expand-SHA256 over the host key, with
+// label and info, 448 bytes at most together, as its info (RFC 5869 2.3;
+// doc/SPEC.md, section 3). The key lies in locked memory and is wiped when use
+// returns. use runs inside memsafe.Do, so that what it computes of the key leaves
+// no trace on the stack either; it should be short, since others may wait for the
+// memory. Derive returns the error of use, or ErrRetired or ErrDamaged without
+// having called it.
+func (e *Epoch) Derive(label string, info []byte, use func(key []byte) error) error {
+	if n := len(label) + len(info); n > maxInfo {
+		return fmt.Errorf("keyring: cannot derive a key from %d bytes of info", n)
 	}
-	err := guard(func() error {
-		// Retirement sets the state before it clears the key: alive afterwards
-		// means that the key was whole. The addition of nothing keeps the key's
-		// loads before the state's, which a load alone does not everywhere.
-		e.ring.scratch.expand(e.record.key(), info, &o)
-		e.state.Add(0)
-		return e.alive()
+	return e.ring.scratch.work(func(scratch []byte) error {
+		var key []byte
+		err := guard(func() error {
+			// Retirement sets the state before it clears the key: alive afterwards
+			// means that the key was whole. The addition of nothing keeps the key's
+			// loads before the state's, which a load alone does not everywhere.
+			key = expand(e.record.key(), scratch, label, info)
+			e.state.Add(0)
+			return e.alive()
+		})
+		if err != nil {
+			return err
+		}
+		return use(key)
 	})
-	if err != nil {
-		memsafe.Wipe(o.Key)
-	}
-	return err
 }
 
 // A Lease is a slot reserved for one token and the token's time, as instants

@@ -123,9 +123,13 @@ func current(t *testing.T, r *Ring) *Epoch {
 }
 
 // derive is one key of an epoch.
-func derive(e *Epoch) ([]byte, error) {
-	key := make([]byte, keySize)
-	err := e.Derive([]byte("info"), Output{Label: "test", Key: key})
+func derive(e *Epoch) ([]byte, error) { return deriveKey(e, "test", []byte("info")) }
+
+func deriveKey(e *Epoch, label string, info []byte) (key []byte, err error) {
+	err = e.Derive(label, info, func(k []byte) error {
+		key = bytes.Clone(k)
+		return nil
+	})
 	return key, err
 }
 

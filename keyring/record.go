@@ -137,8 +137,11 @@ func (s *scratchpad) mac(r record) (sum [hashSize]byte, err error) {
 	if subtle.ConstantTimeCompare(key, make([]byte, keySize)) == 1 {
 		return sum, fmt.Errorf("%w: it has no key", ErrDamaged)
 	}
-	s.expand(key, r.bytes()[:fixedSize], &Output{Label: macLabel, Key: sum[:]})
-	return sum, nil
+	err = s.work(func(scratch []byte) error {
+		copy(sum[:], expand(key, scratch, macLabel, r.bytes()[:fixedSize]))
+		return nil
+	})
+	return sum, err
 }
 
 // authentic checks the record's MAC.

@@ -236,7 +236,12 @@ func (h *Host) prepare(g *hostGrant, head token.Header) error {
 		return err
 	}
 	start := bound[:len(bound)+token.CommitmentSize]
-	if err := derive(s.epoch, bound, key.Bytes(), start[len(bound):]); err != nil {
+	err = s.epoch.Derive(token.EncLabel, bound, func(enc []byte) error {
+		copy(key.Bytes(), enc)
+		token.Commit(start[len(bound):], enc)
+		return nil
+	})
+	if err != nil {
 		key.Wipe()
 		return err
 	}

@@ -169,7 +169,11 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 	bound, err := head.Append(nil)
 	require.NoError(t, err)
 	key, commitment := make([]byte, token.KeySize), make([]byte, token.CommitmentSize)
-	require.NoError(t, derive(e, bound, key, commitment))
+	require.NoError(t, e.Derive(token.EncLabel, bound, func(enc []byte) error {
+		copy(key, enc)
+		token.Commit(commitment, enc)
+		return nil
+	}))
 	sealed, err := head.Suite.Seal(append(bound, commitment...), key, plain, rand.Reader)
 	require.NoError(t, err)
 	return sealed

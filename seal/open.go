@@ -1,7 +1,6 @@
 package seal
 
 import (
-	"crypto/subtle"
 	"errors"
 	"fmt"
 
@@ -56,72 +55,58 @@ func (h *Host) redeem(b []byte, format, event string, may permit) (*memsafe.Secr
 	return plain, nil
 }
 
-// authenticate returns the plain token of an authentic one, unclaimed yet. The
-// commitment is checked first, in little memory: what anybody can send takes no
-// more of the pool than that.
+// Reasons for the audit log; the caller gets ErrDefective.
+var (
+	errHeader = errors.New("header not authentic")
+	errBody   = errors.New("header genuine, body altered")
+)
+
+// authenticate returns the plain token of an authentic one, unclaimed yet.
 func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
 	if token.Suite(e.Suite()) != t.Suite {
 		return nil, h.defective(t, "suite is not the epoch's")
 	}
-	key, err := h.keyOf(e, t)
+	var plain *memsafe.Secret
+	err := genuine(e, t, func(key []byte) (err error) {
+		plain, err = h.decrypt(t, key)
+		return err
+	})
 	switch {
+	case err == nil:
+		return plain, nil
 	case errors.Is(err, keyring.ErrRetired):
 		return nil, h.defective(t, "epoch retired")
-	case errors.Is(err, errHeader):
-		return nil, h.defective(t, errHeader.Error())
-	case err != nil:
-		return nil, unavailable(err)
+	case errors.Is(err, errHeader), errors.Is(err, errBody):
+		return nil, h.defective(t, err.Error())
 	}
-	defer key.Wipe()
-	return h.decrypt(t, key.Bytes())
+	return nil, unavailable(err)
 }
 
-// errHeader is the reason for the audit log; the caller gets ErrDefective.
-var errHeader = errors.New("header not authentic")
-
-// keyOf returns a token's key, which the caller wipes, once the commitment has
-// shown that the header is ours: else errHeader. What the commitment should be
-// is worth as much as a key where nobody has shown it.
-func (h *Host) keyOf(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
-	keys, err := h.pool.Alloc(token.KeySize + token.CommitmentSize)
-	if err != nil {
-		return nil, err
-	}
-	enc, com := keys.Bytes()[:token.KeySize], keys.Bytes()[token.KeySize:]
-	err = derive(e, t.Bound, enc, com)
-	if err == nil && subtle.ConstantTimeCompare(com, t.Commitment) != 1 {
-		err = errHeader
-	}
-	if err != nil {
-		keys.Wipe()
-		return nil, err
-	}
-	keys.Truncate(token.KeySize)
-	return keys, nil
-}
-
-// derive fills in the key of a token with that header and context, and the
-// commitment to it. The caller owns and wipes both.
-func derive(e *keyring.Epoch, bound, enc, com []byte) error {
-	return e.Derive(bound, keyring.Output{
-		Label: token.EncLabel, Key: enc,
-		Then: func() { token.Commit(com, enc) },
+// genuine lends use the key of a token, as keyring.Epoch.Derive does, once the
+// commitment has shown that the header is ours: else errHeader. What anybody can
+// send takes no memory of the pool.
+func genuine(e *keyring.Epoch, t *token.Token, use func(key []byte) error) error {
+	return e.Derive(token.EncLabel, t.Bound, func(key []byte) error {
+		if !t.CommitsTo(key) {
+			return errHeader
+		}
+		return use(key)
 	})
 }
 
-// decrypt returns the plain token of one whose header is authentic.
+// decrypt returns the plain token of one whose header is authentic: else errBody.
 func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 	plain, err := h.pool.Alloc(t.BodySize())
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, err
 	}
 	n, err := t.Open(plain.Bytes(), key)
 	if err != nil {
 		plain.Wipe()
 		if errors.Is(err, token.ErrOpen) {
-			return nil, h.defective(t, "header genuine, body altered")
+			err = errBody
 		}
-		return nil, unavailable(err) // a mode that forbids the suite
+		return nil, err // or a mode that forbids the suite
 	}
 	plain.Truncate(n)
 	return plain, nil

@@ -113,14 +113,13 @@ func (h *Host) CancelFor(p Peer, start []byte) error {
 		return err
 	}
 	defer e.Release()
-	key, err := h.keyOf(e, t)
+	err = genuine(e, t, func([]byte) error { return nil })
 	switch {
 	case errors.Is(err, keyring.ErrRetired), errors.Is(err, errHeader):
 		return ErrDefective
 	case err != nil:
 		return unavailable(err)
 	}
-	key.Wipe()
 	if err := forExporter(t.Exporter, p.UID); err != nil {
 		return err
 	}

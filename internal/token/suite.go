@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ const (
 // Valid reports whether this version knows the suite.
 func (s Suite) Valid() bool { return s == AES256GCM || s == ChaCha20Poly1305 }
 
-// Commit writes the commitment to key, which is K_enc, into dst. It is called
-// where the key was just derived, inside memsafe.Do.
+// Commit writes the commitment to key, which is K_enc, into dst. It is to be
+// called inside memsafe.Do.
 func Commit(dst, key []byte) {
 	var in [len(ComLabel) + KeySize]byte
 	copy(in[copy(in[:], ComLabel):], key)
@@ -35,6 +36,17 @@ func Commit(dst, key []byte) {
 	copy(dst, sum[:])
 	clear(in[:])
 	clear(sum[:])
+}
+
+// CommitsTo reports whether the token's commitment is to key. What it should be is
+// worth as much as a key where nobody has shown it, so this too is to be called
+// inside memsafe.Do.
+func (t *Token) CommitsTo(key []byte) bool {
+	var com [CommitmentSize]byte
+	Commit(com[:], key)
+	same := subtle.ConstantTimeCompare(com[:], t.Commitment) == 1
+	clear(com[:])
+	return same
 }
 
 // SuiteOf returns the suite of a token or of its start, which the caller made.
@@ -100,10 +112,9 @@ func (s Suite) seal(token []byte, prefix int, key, body []byte) error {
 
 // Open decrypts the body of a parsed token into dst, which must have BodySize
 // bytes of locked memory, and returns the length of the plain token in it. On
-// an error dst is zeroed.
+// an error dst is zeroed. It is to be called inside memsafe.Do.
 func (t *Token) Open(dst, key []byte) (n int, err error) {
-	memsafe.Do(func() { err = t.open(dst, key) })
-	if err == nil {
+	if err = t.open(dst, key); err == nil {
 		var ok bool
 		if n, ok = unpad(dst); !ok {
 			err = ErrOpen
