@@ -11,12 +11,15 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 
+	"github.com/sealctx/sealctx/internal/secureenv"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
 // A Config says where keys and tickets are and what is accepted. The zero
 // value takes the places that MIT's and Heimdal's libraries take, as far as
-// they are files; krb5.conf is not read.
+// they are files; krb5.conf is not read. As there, the environment of a program
+// that runs with more rights than whoever started it (setuid, file capabilities)
+// counts for nothing.
 type Config struct {
 	// Keytab is the acceptor's key table, a path with or without "FILE:". Empty:
 	// $KRB5_KTNAME, else /etc/krb5.keytab.
@@ -32,7 +35,7 @@ type Config struct {
 
 	// ReplayCache is the directory in which this user's processes share the
 	// replay cache. It is made if it does not exist, and must be this user's
-	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-UID, which another
+	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-EUID, which another
 	// local user can make first to have every context refused.
 	//
 	// Of processes that share it each may have its own ClockSkew: the largest
@@ -149,18 +152,16 @@ func file(names ...string) (string, error) {
 	return "", nil
 }
 
-func uidPath(prefix string) string { return prefix + strconv.Itoa(os.Getuid()) }
-
 func (c *Config) keytab(override string) (string, error) {
-	return file(override, c.Keytab, os.Getenv("KRB5_KTNAME"), defaultKeytab)
+	return file(override, c.Keytab, secureenv.Get("KRB5_KTNAME"), defaultKeytab)
 }
 
 func (c *Config) ccache(override string) (string, error) {
-	return file(override, c.CCache, os.Getenv("KRB5CCNAME"), uidPath("/tmp/krb5cc_"))
+	return file(override, c.CCache, secureenv.Get("KRB5CCNAME"), "/tmp/krb5cc_"+strconv.Itoa(os.Getuid()))
 }
 
 func (c *Config) clientKeytab(override string) (string, error) {
-	return file(override, c.ClientKeytab, os.Getenv("KRB5_CLIENT_KTNAME"))
+	return file(override, c.ClientKeytab, secureenv.Get("KRB5_CLIENT_KTNAME"))
 }
 
 // replayCache takes a directory; "dfl:" and "" are the default.
@@ -177,8 +178,8 @@ func (c *Config) replayCache(override string) (string, error) {
 	if c.ReplayCache != "" {
 		return c.ReplayCache, nil
 	}
-	if dir := os.Getenv("KRB5RCACHEDIR"); dir != "" {
+	if dir := secureenv.Get("KRB5RCACHEDIR"); dir != "" {
 		return dir, nil
 	}
-	return uidPath("/var/tmp/sealctx-krb5-"), nil
+	return "/var/tmp/sealctx-krb5-" + strconv.Itoa(os.Geteuid()), nil
 }

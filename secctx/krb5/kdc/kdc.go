@@ -32,6 +32,7 @@ import (
 	"github.com/jcmturner/gokrb5/v8/messages"
 	"github.com/jcmturner/gokrb5/v8/types"
 
+	"github.com/sealctx/sealctx/internal/secureenv"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/secctx/krb5"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
@@ -59,11 +60,12 @@ type Client struct{ config *config.Config }
 
 var _ krb5.Granter = (*Client)(nil)
 
-// New reads a krb5.conf; empty is $KRB5_CONFIG, else /etc/krb5.conf. Its
+// New reads a krb5.conf; empty is $KRB5_CONFIG, which counts for nothing in a setuid
+// program, else /etc/krb5.conf. Its
 // encryption types do not count: the four of package krb5 are asked for.
 func New(path string) (*Client, error) {
 	if path == "" {
-		path = os.Getenv("KRB5_CONFIG")
+		path = secureenv.Get("KRB5_CONFIG")
 	}
 	if path == "" {
 		path = "/etc/krb5.conf"
