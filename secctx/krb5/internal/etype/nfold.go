@@ -5,10 +5,25 @@ package etype
 // up to a common multiple of both lengths and added up in n-byte pieces with
 // the carry brought round.
 func nfold(in []byte, n int) []byte {
-	total := len(in) * n / gcd(len(in), n)
+	bits, copies := len(in)*8, n/gcd(len(in), n)
 	sum := make([]int, n)
-	for i := range total {
-		sum[i%n] += int(rotated(in, i))
+	at, to := 0, 0 // the bit that lands first in the next byte, and where that lands
+	for range copies {
+		for range in {
+			b, shift := at/8, at%8
+			next := b + 1
+			if next == len(in) {
+				next = 0
+			}
+			sum[to] += int(in[b]<<shift | in[next]>>(8-shift))
+			if at += 8; at >= bits {
+				at -= bits
+			}
+			if to++; to == n {
+				to = 0
+			}
+		}
+		at = (at + bits - 13%bits) % bits
 	}
 	out := make([]byte, n)
 	carry := 0
@@ -27,15 +42,6 @@ func nfold(in []byte, n int) []byte {
 		}
 	}
 	return out
-}
-
-// rotated returns byte i of the endless row of rotated copies of in.
-func rotated(in []byte, i int) byte {
-	bits := len(in) * 8
-	turn := 13 * (i / len(in)) % bits
-	at := (i%len(in)*8 - turn + bits) % bits // the bit that lands first in this byte
-	b, shift := at/8, at%8
-	return in[b]<<shift | byte(int(in[(b+1)%len(in)])>>(8-shift))
 }
 
 func gcd(a, b int) int {
