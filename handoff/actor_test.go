@@ -55,9 +55,12 @@ const (
 
 var parts = map[string]func(*actor) error{
 	"the agent": (*actor).agent, "the importer": (*actor).importer,
-	"the exporter":          func(a *actor) error { return a.exporter(func(c *agent.Client) seal.Sealer { return c }) },
-	"the careless exporter": func(a *actor) error { return a.exporter(newCareless) },
+	"the exporter":           func(a *actor) error { return a.exporter(plainly, false) },
+	"the verifying exporter": func(a *actor) error { return a.exporter(plainly, true) },
+	"the careless exporter":  func(a *actor) error { return a.exporter(newCareless, true) },
 }
+
+func plainly(c *agent.Client) seal.Sealer { return c }
 
 const (
 	agentPatience = 150 * time.Millisecond // of a client with the agent
@@ -323,7 +326,7 @@ func (a *actor) receive(acceptor *net.UnixConn, p gssapi.Provider) {
 
 // exporter is an acceptor with a pool of the importers that connect to it. The
 // clients of its contexts are in the same process.
-func (a *actor) exporter(sealer func(*agent.Client) seal.Sealer) error {
+func (a *actor) exporter(sealer func(*agent.Client) seal.Sealer, verify bool) error {
 	return leaving(func() error {
 		client, err := a.dial()
 		if err != nil {
@@ -338,14 +341,14 @@ func (a *actor) exporter(sealer func(*agent.Client) seal.Sealer) error {
 		h.furnish(a.path("replay"))
 		h.p = (&secctx.Config{Sealer: watched{sealer(client), a}, Lifetime: 5 * time.Second}).Wrap(h.mech)
 		a.step(started)
-		return errors.Join(a.handOverAll(h, l), h.mech.Release(), client.Close())
+		return errors.Join(a.handOverAll(h, l, verify), h.mech.Release(), client.Close())
 	})
 }
 
 // handOverAll hands over until it is to finish.
-func (a *actor) handOverAll(h *house, l *net.UnixListener) error {
+func (a *actor) handOverAll(h *house, l *net.UnixListener, verify bool) error {
 	pool := &Pool{
-		Sender:  Sender{Verify: true}, // so that the agent is struck while it takes back, too
+		Sender:  Sender{Verify: verify},
 		Workers: importers, Patience: agentPatience,
 		Start: func(context.Context) (*net.UnixConn, error) { return l.AcceptUnix() },
 	}

@@ -69,7 +69,7 @@ func TestThroughAgent(t *testing.T) {
 }
 
 // TestVerify: a worker's word is enough where only the agent knows better, and a
-// lie is no way to a second owner; who has the agent asked is not lied to.
+// lie is no way to a second owner; a Sender with Verify finds the lie.
 func TestVerify(t *testing.T) {
 	h := newHouse(t)
 	_, socket := h.startAgent()
@@ -111,6 +111,29 @@ func TestVerify(t *testing.T) {
 		s.sc = sc
 		require.NoError(t, s.works())
 	}
+}
+
+// TestVerifyWithoutAgent: where the agent does not tell, nobody knows whether the
+// worker lies, and it does not get the connection.
+func TestVerifyWithoutAgent(t *testing.T) {
+	h := newHouse(t)
+	agent, socket := h.startAgent()
+	p := h.throughAgent(socket)
+	a, b := unixPair(t, unix.SOCK_STREAM)
+	s := h.session(p)
+	go func() {
+		_ = say(b, ready)
+		_, _, _, _ = readFrame(b)
+		agent.end()
+		_ = say(b, imported)
+	}()
+	sender := Sender{Verify: true}
+	err := sender.Send(within(t, ample), a, s.sc, s.conn, nil)
+	require.ErrorIs(t, err, ErrClaimed)
+	require.ErrorIs(t, err, gssapi.ErrNoContext)
+	require.ErrorContains(t, err, "taking it back")
+	s.gone()
+	s.hungUp()
 }
 
 // TestAnotherUsersProcess: without a line in the policy, a process of another

@@ -15,17 +15,18 @@
 //
 // At every instant at most one process: the acceptor, then nobody, then the
 // worker. The claim of the sealed token decides and nothing else. What the
-// worker says is information: where it does not say that it has the context, or
-// the register shows that it has not, Send takes the token back, and only where
-// that fails does the connection follow. The register of an agent is not looked at
-// unless [Sender] says so: there a worker's word is enough. So there are two
-// outcomes, whenever either process dies, stops or lies:
+// worker says is information: where it does not say in time that it has the
+// context, or says so while the register shows the token outstanding, Send takes
+// the token back. The register is looked at where this process has it mapped, and
+// an agent's with Verify of [Sender]; otherwise the worker's word is enough, and
+// one that lies gets a connection whose context nobody has before it claims it. So
+// where Send fails it is in one of two ways, whenever either process dies, stops
+// or lies:
 //
 //   - the take-back won: ErrReturned, the context works again, and the connection
 //     was never out of the acceptor's hands
-//   - the take-back lost: the worker has the context. It gets the connection if
-//     it said in time that it wants it; otherwise ErrClaimed, and the connection
-//     is closed, since nobody else can serve it
+//   - the take-back lost, or nobody can tell: ErrClaimed, and the connection is
+//     closed, since nobody else can serve it
 //
 // Send waits until its ctx ends, and in any case no longer than three quarters
 // of the token's lifetime, because an expired token cannot be taken back.

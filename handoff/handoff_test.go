@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,9 +18,49 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
 )
+
+// TestNothingIsTakenBack: after a handoff that went well the register tells, and
+// no token is opened once more to find that out; with Verify neither.
+func TestNothingIsTakenBack(t *testing.T) {
+	h := newHouse(t)
+	var asked atomic.Int32
+	p := secctx.Wrap(h.mech, counting{h.host, &asked})
+	for _, verify := range []bool{false, true} {
+		sender := Sender{Verify: verify}
+		a, b := unixPair(t, unix.SOCK_STREAM)
+		s := h.session(p)
+		done := receiving(within(t, ample), b, p)
+		require.NoError(t, sender.Send(within(t, ample), a, s.sc, s.conn, nil))
+		r := <-done
+		require.NoError(t, r.err)
+		require.NoError(t, r.conn.Close())
+		require.Zero(t, asked.Load())
+
+		s = h.session(p) // the control: a worker that says nothing
+		go func() {
+			_ = say(b, ready)
+			_, _, _, _ = readFrame(b)
+			_ = b.Close()
+		}()
+		s.returned(sender.Send(within(t, ample), a, s.sc, s.conn, nil))
+		require.EqualValues(t, 1, asked.Swap(0))
+	}
+}
+
+// counting is a sealer that counts what is taken back.
+type counting struct {
+	seal.Sealer
+	asked *atomic.Int32
+}
+
+func (c counting) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
+	c.asked.Add(1)
+	return c.Sealer.TakeBack(b, format)
+}
 
 // TestHandOver moves a context in the middle of its stream to another process,
 // with a request that was read too early.

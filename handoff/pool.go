@@ -40,8 +40,8 @@ type Pool struct {
 	// called by several goroutines, and again for each worker that is lost.
 	Start func(context.Context) (*net.UnixConn, error)
 
-	// Patience is how long a worker may take to claim a token before it counts
-	// as lost. Zero: DefaultPatience.
+	// Patience is how long a worker may take to say that it has claimed a token
+	// before it counts as lost. Zero: DefaultPatience.
 	Patience time.Duration
 
 	// Lost, if not nil, is told of each worker that the pool has let go, with the

@@ -26,11 +26,13 @@ type Sender struct {
 	// has its policy, and a keyring's tokens open under its own user only.
 	Audience func(Peer) (seal.Audience, error)
 
-	// Verify asks the agent, once for each context, whether a worker that says it
-	// has imported the token really has, before the connection follows. Without it
-	// the worker's word is enough: one that lies harms the clients that it is given,
-	// which it could do in other ways too, and it is no way to a second owner. Where
-	// the keyring is this user's, the register is looked at in any case.
+	// Verify has Send find out whether a worker that says it has imported the token
+	// really has, by trying to take it back from the agent: a request more for each
+	// context. If that succeeds it is ErrReturned, and if the agent does not tell,
+	// ErrClaimed. Without it the worker's word is enough: one that lies harms the
+	// clients that it is given, which it could do in other ways too, and it is no way
+	// to a second owner. Where the keyring is this user's, the register is looked at
+	// in any case.
 	Verify bool
 }
 
@@ -40,7 +42,7 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 }
 
 // Send waits until the process at the other end of worker calls Receive, exports
-// the context to it, and after its claim passes the connection, together with
+// the context to it, and on its word that it has claimed passes the connection, together with
 // read: bytes that were read from it and not used, at most MaxRead. If conn came
 // from Receive, bytes that it still holds go along behind these. No other
 // goroutine may use sc or conn meanwhile. Both providers must be wrapped by
@@ -52,8 +54,8 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 //     the chain: ErrBusy and ErrRefused leave worker good for another call; all
 //     others have closed it: ctx's error, io.EOF or the like of a worker that is
 //     gone, or the error of secctx.Export to it, ErrPeer, ErrProtocol
-//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has the context and not the
-//     connection. conn and worker are closed
+//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has the context, or nobody can
+//     tell, and not the connection. conn and worker are closed
 //   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed
 //   - of secctx.Export, if the context cannot be exported now or to that
 //     audience, ErrConn, ErrTooLarge: sc, conn and worker are as before
@@ -205,11 +207,10 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 	}
 	defer watch(ctx, w.conn, limit)()
 	has, err := w.offer(tok)
-	out, known := secctx.Outstanding(sc)
-	if !has || out || !known && w.ask {
+	if !has || w.doubtful(sc) {
 		// Whatever the worker says, and whether it says anything: the claim decides.
 		back := secctx.TakeBack(sc, tok)
-		if back == nil || !has || errors.Is(back, secctx.ErrLost) {
+		if !has || !errors.Is(back, seal.ErrSpent) {
 			return w.over(has, because(ctx, err), back, p)
 		}
 	}
@@ -219,6 +220,12 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 	}
 	w.good = true
 	return nil
+}
+
+// doubtful reports whether a worker's word that it has the context is not enough.
+func (w *waiter) doubtful(sc gssapi.SecContext) bool {
+	out, known := secctx.Outstanding(sc)
+	return out || !known && w.ask
 }
 
 // over is the error of a handoff that has come to nothing: has is what the worker
@@ -235,7 +242,11 @@ func (w *waiter) over(has bool, err, back error, p *parcel) error {
 	if errors.Is(back, secctx.ErrLost) {
 		return back
 	}
-	return claimed(fmt.Errorf("%w; taking it back: %w", err, textOf(back)))
+	back = fmt.Errorf("taking it back: %w", textOf(back))
+	if err != nil {
+		back = fmt.Errorf("%w; %w", err, back)
+	}
+	return claimed(back)
 }
 
 // textOf keeps the text and nothing to match: that a take-back found the token

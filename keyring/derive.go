@@ -61,8 +61,9 @@ var (
 )
 
 // A scratchpad is the locked memory that expansions of a ring work in: a few
-// buffers, each used by one at a time. Those who find none free wait for the
-// microsecond that an expansion takes.
+// buffers, each used by one at a time. Those who find none free wait while
+// another's key is in use: a microsecond, and tens of them to open the largest
+// token.
 type scratchpad struct {
 	pool *memsafe.Pool
 	bufs []scratchBuf

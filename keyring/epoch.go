@@ -115,13 +115,15 @@ func (e *Epoch) lately(now time.Duration) bool {
 // Derive lends use a key of 32 bytes: HKDF-Expand-SHA256 over the host key, with
 // label and info, 448 bytes at most together, as its info (RFC 5869 2.3;
 // doc/SPEC.md, section 3). The key lies in locked memory and is wiped when use
-// returns. use runs inside memsafe.Do, so that what it computes of the key leaves
-// no trace on the stack either; it should be short, since others may wait for the
-// memory. Derive returns the error of use, or ErrRetired or ErrDamaged without
-// having called it.
+// returns, which keeps neither it nor info. use runs inside memsafe.Do, so that
+// what it computes of the key leaves no trace on the stack either. It holds one of
+// few buffers: it should be short, and must not derive itself. Derive returns the
+// error of use, or, without having called it, ErrRetired, ErrDamaged, or an error
+// of its own where label and info are too long. The epoch can be retired while use
+// runs: Valid and Claim tell.
 func (e *Epoch) Derive(label string, info []byte, use func(key []byte) error) error {
 	if n := len(label) + len(info); n > maxInfo {
-		return fmt.Errorf("keyring: cannot derive a key from %d bytes of info", n)
+		return fmt.Errorf("keyring: cannot derive a key from %d bytes of label and info", n)
 	}
 	return e.ring.scratch.work(func(scratch []byte) error {
 		var key []byte

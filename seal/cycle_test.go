@@ -2,6 +2,7 @@ package seal
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,6 +193,20 @@ func TestOutstanding(t *testing.T) {
 		require.NoError(t, h.Ring().Close())
 		shows(t, r, false, false)
 	}
+}
+
+// So it is when the slot was given back, and when the register is gone under it.
+func TestOutstandingNoMore(t *testing.T) {
+	dir := shmDir(t) + "/ring"
+	h := dirHost(t, dir, nil)
+	r, damaged := reserve(t, h, testRequest), reserve(t, h, testRequest)
+	require.NoError(t, r.Cancel())
+	shows(t, r, false, true)
+	shows(t, damaged, true, true)
+	require.NoError(t, os.Truncate(epochFiles(t, dir)[0], 0))
+	shows(t, damaged, false, false)
+	shows(t, r, false, false)
+	require.ErrorIs(t, damaged.Cancel(), keyring.ErrDamaged)
 }
 
 func shows(t *testing.T, r *Reservation, yes, known bool) {

@@ -31,9 +31,9 @@ type Slot interface {
 	// Cancel returns nil if nobody can open the token any more.
 	Cancel() error
 
-	// Outstanding reports whether the token can still be opened, and whether that
-	// is known here, with nobody asked. It may be called at any time, after Release
-	// too.
+	// Outstanding reports whether the slot still holds the token's word, so that
+	// nobody has claimed it, though its time may be over; and whether that is known
+	// here, with nobody asked. It may be called at any time, after Release too.
 	Outstanding() (yes, known bool)
 
 	// Release lets go of whatever keeps the register at hand. It is called once.

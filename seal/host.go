@@ -198,7 +198,7 @@ func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Grant, error
 		e.Release()
 		return nil, err
 	}
-	g := &hostGrant{slot: hostSlot{h.ring, e, lease}}
+	g := &hostGrant{slot: hostSlot{h.ring, e, e.ID(), lease}}
 	if err := h.prepare(g, head); err != nil {
 		_ = g.slot.Cancel() // a slot that cannot be given back expires
 		g.slot.Release()
@@ -252,7 +252,8 @@ func (h *Host) prepare(g *hostGrant, head token.Header) error {
 // hostSlot is a slot in a register that this process has mapped; a Slot.
 type hostSlot struct {
 	ring  *keyring.Ring
-	epoch *keyring.Epoch
+	epoch *keyring.Epoch // until Release
+	id    [16]byte       // the epoch's
 	lease keyring.Lease
 }
 
@@ -269,7 +270,7 @@ func (s *hostSlot) Release()      { s.epoch.Release() }
 
 // Outstanding looks into the register, should the ring have the epoch still.
 func (s *hostSlot) Outstanding() (yes, known bool) {
-	e, err := s.ring.Epoch(s.epoch.ID())
+	e, err := s.ring.Epoch(s.id)
 	if err != nil {
 		return false, false
 	}

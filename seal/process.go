@@ -7,10 +7,10 @@ import (
 	"github.com/sealctx/sealctx/internal/pidfd"
 )
 
-// Process is the audience of one process, which must be alive: else ErrAudience,
-// or ErrUnavailable where the kernel does not tell. A process is its id and a
-// number that no later process with that id has; doc/SPEC.md, section 7, says
-// which.
+// Process is the audience of one process. It is its id and a number that no later
+// process with that id has; doc/SPEC.md, section 7, says which. Errors, both
+// GSS_S_FAILURE: ErrAudience where no such process is alive, ErrUnavailable where
+// the kernel does not tell. Safe for concurrent use.
 func Process(pid int) (Audience, error) {
 	n, err := pidfd.Number(pid)
 	if err != nil {
@@ -20,13 +20,14 @@ func Process(pid int) (Audience, error) {
 }
 
 // ProcessOf is Process for the process behind a pidfd, of whatever origin, and
-// returns its effective user too. ErrAudience is also for a descriptor of
-// anything else, and of a process without an id in this process namespace. The
-// descriptor stays the caller's.
+// returns its effective user of now. ErrAudience is also for a thread, for a
+// descriptor of anything else, and for a process without an id in this process
+// namespace. fd stays the caller's, and open during the call. The agent and its
+// client need it.
 func ProcessOf(fd int) (a Audience, uid uint32, err error) {
 	p, err := pidfd.Of(fd)
 	if err != nil {
-		return Audience{}, 0, noProcess("descriptor of a process", err)
+		return Audience{}, 0, noProcess("descriptor", err)
 	}
 	return process(uint32(p.PID), p.Number), p.UID, nil
 }

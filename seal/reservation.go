@@ -63,9 +63,11 @@ func (r *Reservation) Cancel() error {
 }
 
 // Outstanding reports whether the reservation, or the token of a Seal, still holds
-// its slot: nobody has opened it, taken it back or cancelled it. It asks nobody, so
-// that it is known only where this process has the register mapped and the epoch
-// lives; never of an agent.
+// its slot: then nobody has opened it, taken it back or cancelled it, though it may
+// have expired. Known and not yes says that somebody has, or that it expired and
+// another has the slot. It asks nobody, so that it is known only where this process
+// has the register mapped and the epoch lives; never of an agent. The answer may be
+// over when it is read. Safe for concurrent use.
 func (r *Reservation) Outstanding() (yes, known bool) { return r.grant.Slot.Outstanding() }
 
 func (r *Reservation) use() error {

@@ -65,10 +65,13 @@ func TakeBack(sc gssapi.SecContext, token []byte) error {
 	return c.takeBack(token)
 }
 
-// Outstanding reports whether the token of an exported context waits for its
-// import still: then nobody has claimed it. It asks nobody, so that it is known
-// only while the handle is an exported one, and the sealer has its register in
-// this process: never of an agent's tokens. Safe for concurrent use.
+// Outstanding reports, asking nobody, whether the token of an exported context still
+// has its place in the register: then nobody has imported it, though it may have
+// expired. Known and not yes says that it was imported or taken back, or expired and
+// lost its place. It is known only between Export and TakeBack or Delete of the
+// handle, and where the sealer is a seal.Host whose epoch lives; yes and known are
+// false for an agent's tokens and for what is not wrapped. It waits for calls that
+// change the handle. Safe for concurrent use.
 func Outstanding(sc gssapi.SecContext) (yes, known bool) {
 	c, err := unwrap(sc)
 	if err != nil {
@@ -179,7 +182,7 @@ func (c *secContext) replace(inner gssapi.SecContext) {
 	} else {
 		_ = deleteKept(c.inner) // the context is back; that is the news
 	}
-	c.inner, c.state, c.named, c.slot = inner, live, false, nil
+	c.inner, c.state, c.named = inner, live, false
 }
 
 func (c *secContext) takeBack(token []byte) error {

@@ -26,8 +26,8 @@ const module = "github.com/sealctx/sealctx/"
 var parsers = []struct{ file, functions string }{
 	{"internal/token/format.go", "Append valid ValidFormat Parse ParseHeader read readLen8"},
 	{"internal/token/pad.go", "paddedSize isPadded unpad"},
-	{"internal/token/suite.go", "Open open BodySize Valid"},
-	{"seal/open.go", "open authenticate decrypt mayOpen mayTakeBack forAudience forExporter"},
+	{"internal/token/suite.go", "CommitsTo Open open BodySize Valid"},
+	{"seal/open.go", "open authenticate genuine decrypt mayOpen mayTakeBack forAudience forExporter"},
 	{"seal/seal.go", "Inspect"},
 	{"seal/audience.go", "Service String valid serviceName fromWire"},
 	{"keyring/record.go", "parseFixed mac authentic"},

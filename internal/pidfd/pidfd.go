@@ -14,11 +14,11 @@ import (
 // Errors of this package; all others are the kernel's.
 var (
 	// ErrEnded: the process has ended, reaped or not, or never was.
-	ErrEnded = errors.New("the process has ended")
+	ErrEnded = errors.New("no such process, or it has ended")
 
 	// ErrForeign: the descriptor is none of a process, but of a thread say, or of
 	// one that has no id in this process namespace.
-	ErrForeign = errors.New("not a descriptor of a process that is known here")
+	ErrForeign = errors.New("not of a process that is known here")
 )
 
 // A Process is what the kernel says of one. Number is the inode of its pidfd
@@ -50,11 +50,13 @@ func Of(fd int) (Process, error) {
 	if err != nil {
 		p, err = read(fd)
 	}
-	// Asked last: if it has not ended, all of the above was about it.
-	if alive := Alive(fd); alive != nil && !errors.Is(err, ErrForeign) {
-		return Process{}, alive
+	if err == nil { // else it may be a descriptor of anything
+		err = Alive(fd) // asked last: if it has not ended, all of the above was about it
 	}
-	return p, err
+	if err != nil {
+		return Process{}, err
+	}
+	return p, nil
 }
 
 // Number returns the number of the process with an id: ErrEnded, if there is none.
@@ -69,7 +71,7 @@ func Number(pid int) (uint64, error) {
 	defer unix.Close(fd)
 	n, err := number(fd, pid)
 	if alive := Alive(fd); alive != nil {
-		return 0, alive
+		return 0, alive // and so was not there to be looked at
 	}
 	return n, err
 }

@@ -1,6 +1,9 @@
 package pidfd
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -16,8 +19,6 @@ import (
 const (
 	patience = 10 * time.Second
 	tick     = time.Millisecond
-
-	nobody = 65534
 )
 
 // sleeper is a process that lives until the test kills it.
@@ -86,22 +87,44 @@ func TestOf(t *testing.T) {
 	})
 }
 
-// Another user is told from ours, by the effective one of its ids. It needs root.
+// childVariable makes a process of the test binary that has three users.
+const childVariable = "PIDFD_TEST_CHILD"
+
+const realID, effectiveID, savedID = 54321, 54322, 54323
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) == "" {
+		os.Exit(m.Run())
+	}
+	if err := syscall.Setresuid(realID, effectiveID, savedID); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// A process's user is the effective one of its ids. It needs root.
 func TestOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
 	bothWays(t, func(t *testing.T) {
-		cmd := exec.Command("/bin/sleep", "60")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), childVariable+"=1")
+		in, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
-		defer func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}()
+		line, err := bufio.NewReader(out).ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "ready\n", line)
 		p, err := Of(open(t, cmd.Process.Pid))
 		require.NoError(t, err)
-		require.EqualValues(t, nobody, p.UID)
+		require.EqualValues(t, effectiveID, p.UID)
+		require.NoError(t, in.Close())
+		require.NoError(t, cmd.Wait())
 	})
 }
 
@@ -118,12 +141,17 @@ func TestForeign(t *testing.T) {
 		dir, err := os.Open("/proc/self") // of a process in another way
 		require.NoError(t, err)
 		defer dir.Close()
+		defer func(before func(int, *unix.PidfdInfo) error) { getInfo = before }(getInfo)
+		asked := 0
+		getInfo = func(int, *unix.PidfdInfo) error { asked++; return unix.ENOTTY }
 		for _, f := range []*os.File{null, r, w, dir} {
-			require.False(t, isPidfd(int(f.Fd())), f.Name())
 			_, err := Of(int(f.Fd()))
 			require.ErrorIs(t, err, ErrForeign, f.Name())
 		}
-		require.True(t, isPidfd(open(t, os.Getpid())), "the control")
+		require.Zero(t, asked, "its driver was called")
+		_, err = Of(open(t, os.Getpid()))
+		require.NoError(t, err)
+		require.Equal(t, 1, asked, "the control")
 		for _, fd := range []int{-1, 1 << 20} {
 			_, err = Of(fd)
 			require.Error(t, err)
@@ -147,7 +175,7 @@ func TestThread(t *testing.T) {
 		tid = <-tids
 	}
 	_, err := Open(tid)
-	require.Error(t, err)
+	require.ErrorIs(t, err, ErrEnded)
 	fd, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD)
 	if err != nil {
 		t.Skip("descriptors of threads need Linux 6.9")
@@ -166,6 +194,24 @@ func TestNobody(t *testing.T) {
 		_, err = Number(pid)
 		require.ErrorIs(t, err, ErrEnded)
 	}
+}
+
+// A lack of descriptors is that, and says nothing of the process; nor is anything
+// done with a descriptor of which nothing is known.
+func TestNoDescriptorLeft(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
+	fd := int(r.Fd())
+	_, err = w.WriteString("readable, as the pidfd of a process that has ended")
+	require.NoError(t, err)
+	var before unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}))
+	_, err = Of(fd)
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
+	require.ErrorIs(t, err, unix.EMFILE)
 }
 
 // Processes that start at once have different numbers, where the kernel gives

@@ -127,7 +127,7 @@ func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
 		if err == nil {
 			if err = asAsked(g, req, subject); err != nil {
 				g.Key.Wipe()
-				_ = g.Slot.Cancel() // or it expires
+				_ = c.cancel(g.Start, deadline) // or it expires
 				return nil, err
 			}
 			return g.Reservation()
@@ -307,14 +307,19 @@ func (s *agentSlot) Valid() error {
 // this process alone and nothing that was sealed under it has left, so nobody
 // can open the token whether the agent hears of it or not.
 func (s *agentSlot) Cancel() error {
-	frame, err := wire.MarshalCancel(s.start)
-	if err != nil {
-		return err
-	}
-	_, err = s.client.askPlainly(wire.Cancel, frame)
+	err := s.client.cancel(s.start, s.client.deadline())
 	if errors.Is(err, seal.ErrUnavailable) || errors.Is(err, seal.ErrDefective) {
 		return nil
 	}
+	return err
+}
+
+func (c *Client) cancel(start []byte, deadline time.Time) error {
+	frame, err := wire.MarshalCancel(start)
+	if err != nil {
+		return err
+	}
+	_, err = c.askPlainly(wire.Cancel, frame, deadline)
 	return err
 }
 
@@ -333,7 +338,7 @@ func (c *Client) Inspect(b []byte) (seal.State, error) {
 	if err != nil {
 		return 0, seal.ErrDefective
 	}
-	body, err := c.askPlainly(wire.Inspect, frame)
+	body, err := c.askPlainly(wire.Inspect, frame, c.deadline())
 	if err == nil && len(body) != 1 {
 		err = ErrProtocol
 	}
@@ -358,7 +363,7 @@ func (c *Client) Status() (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := c.askPlainly(wire.Stat, frame)
+	body, err := c.askPlainly(wire.Stat, frame, c.deadline())
 	if err != nil {
 		return nil, err
 	}
@@ -384,7 +389,7 @@ func (c *Client) Status() (*Status, error) {
 func (c *Client) Rotate() error {
 	frame, err := wire.MarshalRotate(0)
 	if err == nil {
-		_, err = c.askPlainly(wire.Rotate, frame)
+		_, err = c.askPlainly(wire.Rotate, frame, c.deadline())
 	}
 	return err
 }
@@ -395,7 +400,7 @@ func (c *Client) Rotate() error {
 func (c *Client) Retire(epoch [16]byte) error {
 	frame, err := wire.MarshalRetire(epoch)
 	if err == nil {
-		_, err = c.askPlainly(wire.Retire, frame)
+		_, err = c.askPlainly(wire.Retire, frame, c.deadline())
 	}
 	return err
 }

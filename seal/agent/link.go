@@ -164,9 +164,9 @@ func (l *link) refused(sending error, parts [][]byte) error {
 }
 
 // askPlainly asks for what is no secret and returns the answer's body.
-func (c *Client) askPlainly(op wire.Op, frame []byte) ([]byte, error) {
+func (c *Client) askPlainly(op wire.Op, frame []byte, deadline time.Time) ([]byte, error) {
 	answer := make([]byte, wire.HeaderSize+4<<10)
-	h, err := c.ask(op, frame, -1, c.deadline(), answer)
+	h, err := c.ask(op, frame, -1, deadline, answer)
 	if err != nil {
 		return nil, err
 	}

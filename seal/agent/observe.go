@@ -13,7 +13,8 @@ import (
 type Observer interface {
 	// Answered is called once for each request, whatever the answer. The status
 	// is "claimed" for a take-back that found the token spent: that is how
-	// package handoff sees that its worker has the context, and no refusal.
+	// package handoff sees, with Verify or after a worker's silence, that its
+	// worker has the context, and no refusal.
 	Answered(operation, status string, took time.Duration)
 
 	// Refused is called for each connection that the server does not take or

@@ -17,7 +17,8 @@ var allowed = []string{
 	// Waiting.
 	"epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd2", "poll", "ppoll",
 	"futex", "nanosleep", "clock_nanosleep", "sched_yield", "restart_syscall",
-	// Peers: whether they live, and what /proc says of them.
+	// Peers: whether they live, whether a descriptor is a process's (waitid), and
+	// what /proc says of them.
 	"pidfd_open", "waitid", "fstat", "newfstatat", "statx", "fstatfs", "lseek", "pread64",
 	// Clocks, random numbers, who we are.
 	"clock_gettime", "gettimeofday", "getrandom", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid",
@@ -42,7 +43,7 @@ func conditional() []seccomp.NameWithConditions {
 	return []seccomp.NameWithConditions{
 		thread, // threads, not processes
 		signal, // to this process only: Go stops its own threads so
-		// Who the process behind a descriptor is; package pidfd asks that of no other.
+		// Who is behind a descriptor, of which waitid has said that it is a process's.
 		{Name: "ioctl", Conditions: []seccomp.Condition{
 			{Argument: 1, Operation: seccomp.Equal, Value: unix.PIDFD_GET_INFO}}},
 		no("mmap", 2, unix.PROT_EXEC),
