@@ -42,11 +42,11 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 }
 
 // Send waits until the process at the other end of worker calls Receive, exports
-// the context to it, and on its word that it has claimed passes the connection, together with
-// read: bytes that were read from it and not used, at most MaxRead. If conn came
-// from Receive, bytes that it still holds go along behind these. No other
-// goroutine may use sc or conn meanwhile. Both providers must be wrapped by
-// package secctx.
+// the context to it, and on its word that it has claimed passes the connection,
+// together with read: bytes that were read from it and not used, at most
+// MaxRead. If conn came from Receive, bytes that it still holds go along behind
+// these. No other goroutine may use sc or conn meanwhile. Both providers must be
+// wrapped by package secctx.
 //
 // On success sc has no context any more, and conn is closed here. Errors:
 //
