@@ -30,9 +30,8 @@ const (
 // first and only block is HMAC(prk, label | info | 0x01). The HMAC of RFC 2104 is
 // spelt out over Sum256, whose state lives on the stack: hmac.New would leave pads
 // and midstates, each as good as the key, in the heap. scratch is scratchSize bytes
-// of locked memory; the key that is returned is at its front, and the rest is left
-// dirty.
-func expand(prk, scratch []byte, label string, info []byte) (key []byte) {
+// of locked memory; the key is put at its front, and the rest is left dirty.
+func expand(prk, scratch []byte, label string, info []byte) {
 	pad(scratch[:hashBlock], prk, &ipad)
 	n := hashBlock
 	n += copy(scratch[n:], label)
@@ -42,10 +41,9 @@ func expand(prk, scratch []byte, label string, info []byte) (key []byte) {
 	pad(scratch[:hashBlock], prk, &opad)
 	copy(scratch[hashBlock:], inner[:])
 	outer := sha256.Sum256(scratch[:hashBlock+hashSize])
-	key = scratch[:copy(scratch, outer[:])]
+	copy(scratch, outer[:])
 	clear(inner[:])
 	clear(outer[:])
-	return key
 }
 
 // pad writes the HMAC key block: the key, zero-filled to a block, XOR the pad.
@@ -110,14 +108,13 @@ func (s *scratchpad) take() *scratchBuf {
 	return b
 }
 
-// work lends f a buffer inside memsafe.Do, and wipes it.
-func (s *scratchpad) work(f func(scratch []byte) error) (err error) {
+// work lends f a buffer, and wipes it.
+func (s *scratchpad) work(f func(scratch []byte) error) error {
 	b := s.take()
 	buf := b.Bytes()
 	defer func() {
 		memsafe.Wipe(buf)
 		b.mu.Unlock()
 	}()
-	memsafe.Do(func() { err = f(buf) })
-	return err
+	return f(buf)
 }

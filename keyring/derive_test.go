@@ -35,7 +35,9 @@ func TestDerive(t *testing.T) {
 func TestExpandVector(t *testing.T) {
 	prk := []byte("\x07\x77\x09\x36\x2c\x2e\x32\xdf\x0d\xdc\x3f\x0d\xc4\x7b\xba\x63\x90\xb6\xc7\x3b\xb5\x0f\x9c\x31\x22\xec\x84\x4a\xd7\xc2\xb3\xe5")
 	info := []byte("\xf0\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9")
-	out := expand(prk, make([]byte, scratchSize), "", info)
+	scratch := make([]byte, scratchSize)
+	expand(prk, scratch, "", info)
+	out := scratch[:keySize]
 	require.Equal(t, "\x3c\xb2\x5f\x25\xfa\xac\xd5\x7a\x90\x43\x4f\x64\xd0\x36\x2f\x2a\x2d\x2d\x0a\x90\xcf\x1a\x5a\x4c\x5d\xb0\x2d\x56\xec\xc4\xc5\xbf", string(out))
 }
 
@@ -45,23 +47,28 @@ func TestDeriveRefuses(t *testing.T) {
 	r := newRingT(t, nil)
 	e := current(t, r)
 	lent := func([]byte) error { t.Error("a key was lent"); return nil }
-	require.Error(t, e.Derive("l", make([]byte, maxInfo), lent))
-	require.Error(t, e.Derive(strings.Repeat("l", maxInfo+1), nil, lent))
-	require.Error(t, e.Derive("long", make([]byte, maxInfo-3), lent))
+	require.Error(t, e.Derive("l", make([]byte, maxInfo), lent, lent))
+	require.Error(t, e.Derive(strings.Repeat("l", maxInfo+1), nil, lent, lent))
+	require.Error(t, e.Derive("long", make([]byte, maxInfo-3), lent, lent))
 	_, err := deriveKey(e, "l", make([]byte, maxInfo-1))
 	require.NoError(t, err)
 
 	var kept []byte
 	mine := errors.New("mine")
-	require.Equal(t, mine, e.Derive("l", nil, func(key []byte) error {
-		require.NotEqual(t, make([]byte, keySize), key)
-		kept = key
-		return mine
-	}))
+	borrow := func(err error) func([]byte) error {
+		return func(key []byte) error {
+			require.NotEqual(t, make([]byte, keySize), key)
+			kept = key
+			return err
+		}
+	}
+	require.Equal(t, mine, e.Derive("l", nil, borrow(mine), lent))
+	require.Equal(t, make([]byte, keySize), kept)
+	require.Equal(t, mine, e.Derive("l", nil, borrow(nil), borrow(mine)))
 	require.Equal(t, make([]byte, keySize), kept)
 
 	require.NoError(t, r.Retire(e.ID()))
-	require.ErrorIs(t, e.Derive("l", nil, lent), ErrRetired)
+	require.ErrorIs(t, e.Derive("l", nil, lent, lent), ErrRetired)
 }
 
 // Many derive at once in few buffers; each gets its own, and the buffers are
@@ -102,7 +109,7 @@ func BenchmarkDerive(b *testing.B) {
 	info := make([]byte, 200)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := e.Derive("one", info, func([]byte) error { return nil }); err != nil {
+		if err := e.Derive("one", info, func([]byte) error { return nil }, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

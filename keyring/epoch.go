@@ -112,33 +112,39 @@ func (e *Epoch) lately(now time.Duration) bool {
 	return true
 }
 
-// Derive lends use a key of 32 bytes: HKDF-Expand-SHA256 over the host key, with
-// label and info, 448 bytes at most together, as its info (RFC 5869 2.3;
-// doc/SPEC.md, section 3). The key lies in locked memory and is wiped when use
-// returns, which keeps neither it nor info. use runs inside memsafe.Do, so that
-// what it computes of the key leaves no trace on the stack either. It holds one of
-// few buffers: it should be short, and must not derive itself. Derive returns the
-// error of use, or, without having called it, ErrRetired, ErrDamaged, or an error
-// of its own where label and info are too long. The epoch can be retired while use
-// runs: Valid and Claim tell.
-func (e *Epoch) Derive(label string, info []byte, use func(key []byte) error) error {
+// Derive lends first, and then use unless that is nil, a key of 32 bytes:
+// HKDF-Expand-SHA256 over the host key, with label and info, 448 bytes at most
+// together, as its info (RFC 5869 2.3; doc/SPEC.md, section 3). The key lies in
+// locked memory and is wiped in the end; neither function keeps it. first runs
+// inside memsafe.Do, where the key was derived, and must neither allocate nor wait;
+// use does not, and has to call memsafe.Do itself. They hold one of few buffers:
+// they should be short, and must not derive. Derive returns the first error of the
+// two, or, without having called either, ErrRetired, ErrDamaged, or an error of its
+// own where label and info are too long. The epoch can be retired meanwhile: Valid
+// and Claim tell.
+func (e *Epoch) Derive(label string, info []byte, first, use func(key []byte) error) error {
 	if n := len(label) + len(info); n > maxInfo {
 		return fmt.Errorf("keyring: cannot derive a key from %d bytes of label and info", n)
 	}
-	return e.ring.scratch.work(func(scratch []byte) error {
-		var key []byte
-		err := guard(func() error {
-			// Retirement sets the state before it clears the key: alive afterwards
-			// means that the key was whole. The addition of nothing keeps the key's
-			// loads before the state's, which a load alone does not everywhere.
-			key = expand(e.record.key(), scratch, label, info)
-			e.state.Add(0)
-			return e.alive()
+	return e.ring.scratch.work(func(scratch []byte) (err error) {
+		key := scratch[:keySize]
+		memsafe.Do(func() {
+			err = guard(func() error {
+				// Retirement sets the state before it clears the key: alive afterwards
+				// means that the key was whole. The addition of nothing keeps the key's
+				// loads before the state's, which a load alone does not everywhere.
+				expand(e.record.key(), scratch, label, info)
+				e.state.Add(0)
+				return e.alive()
+			})
+			if err == nil {
+				err = first(key)
+			}
 		})
-		if err != nil {
-			return err
+		if err == nil && use != nil {
+			err = use(key)
 		}
-		return use(key)
+		return err
 	})
 }
 

@@ -129,7 +129,7 @@ func deriveKey(e *Epoch, label string, info []byte) (key []byte, err error) {
 	err = e.Derive(label, info, func(k []byte) error {
 		key = bytes.Clone(k)
 		return nil
-	})
+	}, nil)
 	return key, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/sealctx/sealctx/memsafe"
 	"golang.org/x/crypto/cryptobyte"
 )
 
@@ -138,7 +139,10 @@ func (s *scratchpad) mac(r record) (sum [hashSize]byte, err error) {
 		return sum, fmt.Errorf("%w: it has no key", ErrDamaged)
 	}
 	err = s.work(func(scratch []byte) error {
-		copy(sum[:], expand(key, scratch, macLabel, r.bytes()[:fixedSize]))
+		memsafe.Do(func() {
+			expand(key, scratch, macLabel, r.bytes()[:fixedSize])
+			copy(sum[:], scratch)
+		})
 		return nil
 	})
 	return sum, err

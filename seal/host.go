@@ -240,7 +240,7 @@ func (h *Host) prepare(g *hostGrant, head token.Header) error {
 		copy(key.Bytes(), enc)
 		token.Commit(start[len(bound):], enc)
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		key.Wipe()
 		return err

@@ -173,7 +173,7 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 		copy(key, enc)
 		token.Commit(commitment, enc)
 		return nil
-	}))
+	}, nil))
 	sealed, err := head.Suite.Seal(append(bound, commitment...), key, plain, rand.Reader)
 	require.NoError(t, err)
 	return sealed

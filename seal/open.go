@@ -82,21 +82,19 @@ func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, 
 	return nil, unavailable(err)
 }
 
-// genuine lends use the key of a token, as keyring.Epoch.Derive does, once the
-// commitment has shown that the header is ours: else errHeader. What anybody can
-// make up takes no memory of the pool.
+// genuine lends use, unless that is nil, the key of a token, as keyring.Epoch.Derive
+// does, once the commitment has shown that the header is ours: else errHeader. What
+// anybody can make up takes no memory of the pool.
 func genuine(e *keyring.Epoch, t *token.Token, use func(key []byte) error) error {
 	return e.Derive(token.EncLabel, t.Bound, func(key []byte) error {
 		if !t.CommitsTo(key) {
 			return errHeader
 		}
-		return use(key)
-	})
+		return nil
+	}, use)
 }
 
 // decrypt returns the plain token of one whose header is authentic: else errBody.
-// It runs inside memsafe.Do and allocates there all the same, since only a genuine
-// header may take memory of the pool.
 func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 	plain, err := h.pool.Alloc(t.BodySize())
 	if err != nil {

@@ -113,7 +113,7 @@ func (h *Host) CancelFor(p Peer, start []byte) error {
 		return err
 	}
 	defer e.Release()
-	err = genuine(e, t, func([]byte) error { return nil })
+	err = genuine(e, t, nil)
 	switch {
 	case errors.Is(err, keyring.ErrRetired), errors.Is(err, errHeader):
 		return ErrDefective

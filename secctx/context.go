@@ -170,7 +170,7 @@ func (c *secContext) Delete() ([]byte, error) {
 	for _, k := range c.kept {
 		errs = append(errs, deleteKept(k))
 	}
-	c.state, c.kept = deleted, nil
+	c.state, c.kept, c.slot = deleted, nil, nil
 	return token, errors.Join(errs...)
 }
 

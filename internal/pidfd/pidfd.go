@@ -1,6 +1,11 @@
 // Package pidfd says which process a descriptor of one stands for: its id, its
-// user, and a number that no later process with that id has. A descriptor may
-// come from anybody and be of anything: nothing here calls into what made it.
+// user, and a number that no later process with that id has.
+//
+// A descriptor may come from anybody and be of anything, and to read, poll or even
+// look it up in /proc runs code of what it is of, which can wait for its maker. So
+// the kernel first says whether it is one of a process, in a call that touches no
+// other (waitid, from Linux 5.4 on; where a filter or an older kernel forbids that,
+// /proc is asked all the same).
 package pidfd
 
 import (
@@ -45,18 +50,42 @@ func Open(pid int) (int, error) {
 
 // Of returns the process behind a descriptor, which lived when Of returned.
 // Errors: ErrEnded, ErrForeign.
-func Of(fd int) (Process, error) {
-	p, err := ask(fd)
-	if err != nil {
-		p, err = read(fd)
-	}
-	if err == nil { // else it may be a descriptor of anything
-		err = Alive(fd) // asked last: if it has not ended, all of the above was about it
-	}
+func Of(fd int) (p Process, err error) {
+	sure, err := isPidfd(fd)
 	if err != nil {
 		return Process{}, err
 	}
+	known := false
+	if sure {
+		p, known = ask(fd)
+	}
+	if !known {
+		if p, err = read(fd); err != nil {
+			return Process{}, err
+		}
+	}
+	// Asked last: if it has not ended, all of the above was about it.
+	if err := Alive(fd); err != nil {
+		return Process{}, err
+	}
 	return p, nil
+}
+
+// isPidfd has the kernel look whether it could wait for the process of a
+// descriptor, which it refuses with EBADF for one of anything else: ErrForeign.
+// Where it does not say, the answer is false.
+func isPidfd(fd int) (bool, error) {
+	err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	switch {
+	case err == nil, errors.Is(err, unix.ECHILD):
+		return true, nil
+	case !errors.Is(err, unix.EBADF):
+		return false, nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		return false, err // it is none at all
+	}
+	return false, ErrForeign
 }
 
 // Number returns the number of the process with an id: ErrEnded, if there is none.
@@ -76,37 +105,23 @@ func Number(pid int) (uint64, error) {
 	return n, err
 }
 
-// errUnable: the kernel does not answer in one call.
-var errUnable = errors.New("PIDFD_GET_INFO is not to be had")
-
-// ask has the kernel tell in one call, from Linux 6.13 on. What another
-// descriptor's maker would do upon that call is his affair, so the kernel has to
-// say first that it is one of a process.
-func ask(fd int) (Process, error) {
-	if !isPidfd(fd) {
-		return Process{}, errUnable
-	}
+// ask has the kernel tell of the process of a pidfd in one call, from Linux 6.13
+// on. Where that fails read says why.
+func ask(fd int) (p Process, ok bool) {
 	const all = unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS
 	info := unix.PidfdInfo{Mask: all}
 	if err := getInfo(fd, &info); err != nil || info.Mask&all != all || int32(info.Pid) <= 0 || info.Pid != info.Tgid {
-		return Process{}, errUnable // read says why, where it is the process's fault
+		return Process{}, false
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return Process{}, err
+		return Process{}, false
 	}
-	return Process{PID: int(info.Pid), UID: info.Euid, Number: st.Ino}, nil
+	return Process{PID: int(info.Pid), UID: info.Euid, Number: st.Ino}, true
 }
 
 // getInfo is here for tests to replace.
 var getInfo = unix.IoctlPidfdInfo
-
-// isPidfd has the kernel look whether it could wait for the process of a
-// descriptor, which it refuses with EBADF for one of anything else.
-func isPidfd(fd int) bool {
-	err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err == nil || errors.Is(err, unix.ECHILD)
-}
 
 // number returns the inode of a pidfd, or when the process started where all
 // pidfds share one.

@@ -45,7 +45,7 @@ func open(t *testing.T, pid int) int {
 // /proc.
 func bothWays(t *testing.T, f func(t *testing.T)) {
 	t.Run("asked", func(t *testing.T) {
-		if _, err := ask(open(t, os.Getpid())); err != nil {
+		if _, ok := ask(open(t, os.Getpid())); !ok {
 			t.Skip("PIDFD_GET_INFO needs Linux 6.13")
 		}
 		f(t)
@@ -53,8 +53,8 @@ func bothWays(t *testing.T, f func(t *testing.T)) {
 	t.Run("read", func(t *testing.T) {
 		defer func(before func(int, *unix.PidfdInfo) error) { getInfo = before }(getInfo)
 		getInfo = func(int, *unix.PidfdInfo) error { return unix.ENOTTY }
-		_, err := ask(open(t, os.Getpid()))
-		require.ErrorIs(t, err, errUnable)
+		_, ok := ask(open(t, os.Getpid()))
+		require.False(t, ok)
 		f(t)
 	})
 }
@@ -196,22 +196,32 @@ func TestNobody(t *testing.T) {
 	}
 }
 
-// A lack of descriptors is that, and says nothing of the process; nor is anything
-// done with a descriptor of which nothing is known.
-func TestNoDescriptorLeft(t *testing.T) {
+// Of a descriptor of anything else nothing more is asked: no file of /proc is
+// opened, for which no descriptor is left here, and it is not polled, or this one
+// would look like one of a process that has ended.
+func TestForeignIsLeftAlone(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
 	defer w.Close()
-	fd := int(r.Fd())
-	_, err = w.WriteString("readable, as the pidfd of a process that has ended")
+	_, err = w.WriteString("readable")
 	require.NoError(t, err)
-	var before unix.Rlimit
-	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
-	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}))
-	_, err = Of(fd)
-	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
-	require.ErrorIs(t, err, unix.EMFILE)
+	own := open(t, os.Getpid())
+	without := func(f func()) {
+		var before unix.Rlimit
+		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}))
+		defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before)) }()
+		f()
+	}
+	var foreign, control error
+	without(func() {
+		_, foreign = Of(int(r.Fd()))
+		_, control = read(own)
+	})
+	require.ErrorIs(t, foreign, ErrForeign)
+	require.ErrorIs(t, control, unix.EMFILE)
+	require.ErrorIs(t, Alive(int(r.Fd())), ErrEnded, "the control")
 }
 
 // Processes that start at once have different numbers, where the kernel gives
@@ -260,7 +270,7 @@ func BenchmarkOf(b *testing.B) {
 	fd, err := Open(os.Getpid())
 	require.NoError(b, err)
 	defer unix.Close(fd)
-	for name, f := range map[string]func(int) (Process, error){"asked": ask, "read": read} {
+	for name, f := range map[string]func(int) (Process, error){"asked": Of, "read": read} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -4,13 +4,27 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
 )
 
-// read has /proc tell, where the kernel cannot be asked. What lies in fdinfo is
-// the kernel's word whatever the descriptor is of.
+// maxRead is how much is read of a file of /proc, in bytes: what is looked for
+// stands at the front, and some descriptors have much to tell.
+const maxRead = 4 << 10
+
+// readFront reads a file's first maxRead bytes.
+func readFront(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxRead))
+}
+
+// read has /proc tell, where the kernel cannot be asked in one call.
 func read(fd int) (Process, error) {
 	pid, err := pidOf(fd)
 	if err != nil {
@@ -26,7 +40,7 @@ func read(fd int) (Process, error) {
 
 // pidOf reads the process id behind a descriptor in fdinfo.
 func pidOf(fd int) (int, error) {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	text, err := readFront("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
 		return 0, err
 	}
@@ -52,7 +66,7 @@ func pidOf(fd int) (int, error) {
 // effectiveUser reads the second field of the Uid line. A thread has lines of its
 // own and is no process.
 func effectiveUser(pid int) (uid uint32, err error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	text, err := readFront("/proc/" + strconv.Itoa(pid) + "/status")
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, ErrEnded
 	}
@@ -76,7 +90,7 @@ func effectiveUser(pid int) (uid uint32, err error) {
 // of /proc/PID/stat, counted behind the name, which may hold anything. Processes
 // that start within the same tick, of 10 ms as a rule, share it.
 func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	stat, err := readFront("/proc/" + strconv.Itoa(pid) + "/stat")
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, ErrEnded
 	}

@@ -112,9 +112,10 @@ func (s Suite) seal(token []byte, prefix int, key, body []byte) error {
 
 // Open decrypts the body of a parsed token into dst, which must have BodySize
 // bytes of locked memory, and returns the length of the plain token in it. On
-// an error dst is zeroed. It is to be called inside memsafe.Do.
+// an error dst is zeroed.
 func (t *Token) Open(dst, key []byte) (n int, err error) {
-	if err = t.open(dst, key); err == nil {
+	memsafe.Do(func() { err = t.open(dst, key) })
+	if err == nil {
 		var ok bool
 		if n, ok = unpad(dst); !ok {
 			err = ErrOpen
