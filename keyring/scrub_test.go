@@ -1,0 +1,50 @@
+package keyring
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// below counts the copies of a pattern on the stack under its caller.
+//
+//go:noinline
+//go:nocheckptr
+func below(pattern *[16]byte) (found int) {
+	const depth = 3 << 10
+	var here byte
+	for off := len(pattern); off < depth; off++ {
+		if at := (*[16]byte)(unsafe.Add(unsafe.Pointer(&here), -off)); *at == *pattern {
+			found++
+		}
+	}
+	return found
+}
+
+// What the derivation left on the stack is erased before the key is lent to who
+// may allocate or wait: a collection that moves the stack meanwhile would leave it
+// where it was, for good.
+func TestDeriveErasesFirst(t *testing.T) {
+	e := current(t, newRingT(t, nil))
+	result := make(chan [2]int)
+	go func() { // whose stack is large enough for looking so deep
+		var room [64 << 10]byte
+		room[len(room)-1] = 1
+		var inside, behind int
+		look := func(found *int) func([]byte) error {
+			return func(key []byte) error {
+				pattern := [16]byte(key)
+				*found = below(&pattern)
+				return nil
+			}
+		}
+		if err := e.Derive("l", nil, look(&inside), look(&behind)); err != nil {
+			t.Error(err)
+		}
+		result <- [2]int{inside, behind}
+	}()
+	found := <-result
+	require.NotZero(t, found[0], "the control: where it was derived it is found")
+	require.Zero(t, found[1])
+}
