@@ -75,19 +75,11 @@ func TestVerify(t *testing.T) {
 	_, socket := h.startAgent()
 	p := h.throughAgent(socket)
 	for _, verify := range []bool{false, true} {
-		sender := Sender{Verify: verify}
+		sender := &Sender{Verify: verify}
 		a, b := unixPair(t, unix.SOCK_STREAM)
-		s := h.session(p)
-		done := receiving(within(t, ample), b, p)
-		require.NoError(t, sender.Send(within(t, ample), a, s.sc, s.conn, nil))
-		r := <-done
-		require.NoError(t, r.err)
-		s.gone()
-		s.sc = r.sc
-		require.NoError(t, s.works())
-		require.NoError(t, r.conn.Close())
+		h.session(p).handedOver(sender, a, b, p)
 
-		s = h.session(p)
+		s := h.session(p)
 		tokens := make(chan []byte, 1)
 		go func() { // the liar
 			_ = say(b, ready)

@@ -30,17 +30,12 @@ func TestNothingIsTakenBack(t *testing.T) {
 	var asked atomic.Int32
 	p := secctx.Wrap(h.mech, counting{h.host, &asked})
 	for _, verify := range []bool{false, true} {
-		sender := Sender{Verify: verify}
+		sender := &Sender{Verify: verify}
 		a, b := unixPair(t, unix.SOCK_STREAM)
-		s := h.session(p)
-		done := receiving(within(t, ample), b, p)
-		require.NoError(t, sender.Send(within(t, ample), a, s.sc, s.conn, nil))
-		r := <-done
-		require.NoError(t, r.err)
-		require.NoError(t, r.conn.Close())
+		h.session(p).handedOver(sender, a, b, p)
 		require.Zero(t, asked.Load())
 
-		s = h.session(p) // the control: a worker that says nothing
+		s := h.session(p) // the control: a worker that says nothing
 		go func() {
 			_ = say(b, ready)
 			_, _, _, _ = readFrame(b)

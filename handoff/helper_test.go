@@ -289,6 +289,20 @@ func receiving(ctx context.Context, c *net.UnixConn, p gssapi.Provider) <-chan r
 	return done
 }
 
+// handedOver sends the session's context over a to b in this process, where it goes
+// on.
+func (s *session) handedOver(sender *Sender, a, b *net.UnixConn, p gssapi.Provider) {
+	s.t.Helper()
+	done := receiving(within(s.t, ample), b, p)
+	require.NoError(s.t, sender.Send(within(s.t, ample), a, s.sc, s.conn, nil))
+	r := <-done
+	require.NoError(s.t, r.err)
+	s.gone()
+	s.sc = r.sc
+	require.NoError(s.t, s.works())
+	require.NoError(s.t, r.conn.Close())
+}
+
 func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)

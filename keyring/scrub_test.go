@@ -2,25 +2,10 @@ package keyring
 
 import (
 	"testing"
-	"unsafe"
 
+	"github.com/sealctx/sealctx/internal/memscan"
 	"github.com/stretchr/testify/require"
 )
-
-// below counts the copies of a pattern on the stack under its caller.
-//
-//go:noinline
-//go:nocheckptr
-func below(pattern *[16]byte) (found int) {
-	const depth = 3 << 10
-	var here byte
-	for off := len(pattern); off < depth; off++ {
-		if at := (*[16]byte)(unsafe.Add(unsafe.Pointer(&here), -off)); *at == *pattern {
-			found++
-		}
-	}
-	return found
-}
 
 // What the derivation left on the stack is erased before the key is lent to who
 // may allocate or wait: a collection that moves the stack meanwhile would leave it
@@ -35,7 +20,7 @@ func TestDeriveErasesFirst(t *testing.T) {
 		look := func(found *int) func([]byte) error {
 			return func(key []byte) error {
 				pattern := [16]byte(key)
-				*found = below(&pattern)
+				*found = memscan.Below(&pattern)
 				return nil
 			}
 		}

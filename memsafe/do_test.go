@@ -10,12 +10,11 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/internal/memscan"
 )
 
-const (
-	leftSize  = 1 << 10 // what leave puts on the stack, bytes
-	lookDepth = 3 << 10 // how far below looks, bytes
-)
+const leftSize = 1 << 10 // what leave puts on the stack, bytes
 
 // leave puts copies of a pattern on the stack and forgets them there.
 //
@@ -30,21 +29,6 @@ func leave(pattern *[16]byte) {
 
 //go:noinline
 func escape(b []byte) byte { return b[0] }
-
-// below counts the copies of a pattern on the stack under its caller.
-//
-//go:noinline
-//go:nocheckptr
-func below(pattern *[16]byte) (found int) {
-	var here byte
-	for off := len(pattern); off < lookDepth; off++ {
-		at := (*[16]byte)(unsafe.Add(unsafe.Pointer(&here), -off))
-		if *at == *pattern {
-			found++
-		}
-	}
-	return found
-}
 
 // roomy makes the stack large enough for everything that follows.
 //
@@ -64,7 +48,7 @@ func remains(f func(*[16]byte)) int {
 		var pattern [16]byte
 		_, _ = rand.Read(pattern[:])
 		f(&pattern)
-		result <- below(&pattern)
+		result <- memscan.Below(&pattern)
 	}()
 	return <-result
 }
