@@ -23,32 +23,47 @@ var peers = []struct {
 
 // Our benchmarks, each measured in both builds.
 var ours = []benchmark{
-	{"seal cycle AES", "seal", "^BenchmarkCycle$/^AES-256-GCM$"},
-	{"seal cycle ChaCha", "seal", "^BenchmarkCycle$/^ChaCha20-Poly1305$"},
-	{"open, 1,000 out", "seal", "^BenchmarkOpen$/^outstanding=1000$"},
-	{"open, 10,000,000 out", "seal", "^BenchmarkOpen$/^outstanding=10000000$"},
-	{"TLS ticket", "seal", "^BenchmarkTicket$"},
-	{"krb5 export+import", "secctx/krb5", "^BenchmarkExportImport$/^enctype=18$"},
-	{"krb5 1 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=1024$/^enctype=18$"},
-	{"krb5 64 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=65536$/^enctype=18$"},
-	{"krb5 sealed export+import", "internal/bench", "^BenchmarkSealedExportImport$"},
+	one("seal cycle AES", "seal", "^BenchmarkCycle$/^AES-256-GCM$"),
+	one("TLS ticket", "seal", "^BenchmarkTicket$"),
+	one("seal cycle ChaCha", "seal", "^BenchmarkCycle$/^ChaCha20-Poly1305$"),
+	one("open, 1,000 out", "seal", "^BenchmarkOpen$/^outstanding=1000$"),
+	one("open, 10,000,000 out", "seal", "^BenchmarkOpen$/^outstanding=10000000$"),
+	one("krb5 export+import", "secctx/krb5", "^BenchmarkExportImport$/^enctype=18$"),
+	one("krb5 1 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=1024$/^enctype=18$"),
+	one("krb5 64 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=65536$/^enctype=18$"),
+	one("krb5 sealed export+import", "internal/bench", "^BenchmarkSealedExportImport$"),
 }
 
 // What is between processes is measured in the plain build alone: the builds
 // differ by less than the scheduler.
 var between = []benchmark{
-	{"bare reserve", "seal/agent", "^BenchmarkAgent$/^reserve$/^bare$"},
-	{"agent reserve", "seal/agent", "^BenchmarkAgent$/^reserve$/^agent$"},
-	{"bare open", "seal/agent", "^BenchmarkAgent$/^open$/^bare$"},
-	{"agent open", "seal/agent", "^BenchmarkAgent$/^open$/^agent$"},
-	{"handoff of plain tokens", "handoff", "^BenchmarkHandoffs$/^plain$"},
-	{"handoff embedded", "handoff", "^BenchmarkHandoffs$/^embedded$"},
-	{"handoff by agent", "handoff", "^BenchmarkHandoffs$/^agent$"},
-	{"handoff by agent, verifying", "handoff", "^BenchmarkHandoffs$/^agent-verifying$"},
+	one("bare reserve", "seal/agent", "^BenchmarkAgent$/^reserve$/^bare$"),
+	one("agent reserve", "seal/agent", "^BenchmarkAgent$/^reserve$/^agent$"),
+	one("bare open", "seal/agent", "^BenchmarkAgent$/^open$/^bare$"),
+	one("agent open", "seal/agent", "^BenchmarkAgent$/^open$/^agent$"),
+	{"handoff", "^BenchmarkHandoffs$", "2s", map[string]string{
+		"plain-ns":           "handoff of plain tokens",
+		"bare-ns":            "handoff of plain tokens, without the pool",
+		"embedded-ns":        "handoff embedded",
+		"agent-ns":           "handoff by agent",
+		"agent-verifying-ns": "handoff by agent, verifying",
+	}},
 }
 
-// A benchmark is a name for it, its package, and what go test calls it.
-type benchmark struct{ name, pkg, bench string }
+// A benchmark is its package, what go test calls it, how long it runs, and the
+// names of what it measures, by their units.
+type benchmark struct {
+	pkg, bench, time string
+	units            map[string]string
+}
+
+// one is a benchmark that measures one thing.
+func one(name, pkg, bench string) benchmark {
+	return benchmark{pkg, bench, "300ms", map[string]string{"ns/op": name, "allocs/op": allocsOf + name}}
+}
+
+// allocsOf before a name is how many allocations that made.
+const allocsOf = "allocations of "
 
 // The aims: of at most at times to.
 var aims = []struct {

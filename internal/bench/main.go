@@ -1,19 +1,17 @@
-// Command bench compares sealctx with its peers, as ratios of medians measured
-// in turn in one run: MIT's C library for GSS-API, crypto/tls for sealing.
-// It prints each ratio beside its aim. It needs MIT's loop, and runs inside the
+// Command bench compares sealctx with its peers, measured in turn in one run:
+// MIT's C library for GSS-API, crypto/tls for sealing. It prints the median of
+// the rounds' ratios beside each aim. It needs MIT's loop, and runs inside the
 // private realm that the loop needs; `make bench` sees to both.
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,34 +39,34 @@ func run(rounds int, mit string) error {
 		return err
 	}
 	samples := map[string][]float64{}
-	allocs := map[string]int{}
 	for i := range rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, rounds)
 		for _, s := range sources {
-			ns, n, err := s.measure()
+			values, err := s.measure()
 			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
+				return fmt.Errorf("%s: %w", s.argv, err)
 			}
-			samples[s.name] = append(samples[s.name], ns)
-			allocs[s.name] = n
+			for name, v := range values {
+				samples[name] = append(samples[name], v)
+			}
 		}
 	}
-	return report(samples, allocs)
+	return report(samples)
 }
 
-// A source is one thing measured: a program that prints nanoseconds, or a
-// benchmark of a compiled test.
+// A source is one program run: MIT's loop, which prints nanoseconds, or a compiled
+// benchmark, which prints values with their units.
 type source struct {
-	name string
-	argv []string
-	go_  bool
+	argv  []string
+	name  string            // of what MIT's loop measures
+	units map[string]string // names of what a benchmark measures
 }
 
 // build compiles the benchmarks, once for each build.
 func build(dir, mit string) ([]source, error) {
 	var sources []source
 	for _, p := range peers {
-		sources = append(sources, source{name: p.name, argv: append([]string{mit}, p.args...)})
+		sources = append(sources, source{argv: append([]string{mit}, p.args...), name: p.name})
 	}
 	for i, b := range builds {
 		measured := ours
@@ -80,10 +78,13 @@ func build(dir, mit string) ([]source, error) {
 			if err := compile(out, m.pkg, b.env); err != nil {
 				return nil, fmt.Errorf("building the %s benchmarks of %s: %w", b.name, m.pkg, err)
 			}
+			units := map[string]string{}
+			for unit, name := range m.units {
+				units[unit] = name + ", " + b.name
+			}
 			sources = append(sources, source{
-				name: m.name + ", " + b.name,
-				argv: []string{out, "-test.run=^$", "-test.bench=" + m.bench, "-test.benchtime=300ms", "-test.benchmem"},
-				go_:  true,
+				argv:  []string{out, "-test.run=^$", "-test.bench=" + m.bench, "-test.benchtime=" + m.time, "-test.benchmem"},
+				units: units,
 			})
 		}
 	}
@@ -105,46 +106,70 @@ func binary(dir, build, pkg string) string {
 	return filepath.Join(dir, build+"-"+strings.ReplaceAll(pkg, "/", "-")+".test")
 }
 
-var benchLine = regexp.MustCompile(`^Benchmark\S+\s+\d+\s+([\d.]+) ns/op.*?(\d+) allocs/op`)
-
 // measure runs the source once.
-func (s source) measure() (ns float64, allocs int, err error) {
+func (s source) measure() (map[string]float64, error) {
 	cmd := exec.Command(s.argv[0], s.argv[1:]...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	if !s.go_ {
-		ns, err = strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
-		return ns, 0, err
+	if s.units == nil {
+		v, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+		return map[string]float64{s.name: v}, err
 	}
-	lines := bufio.NewScanner(bytes.NewReader(out))
-	for lines.Scan() {
-		if m := benchLine.FindStringSubmatch(lines.Text()); m != nil {
-			ns, err = strconv.ParseFloat(m[1], 64)
-			if err == nil {
-				allocs, err = strconv.Atoi(m[2])
-			}
-			return ns, allocs, err
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "Benchmark") {
+			return s.read(strings.Fields(line))
 		}
 	}
-	return 0, 0, errors.New("printed no benchmark")
+	return nil, errors.New("printed no benchmark")
 }
 
-func report(samples map[string][]float64, allocs map[string]int) error {
+// read takes a benchmark's line apart: its name, a count, then values, each before
+// its unit.
+func (s source) read(fields []string) (map[string]float64, error) {
+	values := map[string]float64{}
+	for i := 3; i < len(fields); i += 2 {
+		name, ok := s.units[fields[i]]
+		if !ok {
+			continue
+		}
+		var err error
+		if values[name], err = strconv.ParseFloat(fields[i-1], 64); err != nil {
+			return nil, err
+		}
+	}
+	if len(values) < len(s.units) {
+		return nil, fmt.Errorf("not all of %v among %v", s.units, fields)
+	}
+	return values, nil
+}
+
+func report(samples map[string][]float64) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "median\tns\tallocations")
-	for _, name := range sortedKeys(samples) {
-		fmt.Fprintf(w, "%s\t%.0f\t%d\n", name, median(samples[name]), allocs[name])
+	for _, name := range slices.Sorted(maps.Keys(samples)) {
+		if strings.HasPrefix(name, allocsOf) {
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t", name, median(samples[name]))
+		if n, ok := samples[allocsOf+name]; ok {
+			fmt.Fprintf(w, "%.0f", median(n))
+		}
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, "\nratio\tmeasured\taim\t")
 	for _, a := range aims {
 		top, bottom := samples[a.of], samples[a.to]
-		if len(top) == 0 || len(bottom) == 0 {
+		if len(top) == 0 || len(top) != len(bottom) {
 			return fmt.Errorf("no samples of %q or %q", a.of, a.to)
 		}
-		r := median(top) / median(bottom)
+		ratios := make([]float64, len(top))
+		for i := range top {
+			ratios[i] = top[i] / bottom[i] // of one round
+		}
+		r := median(ratios)
 		verdict := "reached"
 		if r > a.at {
 			verdict = "missed"
@@ -152,15 +177,6 @@ func report(samples map[string][]float64, allocs map[string]int) error {
 		fmt.Fprintf(w, "%s / %s\t%.2f\t%.2f\t%s\n", a.of, a.to, r, a.at, verdict)
 	}
 	return w.Flush()
-}
-
-func sortedKeys(m map[string][]float64) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func median(v []float64) float64 {
