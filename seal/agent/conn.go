@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -71,7 +72,7 @@ func (c *conn) start() wire.Code {
 	}
 	c.id, err = c.s.ns.Identify(c.sock)
 	switch {
-	case errors.Is(err, peer.ErrUnknown), errors.Is(err, peer.ErrGone):
+	case errors.Is(err, peer.ErrUnknown), errors.Is(err, pidfd.ErrEnded):
 		c.log.Warn(eventPeer, "reason", err)
 		return wire.NotYou
 	case err != nil: // no descriptor left, say

@@ -20,9 +20,6 @@ import (
 // namespace.
 var ErrUnknown = errors.New("peer: not known in this namespace")
 
-// ErrGone is returned for a process that has ended.
-var ErrGone = errors.New("peer: process has ended")
-
 // A Namespace is what the numbers of peers mean here.
 type Namespace struct {
 	overflowUID uint32
@@ -70,7 +67,7 @@ type Identity struct {
 }
 
 // Identify returns who connected. It returns ErrUnknown for the overflow user
-// and for a process outside our process namespace, ErrGone where it has ended.
+// and for a process outside our process namespace, pidfd.ErrEnded where it has ended.
 func (ns *Namespace) Identify(c *net.UnixConn) (*Identity, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -125,8 +122,8 @@ func pidfdOf(fd, pid int) (int, error) {
 		its, err = pidfd.Open(pid)
 	}
 	switch {
-	case errors.Is(err, pidfd.ErrEnded), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
-		return -1, ErrGone
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
+		return -1, pidfd.ErrEnded
 	case err != nil:
 		return -1, fmt.Errorf("peer: descriptor of process %d: %w", pid, err)
 	}
