@@ -56,8 +56,9 @@ func candidates() []string {
 // openDir opens a runtime directory, made with mode 0700 if it is not there,
 // and checks what it got: by the descriptor, so that nothing can change between.
 func openDir(dir string, o *Options) (*os.File, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w: %w", ErrNoDir, err)
+	made := os.Mkdir(dir, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return nil, fmt.Errorf("%w: %w", ErrNoDir, made)
 	}
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
@@ -75,6 +76,9 @@ func openDir(dir string, o *Options) (*os.File, error) {
 	}
 	if err := checkDir(fd, dir, o); err != nil {
 		_ = unix.Close(fd)
+		if made == nil {
+			_ = os.Remove(dir) // it is of no use to anybody
+		}
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), dir), nil

@@ -82,6 +82,20 @@ func TestDirectoryRules(t *testing.T) {
 	}
 }
 
+// What was made for a ring and is no place for one does not stay; what somebody
+// else made does.
+func TestRefusedDirectoryRemoved(t *testing.T) {
+	disk := diskDir(t)
+	for range 2 {
+		_, err := Open(disk+"/ring", nil)
+		require.ErrorIs(t, err, ErrUnsafeDir)
+		require.NoDirExists(t, disk+"/ring")
+	}
+	_, err := Open(disk, nil)
+	require.ErrorIs(t, err, ErrUnsafeDir)
+	require.DirExists(t, disk, "the control")
+}
+
 func mode(m os.FileMode) func(*testing.T, string) string {
 	return func(t *testing.T, dir string) string {
 		require.NoError(t, os.Chmod(dir, m))
