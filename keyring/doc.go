@@ -19,16 +19,18 @@
 //	generation : 40 | expiry : 22   | state : 2
 //
 //	generation  how often the slot was reserved; never goes back. A slot whose
-//	            generation is used up is SPENT for good.
-//	expiry      whole seconds after the epoch's birth, rounded up; zero when FREE
+//	            generation is used up is not reserved again.
+//	expiry      whole seconds after the epoch's birth, rounded down, plus 1; zero
+//	            when FREE or SPENT
 //	state       1 FREE, 2 OUT, 3 SPENT; 0 never occurs, so that zeroed memory is
 //	            damage and not a free slot
 //
-// Every change is one compare-and-swap of the whole word, so there is no
+// Every change is one atomic operation on the whole word, so there is no
 // half-written state:
 //
 //	reserve   FREE g, or OUT g past its expiry  ->  OUT g+1
 //	claim     OUT g  ->  FREE g      (also cancel and take-back: one and the same)
+//	recount   OUT g past its expiry  ->  FREE g
 //	sweep     any    ->  SPENT       (retirement)
 //
 // The claim is the only linearisation point of ownership. Of any number of

@@ -9,7 +9,7 @@ const (
 	// default one takes 256 KiB of the runtime directory.
 	DefaultOutstanding = 16 << 10
 
-	// MaxOutstanding bounds Options.Outstanding: 10,000,000 and some.
+	// MaxOutstanding bounds Options.Outstanding: 16,777,216, or 256 MiB.
 	MaxOutstanding = 1 << 24
 
 	// DefaultAge is how long an epoch seals before the next takes over. What a
@@ -40,6 +40,12 @@ const (
 	// linkCheck bounds how often sealing looks whether an epoch's file is still
 	// there, which costs a system call.
 	linkCheck = 50 * time.Millisecond
+
+	// refreshTries bounds how often a directory is read at once.
+	refreshTries = 4
+
+	// settleTime is longer than a tick of the kernel's coarse clock at 100 Hz.
+	settleTime = 20 * time.Millisecond
 
 	// allocateStep is how much of an epoch's file is allocated in one call, in
 	// bytes.

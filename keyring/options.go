@@ -48,7 +48,8 @@ type Options struct {
 	Outstanding int
 
 	// Age is how long an epoch seals before the next takes over. Zero:
-	// DefaultAge. One second to MaxAge.
+	// DefaultAge. One second to MaxAge. Where there is no room for the next, it
+	// seals on.
 	Age time.Duration
 
 	// MaxLifetime is the longest lifetime of a token, and how long a closed

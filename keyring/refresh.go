@@ -15,18 +15,12 @@ import (
 
 // The functions of this file run with the ring's lock held for writing.
 
-// refreshTries bounds how often a directory is read at once.
-const refreshTries = 4
-
 // stamp is when a directory last changed, and whether the clock behind that is
 // fine enough to trust: a change within one tick of the last leaves no trace.
 type stamp struct {
 	sec, nsec int64
 	settled   bool
 }
-
-// settleTime is longer than a tick of the kernel's coarse clock at 100 Hz.
-const settleTime = 20 * time.Millisecond
 
 // lockFresh takes the lock to write and brings the ring up to date. The caller
 // must unlock if, and only if, the error is nil, which else may be ErrClosed.

@@ -20,7 +20,7 @@ import (
 // A Ring holds the epochs of this host: one that seals, and those that it has
 // taken over from until their last token has expired. Safe for concurrent use,
 // by any number of processes of one user. It has no goroutine of its own:
-// rotation and retirement by age happen in Current.
+// rotation and retirement by age happen in its calls.
 type Ring struct {
 	_ [0]func() // not comparable
 
@@ -74,7 +74,8 @@ func Open(dir string, o *Options) (*Ring, error) {
 }
 
 // New returns a ring in the memory of this process, which ends with it. It locks
-// a page for each of MaxEpochs: else memsafe.ErrLimit.
+// 1 KiB for each of MaxEpochs, and a page or a few to work in: else
+// memsafe.ErrLimit.
 func New(o *Options) (*Ring, error) {
 	r, err := newRing(o)
 	if err != nil {

@@ -34,7 +34,7 @@ func files(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// age makes an epoch look older by d, to this process.
+// makeOlder makes an epoch look older by d, to this process.
 func (e *Epoch) makeOlder(d time.Duration) {
 	e.birth -= d
 	if at := e.closedAt.Load(); at != 0 {
