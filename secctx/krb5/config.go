@@ -96,10 +96,9 @@ type Request struct {
 type Ticket struct {
 	Client, Service string
 	EType           int32
-	Key             []byte `json:"-"` // the session key
-	Flags           uint32 // ticket flags as RFC 4120 numbers the bits, bit 0 the highest
-	AuthTime        time.Time
-	StartTime       time.Time // zero: AuthTime
+	Key             []byte    `json:"-"` // the session key
+	Flags           uint32    // ticket flags as RFC 4120 numbers the bits, bit 0 the highest
+	StartTime       time.Time // zero: it is valid already
 	EndTime         time.Time
 	Encoded         []byte // the DER of the Ticket of RFC 4120
 }

@@ -261,7 +261,7 @@ func (g *granter) Grant(ctx context.Context, r krb5.Request) (*krb5.Ticket, erro
 
 // TestGranter: what the cache has not is asked for once, and kept.
 func TestGranter(t *testing.T) {
-	realm, err := krb5test.NewRealm("EXAMPLE.TEST", service, "ldap/www.example.test")
+	realm, err := krb5test.NewRealm("EXAMPLE.TEST", service, "ldap/www.example.test", "ldap/other.example.test", "www/www.example.test")
 	require.NoError(t, err)
 	dir := t.TempDir()
 	cc, kt := filepath.Join(dir, "cc"), filepath.Join(dir, "kt")
@@ -293,7 +293,20 @@ func TestGranter(t *testing.T) {
 	err = initiate("ldap/other.example.test")
 	require.ErrorIs(t, err, gssapi.ErrNoCred)
 	require.ErrorIs(t, err, down)
-	g.err, g.etype = nil, 23
+	g.err = nil
+	for name, fault := range map[string]func(*krb5.Ticket){
+		"postdated": func(got *krb5.Ticket) { got.StartTime = time.Now().Add(time.Hour) },
+		"invalid":   func(got *krb5.Ticket) { got.Flags = 1 << 24 }, // bit 7 of RFC 4120, section 5.3
+	} {
+		g.fault = fault
+		err = initiate("ldap/other.example.test")
+		require.ErrorIs(t, err, krb5.ErrNoTicket, name)
+		require.ErrorContains(t, err, "not valid yet", name)
+	}
+	g.fault = func(got *krb5.Ticket) { got.StartTime = time.Now().Add(-time.Hour) }
+	require.NoError(t, initiate("www/www.example.test"), "the control")
+
+	g.fault, g.etype = nil, 23
 	cred, err = p.AcquireCredential(nil, nil, gssapi.CredUsageInitiateOnly, nil)
 	require.NoError(t, err)
 	require.ErrorIs(t, initiate("ldap/www.example.test"), krb5.KDC_ERR_ETYPE_NOSUPP)

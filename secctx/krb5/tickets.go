@@ -234,8 +234,8 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, exp
 		for n := range c.Credentials {
 			cr := &c.Credentials[n]
 			switch {
-			case !cr.Client.Equal(c.Client) || !target.names(serverOf(cr)) || cr.Flags&kmsg.FlagInvalid != 0 || !p.usableTicket(cr.Key):
-			case p.now().Add(p.config.ClockSkew).Before(cr.StartTime): // postdated
+			case !cr.Client.Equal(c.Client) || !target.names(serverOf(cr)) || !p.usableTicket(cr.Key):
+			case !p.begun(cr.Flags, cr.StartTime):
 			case !p.now().Before(cr.EndTime):
 				expired = true
 			case best == nil || cr.EndTime.After(best.EndTime):
@@ -286,6 +286,11 @@ func (t *serviceTicket) check() error {
 		}
 	}
 	return nil
+}
+
+// begun reports whether a ticket is valid already, and not postdated.
+func (p *Provider) begun(flags uint32, start time.Time) bool {
+	return flags&kmsg.FlagInvalid == 0 && !p.now().Add(p.config.ClockSkew).Before(start)
 }
 
 func (p *Provider) usableTicket(k kmsg.Key) bool {
@@ -341,6 +346,9 @@ func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket
 	}
 	if err != nil {
 		return nil, failf(gssapi.ErrDefectiveCredential, "the ticket that was granted: %w", err)
+	}
+	if !p.begun(got.Flags, got.StartTime) {
+		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted is not valid yet", ErrNoTicket)
 	}
 	if !p.usableTicket(kmsg.Key{EType: got.EType, Value: got.Key}) {
 		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted has enctype %d", KDC_ERR_ETYPE_NOSUPP, got.EType)

@@ -60,9 +60,9 @@ type Client struct{ config *config.Config }
 
 var _ krb5.Granter = (*Client)(nil)
 
-// New reads a krb5.conf; empty is $KRB5_CONFIG, which counts for nothing in a setuid
-// program, else /etc/krb5.conf. Its
-// encryption types do not count: the four of package krb5 are asked for.
+// New reads a krb5.conf. Empty: $KRB5_CONFIG, which counts for nothing in a setuid
+// program, else /etc/krb5.conf. Its encryption types do not count: the four of
+// package krb5 are asked for.
 func New(path string) (*Client, error) {
 	if path == "" {
 		path = secureenv.Get("KRB5_CONFIG")
@@ -151,7 +151,7 @@ func ticket(who, service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket, er
 	return &krb5.Ticket{
 		Client: who.String(), Service: got.String(),
 		EType: part.Key.KeyType, Key: part.Key.KeyValue,
-		Flags: flags(part.Flags.Bytes), AuthTime: part.AuthTime, StartTime: part.StartTime, EndTime: part.EndTime,
+		Flags: flags(part.Flags.Bytes), StartTime: part.StartTime, EndTime: part.EndTime,
 		Encoded: encoded,
 	}, nil
 }
