@@ -12,9 +12,6 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
-// keyType is short for an encryption type.
-type keyType = etype.ID
-
 // peerFlags are the context flags that an initiator's checksum can set here.
 // Delegation is not among them: a credential that comes along is dropped.
 const peerFlags = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence |
@@ -171,7 +168,7 @@ func (a *acceptance) candidates(cred *acceptorCred, entries []keytab.Entry) (key
 func (a *acceptance) tryKeys(keys []*keytab.Entry) ([]byte, error) {
 	t := &a.req.Ticket
 	for _, e := range keys {
-		plain, err := etype.Decrypt(a.ticketMem.Bytes()[:0], keyType(t.Enc.EType), e.Key.Value, kmsg.UsageTicket, t.Enc.Cipher)
+		plain, err := etype.Decrypt(a.ticketMem.Bytes()[:0], etype.ID(t.Enc.EType), e.Key.Value, kmsg.UsageTicket, t.Enc.Cipher)
 		if err == nil {
 			a.service = e.Principal
 			return plain, nil
@@ -217,7 +214,7 @@ func (a *acceptance) openAuthenticator() error {
 		return err
 	}
 	a.authMem = mem
-	plain, err := etype.Decrypt(mem.Bytes()[:0], keyType(e.EType), a.ticket.Key.Value, kmsg.UsageAuthenticator, e.Cipher)
+	plain, err := etype.Decrypt(mem.Bytes()[:0], etype.ID(e.EType), a.ticket.Key.Value, kmsg.UsageAuthenticator, e.Cipher)
 	if err != nil {
 		return failf(gssapi.ErrBadMic, "%w: authenticator", KRB_AP_ERR_BAD_INTEGRITY)
 	}

@@ -66,14 +66,14 @@ func (a *acceptance) newSubkey(key *kmsg.Key) (*memsafe.Secret, error) {
 	if a.p.config.NoAcceptorSubkey {
 		return nil, nil
 	}
-	s, err := a.p.randomKey(keyType(key.EType))
+	s, err := a.p.randomKey(etype.ID(key.EType))
 	if err == nil {
 		key.Value = s.Bytes()
 	}
 	return s, err
 }
 
-func (p *Provider) randomKey(id keyType) (*memsafe.Secret, error) {
+func (p *Provider) randomKey(id etype.ID) (*memsafe.Secret, error) {
 	s, err := p.arena.alloc(id.KeySize())
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (a *acceptance) reply(rep *kmsg.APRepPart) ([]byte, error) {
 	}
 	defer mem.Wipe()
 	e := kmsg.Encrypted{EType: a.ticket.Key.EType}
-	if e.Cipher, err = etype.Encrypt(nil, keyType(e.EType), a.ticket.Key.Value, kmsg.UsageAPRepPart, plain); err != nil {
+	if e.Cipher, err = etype.Encrypt(nil, etype.ID(e.EType), a.ticket.Key.Value, kmsg.UsageAPRepPart, plain); err != nil {
 		return nil, fail(gssapi.ErrFailure, err)
 	}
 	msg, err := kmsg.MarshalAPRep(e)
@@ -115,7 +115,7 @@ func initialSeq() uint32 {
 
 // newSession derives a context's keys from key, which stays the caller's.
 func (p *Provider) newSession(params permsg.Params, key kmsg.Key, flags gssapi.ContextFlag) (s *permsg.Session, err error) {
-	params.Etype, params.Key = keyType(key.EType), key.Value
+	params.Etype, params.Key = etype.ID(key.EType), key.Value
 	params.Replay = flags&gssapi.ContextFlagReplay != 0
 	params.Sequence = flags&gssapi.ContextFlagSequence != 0
 	err = p.arena.try(0, func(pool *memsafe.Pool) error {

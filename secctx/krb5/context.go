@@ -8,6 +8,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
 )
 
@@ -46,7 +47,7 @@ type setup struct {
 	lifetime time.Duration
 
 	// An initiator that waits for the AP-REP.
-	etype  keyType
+	etype  etype.ID
 	ctime  time.Time
 	seq    uint32
 	result facts

@@ -87,13 +87,10 @@ func (n *name) anyRealm() bool { return n.hostbased != "" && n.principal.Realm =
 // matches reports whether a service principal is one that n names: as an
 // acceptor's name a service without a host is every host's.
 func (n *name) matches(p kmsg.Principal) bool {
-	switch {
-	case n.anyHost():
+	if n.anyHost() {
 		return len(p.Parts) == 2 && p.Parts[0] == n.principal.Parts[0]
-	case n.principal.Realm == "":
-		return n.principal.SameName(p)
 	}
-	return n.principal.Equal(p)
+	return n.names(p)
 }
 
 // exportTag is the token id of RFC 2743 section 3.2.

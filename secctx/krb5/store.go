@@ -180,10 +180,11 @@ func copyVault[T any](v *vault[T]) (*vault[T], error) {
 	return d, err
 }
 
-// StoreInto writes an initiator's tickets into a credential cache, the option's
-// SetCCacheName's or the configured one: a file of mode 0600 that appears whole. Nothing of an
-// acceptor is stored. GSS_S_DUPLICATE_ELEMENT if the file exists and overwrite
-// is false; defaultCred means nothing, since a file is no collection.
+// StoreInto writes an initiator's tickets into a credential cache, the option's,
+// else SetCCacheName's, else the configured one: a file of mode 0600 that appears
+// whole. Nothing of an acceptor is stored. GSS_S_DUPLICATE_ELEMENT if the file
+// exists and overwrite is false; defaultCred means nothing, since a file is no
+// collection.
 func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, overwrite, _ bool, opts ...gssapi.CredStoreOption) ([]gssapi.GssMech, gssapi.CredUsage, error) {
 	fails := func(err error) ([]gssapi.GssMech, gssapi.CredUsage, error) { return nil, 0, err }
 	if !isKrb5(mech) {

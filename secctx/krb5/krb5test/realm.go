@@ -133,7 +133,7 @@ func (r *Realm) WriteKeytab(path string) error {
 }
 
 // CCache returns the content of a credential cache: the client's tickets, by
-// default one for each service. Their Client and ClientRealm are left aside.
+// default one for each service. Their Client is left aside.
 func (r *Realm) CCache(client string, tickets ...Ticket) ([]byte, error) {
 	p, err := r.principal(client)
 	if err != nil {

@@ -67,7 +67,8 @@ type Credential struct {
 }
 
 // Parse reads a cache, without tickets for user-to-user authentication and
-// without what implementations keep there for themselves. Keys and tickets alias b. The error is ErrMalformed.
+// without what implementations keep there for themselves. Keys and tickets alias b.
+// The error is ErrMalformed.
 func Parse(b []byte) (*Cache, error) {
 	s := reader{String: cryptobyte.String(b)}
 	var v uint16

@@ -7,9 +7,9 @@
 //	20  aes256-cts-hmac-sha384-192   RFC 8009
 //
 // [Encrypt] and [Decrypt] take a protocol key and a key usage and do everything;
-// the exchange that sets a context up uses them. A [Cipher] keeps what is dear to make, the expanded AES key and the
-// digest, for many messages under keys that [Derive] made once; the
-// per-message layer uses it.
+// the exchange that sets a context up uses them. A [Cipher] keeps what is dear to
+// make, the expanded AES key and the digest, for many messages under keys that
+// [Derive] made once; the per-message layer uses it.
 //
 // # Keys
 //
@@ -23,6 +23,6 @@
 //
 // # FIPS 140
 //
-// Under GODEBUG=fips140=only the types 17 and 18 answer ErrUnavailable, since
+// Under GODEBUG=fips140=only the types 17 and 18 answer ErrUnsupported, since
 // they cannot do without SHA-1; 19 and 20 work.
 package etype

@@ -14,14 +14,12 @@ import (
 // Errors of this package. None says anything about the bytes it is about.
 var (
 	// ErrUnsupported is an encryption type other than the four, or one that
-	// this process may not use (FIPS 140). GSS_S_FAILURE, or BAD_MECH in
-	// negotiation.
+	// this process may not use (FIPS 140). GSS_S_FAILURE.
 	ErrUnsupported = errors.New("etype: encryption type not supported")
 	// ErrKeySize is a key whose length is not that of its type. GSS_S_FAILURE.
 	ErrKeySize = errors.New("etype: wrong key size")
 	// ErrIntegrity is a ciphertext or checksum that is not genuine under the
-	// key: altered, cut short, made for another usage. GSS_S_DEFECTIVE_TOKEN
-	// in the exchange, GSS_S_BAD_SIG for a message.
+	// key: altered, cut short, made for another usage. GSS_S_BAD_MIC.
 	ErrIntegrity = errors.New("etype: integrity check failed")
 )
 

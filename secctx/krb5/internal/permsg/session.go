@@ -112,9 +112,6 @@ func (s *Session) begin() error {
 	return nil
 }
 
-// Etype returns the type of the context's keys.
-func (s *Session) Etype() etype.ID { return s.id }
-
 // Initiator reports whether this side started the context.
 func (s *Session) Initiator() bool { return s.initiator }
 

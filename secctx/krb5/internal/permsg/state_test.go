@@ -70,7 +70,7 @@ func TestExportSettings(t *testing.T) {
 		r, err := Restore(pool, first)
 		require.NoError(t, err)
 		require.Equal(t, p.Initiator, r.Initiator())
-		require.Equal(t, p.Etype, r.Etype())
+		require.Equal(t, p.Etype, r.id)
 		require.Equal(t, p.AcceptorSubkey, r.acceptorSubkey)
 		require.Equal(t, window{next: p.RecvSeq, replay: p.Replay, sequence: p.Sequence}, r.in.win)
 		second, err := r.Export([]byte("before")[:6:6])

@@ -105,7 +105,10 @@ type Cache struct {
 // header is the file's first bytes. What stands before skewOffset is written once.
 type header [headerSize]byte
 
-// New is Open for later: the first Insert opens the file.
+// New returns the cache in dir. The first Insert opens its file, and makes both
+// where they do not exist. The directory must be the caller's and writable for
+// nobody else. Capacity is in records and counts only when the file is made; zero
+// means DefaultCapacity.
 func New(dir string, capacity int) (*Cache, error) {
 	if capacity == 0 {
 		capacity = DefaultCapacity
@@ -118,20 +121,6 @@ func New(dir string, capacity int) (*Cache, error) {
 		return nil, fmt.Errorf("rcache: %w", err)
 	}
 	return &Cache{dir: dir, want: capacity, turn: make(chan struct{}, 1)}, nil
-}
-
-// Open opens the cache in dir, and makes both where they do not exist. The
-// directory must be the caller's and writable for nobody else. Capacity is in
-// records and counts only when the file is made; zero means DefaultCapacity.
-func Open(dir string, capacity int) (*Cache, error) {
-	c, err := New(dir, capacity)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.open(time.Now().Add(LockTimeout)); err != nil {
-		return nil, err
-	}
-	return c, nil
 }
 
 // take waits for the other goroutines of this process.

@@ -35,23 +35,32 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "insert":
-		c, err := Open(os.Getenv(dirVar), 0)
+		c, err := openCache(os.Getenv(dirVar), 0)
 		exitOn(err)
 		_, _ = os.Stdin.Read(make([]byte, 1)) // the start signal
 		now := time.Now()
 		fmt.Println(race(func(b []byte) error { return c.Insert(b, now, now, time.Minute) }))
 	case "careless":
-		c, err := Open(os.Getenv(dirVar), 0)
+		c, err := openCache(os.Getenv(dirVar), 0)
 		exitOn(err)
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		fmt.Println(race(func(b []byte) error { return carelessInsert(c, b) }))
 	case "hold":
-		c, err := Open(os.Getenv(dirVar), 0)
+		c, err := openCache(os.Getenv(dirVar), 0)
 		exitOn(err)
 		exitOn(c.lock(time.Now().Add(LockTimeout)))
 		fmt.Println("held")
 		_, _ = os.Stdin.Read(make([]byte, 1))
 	}
+}
+
+// openCache is New, with the file open.
+func openCache(dir string, capacity int) (*Cache, error) {
+	c, err := New(dir, capacity)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.open(time.Now().Add(LockTimeout))
 }
 
 func exitOn(err error) {
@@ -147,7 +156,7 @@ func TestAtomicReplayCache(t *testing.T) {
 }
 
 func open(t *testing.T, capacity int) *Cache {
-	c, err := Open(t.TempDir(), capacity)
+	c, err := openCache(t.TempDir(), capacity)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
@@ -167,9 +176,9 @@ func TestInsert(t *testing.T) {
 // TestShared: what one process recorded another finds, a restarted one too.
 func TestShared(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
-	a, err := Open(dir, 1000)
+	a, err := openCache(dir, 1000)
 	require.NoError(t, err)
-	b, err := Open(dir, 5)
+	b, err := openCache(dir, 5)
 	require.NoError(t, err)
 	require.Equal(t, uint64(1000), b.capacity, "an existing cache keeps its size")
 	require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
@@ -178,7 +187,7 @@ func TestShared(t *testing.T) {
 	require.NoError(t, a.Close())
 	require.ErrorIs(t, a.Insert([]byte("y"), start, start, time.Minute), ErrUnavailable)
 	require.NoError(t, b.Close())
-	c, err := Open(dir, 0)
+	c, err := openCache(dir, 0)
 	require.NoError(t, err)
 	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
 	require.NoError(t, c.Close())
@@ -216,11 +225,11 @@ func TestRemoved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			a, err := Open(dir, 0)
+			a, err := openCache(dir, 0)
 			require.NoError(t, err)
 			defer a.Close()
 			require.NoError(t, remove(filepath.Join(dir, FileName)))
-			b, err := Open(dir, 1000)
+			b, err := openCache(dir, 1000)
 			require.NoError(t, err)
 			defer b.Close()
 			require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
@@ -263,29 +272,29 @@ func TestUnsafePlaces(t *testing.T) {
 		require.NoError(t, os.Chmod(d, mode))
 		return d
 	}
-	_, err := Open(dir("group", 0o770), 0)
+	_, err := openCache(dir("group", 0o770), 0)
 	require.ErrorIs(t, err, ErrUnsafe)
-	_, err = Open(dir("world", 0o1777), 0)
+	_, err = openCache(dir("world", 0o1777), 0)
 	require.ErrorIs(t, err, ErrUnsafe)
 
 	require.NoError(t, os.Symlink(dir("target", 0o700), filepath.Join(base, "link")))
-	_, err = Open(filepath.Join(base, "link"), 0)
+	_, err = openCache(filepath.Join(base, "link"), 0)
 	require.ErrorIs(t, err, ErrUnsafe)
 
 	d := dir("linked file", 0o700)
 	require.NoError(t, os.Symlink("/dev/null", filepath.Join(d, FileName)))
-	_, err = Open(d, 0)
+	_, err = openCache(d, 0)
 	require.ErrorIs(t, err, syscall.ELOOP)
 
 	d = dir("open file", 0o700)
 	require.NoError(t, os.WriteFile(filepath.Join(d, FileName), nil, 0o600))
 	require.NoError(t, os.Chmod(filepath.Join(d, FileName), 0o666))
-	_, err = Open(d, 0)
+	_, err = openCache(d, 0)
 	require.ErrorIs(t, err, ErrUnsafe)
 
-	_, err = Open(filepath.Join(base, "no", "parent"), 0)
+	_, err = openCache(filepath.Join(base, "no", "parent"), 0)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = Open(dir("capacity", 0o700), -1)
+	_, err = openCache(dir("capacity", 0o700), -1)
 	require.Error(t, err)
 }
 
@@ -308,14 +317,14 @@ func TestDamagedFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), content, 0o600))
-			_, err := Open(dir, 0)
+			_, err := openCache(dir, 0)
 			require.ErrorIs(t, err, ErrUnavailable)
 		})
 	}
 	t.Run("maker crashed", func(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), make([]byte, 5000), 0o600))
-		c, err := Open(dir, 100)
+		c, err := openCache(dir, 100)
 		require.NoError(t, err)
 		require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
 		require.NoError(t, c.Close())
@@ -340,7 +349,7 @@ func TestDamagedFile(t *testing.T) {
 // in bounded time, and hinders nobody once it is gone.
 func TestStoppedHolder(t *testing.T) {
 	dir := t.TempDir()
-	c, err := Open(dir, 0)
+	c, err := openCache(dir, 0)
 	require.NoError(t, err)
 	defer c.Close()
 	cmd := exec.Command(os.Args[0])
@@ -365,11 +374,11 @@ func TestStoppedHolder(t *testing.T) {
 // TestQueueIsBounded: many that wait behind a stopped holder fail together, not
 // one after the other; those that find the file not open yet, too.
 func TestQueueIsBounded(t *testing.T) {
-	for name, open := range map[string]func(string, int) (*Cache, error){"open": Open, "new": New} {
+	for name, open := range map[string]func(string, int) (*Cache, error){"open": openCache, "new": New} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			holder, err := Open(dir, 0)
+			holder, err := openCache(dir, 0)
 			require.NoError(t, err)
 			defer holder.Close()
 			c, err := open(dir, 0)
@@ -433,7 +442,7 @@ func TestSkews(t *testing.T) {
 }
 
 func BenchmarkInsert(b *testing.B) {
-	c, err := Open(b.TempDir(), 0)
+	c, err := openCache(b.TempDir(), 0)
 	require.NoError(b, err)
 	defer c.Close()
 	i := 0
