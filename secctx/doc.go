@@ -9,7 +9,8 @@
 // From here on Export of a context gives a sealed token, and p.ImportSecContext
 // opens one, once, in whichever process it is meant for (RFC 2743 2.2.8 and
 // 2.2.9, RFC 2744 5.14 and 5.17). [Export] names an audience; [TakeBack] undoes
-// an export that nobody imported, and [Outstanding] tells whether it could. [Config] has what can be set.
+// an export that nobody imported, and [Outstanding] tells whether it could.
+// [Config] has what can be set.
 //
 // # What travels
 //
