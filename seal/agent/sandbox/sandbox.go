@@ -31,25 +31,16 @@ type Options struct {
 
 // A Report says what is in force.
 type Report struct {
-	NoNewPrivs  bool
-	Undumpable  bool
-	Landlock    int  // the version of its interface (ABI) that is used; 0: not in force
-	LandlockNet bool // it refuses TCP too
-	Seccomp     bool
-	Missing     []string // what is not in force, and why
+	NoNewPrivs bool
+	Undumpable bool
+	Landlock   int // the version of its interface (ABI) that is used; 0: not in force
+	Seccomp    bool
+	Missing    []string // what is not in force, and why
 }
 
-// String is the report in one line, for a log.
-func (r Report) String() string {
-	parts := []string{fmt.Sprintf("no_new_privs=%t undumpable=%t landlock=%d seccomp=%t", r.NoNewPrivs, r.Undumpable, r.Landlock, r.Seccomp)}
-	for _, m := range r.Missing {
-		parts = append(parts, "missing "+m)
-	}
-	return strings.Join(parts, "; ")
-}
-
-// neededABI is the first version of Landlock that refuses truncating too.
-const neededABI = 3
+// MinLandlock is the first version of Landlock that will do: it refuses truncating
+// too (Linux 6.2).
+const MinLandlock = 3
 
 // Enter locks all threads of this process in, for good and for its children.
 // Sockets, keys, log and metrics endpoints must be there before it; whatever
@@ -86,8 +77,8 @@ func (r *Report) restrictFiles(readOnly []string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("the kernel has none: %w", err)
-	case abi < neededABI:
-		return fmt.Errorf("the kernel has version %d of it, %d is needed", abi, neededABI)
+	case abi < MinLandlock:
+		return fmt.Errorf("the kernel has version %d of it, %d is needed", abi, MinLandlock)
 	}
 	var rules []landlock.Rule
 	for _, path := range append([]string{"/proc"}, readOnly...) {
@@ -101,6 +92,6 @@ func (r *Report) restrictFiles(readOnly []string) error {
 	if err := landlock.V7.BestEffort().Restrict(rules...); err != nil {
 		return err
 	}
-	r.Landlock, r.LandlockNet = abi, abi >= 4
+	r.Landlock = abi
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/keyring"
+	confine "github.com/sealctx/sealctx/seal/agent/sandbox"
 )
 
 // A Level says how bad a finding is.
@@ -248,13 +249,13 @@ func sandbox(f *Facts) Finding {
 	case !f.Seccomp:
 		offers = fmt.Sprintf("Landlock %d and no seccomp", f.LandlockABI)
 	}
-	whole := f.LandlockABI > 0 && f.Seccomp
+	whole := f.LandlockABI >= confine.MinLandlock && f.Seccomp
 	switch {
 	case !f.WithAgent() && whole:
 		x.Found = "for an agent this kernel has " + offers
 	case !f.WithAgent():
 		x.Level, x.Found = Note, "for an agent this kernel has "+offers
-		x.Remedy = "a kernel with CONFIG_SECURITY_LANDLOCK and CONFIG_SECCOMP_FILTER"
+		x.Remedy = "a kernel from Linux 6.2 on with CONFIG_SECURITY_LANDLOCK and CONFIG_SECCOMP_FILTER"
 	case f.HolderErr != nil:
 		x.Level, x.Found = Note, "unknown without an agent"
 	case f.Agent.Manager:

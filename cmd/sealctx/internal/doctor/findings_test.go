@@ -74,6 +74,7 @@ func TestFaults(t *testing.T) {
 		{"ptrace", Note, "no Yama", false, healthy, func(f *Facts) { f.PtraceScope = -1 }},
 		{"ptrace", Note, "is 0", false, healthy, func(f *Facts) { f.PtraceScope = 0 }},
 		{"sandbox", Note, "no Landlock", false, healthy, func(f *Facts) { f.LandlockABI = 0 }},
+		{"sandbox", Note, "Landlock 2 and", false, healthy, func(f *Facts) { f.LandlockABI = 2 }},
 		{"sandbox", Note, "no seccomp", false, healthy, func(f *Facts) { f.Seccomp = false }},
 		{"sandbox", Warning, "not in force", false, behindAgent, func(f *Facts) { f.Agent.Seccomp = false }},
 		{"sandbox", Warning, "not in force", false, behindAgent, func(f *Facts) { f.Agent.NoNewPrivs = false }},
