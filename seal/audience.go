@@ -7,14 +7,6 @@ import (
 	"github.com/sealctx/sealctx/internal/token"
 )
 
-// The kinds of audience, as they stand in a token.
-const (
-	kindUser    = 1 // user id(4)
-	kindGroup   = 2 // group id(4)
-	kindService = 3 // name, 1 to 64 bytes
-	kindProcess = 4 // process id(4), its number(8)
-)
-
 // An Audience names who may open a token. The zero value is the user that
 // reserves it. A sealer that cannot hold a token to its audience refuses to
 // make one: [Host] knows its own user and its processes; groups and services
@@ -26,18 +18,18 @@ type Audience struct {
 
 // User is the audience of every process that runs as a user id.
 func User(uid uint32) Audience {
-	return Audience{kindUser, string(binary.BigEndian.AppendUint32(nil, uid))}
+	return Audience{token.KindUser, string(binary.BigEndian.AppendUint32(nil, uid))}
 }
 
 // Group is the audience of every process that is in a group.
 func Group(gid uint32) Audience {
-	return Audience{kindGroup, string(binary.BigEndian.AppendUint32(nil, gid))}
+	return Audience{token.KindGroup, string(binary.BigEndian.AppendUint32(nil, gid))}
 }
 
 // Service is the audience of whoever the agent's policy names so; the name has
 // 1 to 64 bytes of letters, digits, '.', '_' and '-'.
 func Service(name string) (Audience, error) {
-	a := Audience{kindService, name}
+	a := Audience{token.KindService, name}
 	if !a.valid() {
 		return Audience{}, fmt.Errorf("%w: %q is not the name of a service", ErrAudience, name)
 	}
@@ -47,7 +39,7 @@ func Service(name string) (Audience, error) {
 // process is the audience of a process, see Process.
 func process(pid uint32, number uint64) Audience {
 	v := binary.BigEndian.AppendUint32(nil, pid)
-	return Audience{kindProcess, string(binary.BigEndian.AppendUint64(v, number))}
+	return Audience{token.KindProcess, string(binary.BigEndian.AppendUint64(v, number))}
 }
 
 // String says who is meant, for logs and errors.
@@ -60,11 +52,11 @@ func (a Audience) String() string {
 	}
 	v := []byte(a.value)
 	switch a.kind {
-	case kindUser:
+	case token.KindUser:
 		return fmt.Sprintf("user %d", binary.BigEndian.Uint32(v))
-	case kindGroup:
+	case token.KindGroup:
 		return fmt.Sprintf("group %d", binary.BigEndian.Uint32(v))
-	case kindService:
+	case token.KindService:
 		return fmt.Sprintf("service %s", a.value)
 	}
 	return fmt.Sprintf("process %d", binary.BigEndian.Uint32(v))
@@ -73,11 +65,11 @@ func (a Audience) String() string {
 // valid reports whether kind and value go together.
 func (a Audience) valid() bool {
 	switch a.kind {
-	case kindUser, kindGroup:
+	case token.KindUser, token.KindGroup:
 		return len(a.value) == 4
-	case kindProcess:
+	case token.KindProcess:
 		return len(a.value) == 12
-	case kindService:
+	case token.KindService:
 		return serviceName(a.value)
 	}
 	return false

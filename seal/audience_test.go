@@ -34,9 +34,9 @@ func TestAudienceReserve(t *testing.T) {
 		{"own group", Group(uint32(os.Getegid())), ErrAudience},
 		{"service", service, ErrAudience},
 		{"unknown kind", Audience{9, "1234"}, ErrAudience},
-		{"user of three bytes", Audience{kindUser, "123"}, ErrAudience},
-		{"process without start", Audience{kindProcess, "1234"}, ErrAudience},
-		{"service without name", Audience{kind: kindService}, ErrAudience},
+		{"user of three bytes", Audience{token.KindUser, "123"}, ErrAudience},
+		{"process without start", Audience{token.KindProcess, "1234"}, ErrAudience},
+		{"service without name", Audience{kind: token.KindService}, ErrAudience},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestAudienceOpen(t *testing.T) {
 		{"our number, another pid", process(pid+1, number), ErrUnauthorized},
 		{"own group", Group(uint32(os.Getegid())), ErrUnauthorized},
 		{"service", service, ErrUnauthorized},
-		{"kind of our user with too many bytes", Audience{kindUser, User(uid).value + "\x00"}, ErrUnauthorized},
+		{"kind of our user with too many bytes", Audience{token.KindUser, User(uid).value + "\x00"}, ErrUnauthorized},
 		{"unknown kind with the bytes of our user", Audience{9, User(uid).value}, ErrUnauthorized},
 		{"no kind", Audience{}, ErrUnauthorized},
 	}
@@ -186,7 +186,7 @@ func TestAudienceString(t *testing.T) {
 		"user 1000":                    User(1000),
 		"group 4294967295":             Group(math.MaxUint32),
 		"process 7":                    process(7, 1<<40),
-		"nobody known to this version": {kindUser, "x"},
+		"nobody known to this version": {token.KindUser, "x"},
 	} {
 		require.Equal(t, want, a.String())
 	}

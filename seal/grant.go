@@ -83,21 +83,21 @@ func (h *Host) logging(p *Peer) *Host {
 // is reports whether the peer belongs to an audience.
 func (p *Peer) is(a token.Audience) bool {
 	switch who := fromWire(a); who.kind {
-	case kindUser:
+	case token.KindUser:
 		return who == User(p.UID)
-	case kindGroup:
+	case token.KindGroup:
 		for _, g := range p.Groups {
 			if who == Group(g) {
 				return true
 			}
 		}
-	case kindService:
+	case token.KindService:
 		for _, name := range p.Services {
 			if who.value == name {
 				return true
 			}
 		}
-	case kindProcess:
+	case token.KindProcess:
 		return who == p.Process
 	}
 	return false

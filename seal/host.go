@@ -132,7 +132,7 @@ const attempts = 4
 func (h *Host) Reserve(req Request) (*Reservation, error) {
 	if a := req.Audience; a == (Audience{}) {
 		req.Audience = h.self.user
-	} else if a.kind != kindProcess && a != h.self.user {
+	} else if a.kind != token.KindProcess && a != h.self.user {
 		return nil, fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent",
 			ErrAudience, h.self.uid, a)
 	}

@@ -70,7 +70,7 @@ func TestPeers(t *testing.T) {
 // Forged kinds match no peer, not even one without a process.
 func TestPeersUnknownKind(t *testing.T) {
 	h := memHost(t, nil)
-	for _, a := range []Audience{{}, {9, "1234"}, {kind: kindProcess}, {kind: kindService}, {kindUser, ""}} {
+	for _, a := range []Audience{{}, {9, "1234"}, {kind: token.KindProcess}, {kind: token.KindService}, {token.KindUser, ""}} {
 		sealed := forge(t, h, nil, func(head *token.Header) { head.Audience = a.wire() })
 		_, err := h.OpenFor(Peer{}, sealed, testFormat)
 		require.ErrorIs(t, err, ErrUnauthorized)

@@ -110,5 +110,5 @@ func TestAudienceBinary(t *testing.T) {
 		require.ErrorIs(t, back.UnmarshalBinary([]byte(b)), ErrAudience)
 		require.Equal(t, User(1), back)
 	}
-	require.EqualValues(t, token.Audience{Kind: kindUser, Value: []byte{0, 0, 0, 7}}, User(7).wire())
+	require.EqualValues(t, token.Audience{Kind: token.KindUser, Value: []byte{0, 0, 0, 7}}, User(7).wire())
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/boottime"
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/internal/vectors"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -71,7 +72,7 @@ func runVector(t *testing.T, v *vectors.Vector, pool *memsafe.Pool) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, h.Close()) }()
 	h.self = self{uid: v.User, user: User(v.User), process: func() (Audience, error) {
-		return Audience{kindProcess, string(v.Process)}, nil
+		return Audience{token.KindProcess, string(v.Process)}, nil
 	}}
 	open := h.Open
 	if v.Action == "take-back" {

@@ -80,6 +80,14 @@ type Audience struct {
 	Value []byte
 }
 
+// The kinds of audience, and their values.
+const (
+	KindUser    = 1 // user id(4)
+	KindGroup   = 2 // group id(4)
+	KindService = 3 // name, 1 to 64 bytes
+	KindProcess = 4 // process id(4), its number(8)
+)
+
 // Size returns how many bytes header and context take.
 func (h *Header) Size() int {
 	return headerSize + 1 + len(h.Mechanism) + 1 + len(h.Format) + 4 + 1 + 1 + len(h.Audience.Value)

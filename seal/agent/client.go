@@ -155,7 +155,7 @@ func reserveRequest(req seal.Request) (frame []byte, subject int, err error) {
 		if ask.Audience, err = req.Audience.MarshalBinary(); err != nil {
 			return nil, -1, err
 		}
-		if ask.Audience[0] == wire.KindProcess {
+		if ask.Audience[0] == token.KindProcess {
 			if subject, err = subjectOf(ask.Audience[1:]); err != nil {
 				return nil, -1, err
 			}
@@ -190,7 +190,7 @@ func asAsked(g *seal.Grant, req seal.Request, subject int) error {
 	sameAudience := h.Audience.Kind == bin[0]
 	switch {
 	case !sameAudience:
-	case bin[0] != wire.KindProcess:
+	case bin[0] != token.KindProcess:
 		sameAudience = string(h.Audience.Value) == string(bin[1:])
 	case !sameNumber(h.Audience.Value, bin[1:]):
 		// The agent knows it by another number, or it is another one.

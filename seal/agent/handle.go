@@ -67,12 +67,12 @@ func (c *conn) peer() seal.Peer {
 func (c *conn) opener(kind uint8) (seal.Peer, error) {
 	p := c.peer()
 	switch kind {
-	case wire.KindService:
+	case token.KindService:
 		if policy := c.s.policy.Load(); c.policy != policy || c.services == nil {
 			c.policy, c.services = policy, policy.servicesOf(c.id.UID, c.id.Groups)
 		}
 		p.Services = c.services
-	case wire.KindProcess:
+	case token.KindProcess:
 		var err error
 		if p.Process, err = c.id.Process(); err != nil {
 			return p, err
@@ -136,7 +136,7 @@ func (c *conn) grant(g *seal.Grant) (wire.Code, error) {
 // audience decides whether the peer may reserve for an audience, and returns it
 // in full. A process comes as a descriptor.
 func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, text string) {
-	if len(b) == 1 && b[0] == wire.KindProcess {
+	if len(b) == 1 && b[0] == token.KindProcess {
 		if fd < 0 {
 			return to, wire.Protocol, "no descriptor of the process"
 		}
@@ -148,16 +148,16 @@ func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, tex
 	if len(b) == 0 {
 		return seal.User(c.id.UID), wire.OK, ""
 	}
-	if err := to.UnmarshalBinary(b); err != nil || b[0] == 0 || b[0] == wire.KindProcess {
+	if err := to.UnmarshalBinary(b); err != nil || b[0] == 0 || b[0] == token.KindProcess {
 		return to, wire.BadAudience, "no such audience"
 	}
 	policy, uid, groups, may := c.s.policy.Load(), c.id.UID, c.id.Groups, false
 	switch value := b[1:]; b[0] {
-	case wire.KindUser:
+	case token.KindUser:
 		may = policy.mayReserveUser(uid, groups, binary.BigEndian.Uint32(value))
-	case wire.KindGroup:
+	case token.KindGroup:
 		may = policy.mayReserveGroup(uid, groups, binary.BigEndian.Uint32(value))
-	case wire.KindService:
+	case token.KindService:
 		may = policy.mayReserveService(uid, groups, string(value))
 	}
 	if !may {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -38,11 +39,12 @@ func TestNotTheProtocol(t *testing.T) {
 		"trailing bytes":         append(func() []byte { b := reserveFrame(t); b[11]++; return b }(), 0),
 		"text of another server": []byte("GET / HTTP/1.1\r\n\r\n"),
 	} {
-		c := in.raw(t)
-		c.expect(wire.Protocol, b)
-		c.expectEnd()
-		other.expect(wire.OK, good) // and goes on
-		_ = name
+		t.Run(name, func(t *testing.T) {
+			c := in.raw(t)
+			c.expect(wire.Protocol, b)
+			c.expectEnd()
+			other.expect(wire.OK, good) // and goes on
+		})
 	}
 }
 
@@ -65,13 +67,13 @@ func TestDescriptorTooMany(t *testing.T) {
 		ends  bool
 	}{
 		{"with status", statFrame(t), []int{self}, wire.Protocol, true},
-		{"two with reserve", reserveFrame(t, wire.KindProcess), []int{self, self}, wire.Protocol, true},
-		{"many with reserve", reserveFrame(t, wire.KindProcess), []int{self, null, null, null, null, null, null, null}, wire.Protocol, true},
+		{"two with reserve", reserveFrame(t, token.KindProcess), []int{self, self}, wire.Protocol, true},
+		{"many with reserve", reserveFrame(t, token.KindProcess), []int{self, null, null, null, null, null, null, null}, wire.Protocol, true},
 		{"with reserve for a user", reserveFrame(t), []int{self}, wire.Protocol, true},
-		{"none with reserve for a process", reserveFrame(t, wire.KindProcess), nil, wire.Protocol, true},
-		{"a file", reserveFrame(t, wire.KindProcess), []int{null}, wire.BadAudience, false},
-		{"a process, by number", reserveFrame(t, append([]byte{wire.KindProcess}, make([]byte, 12)...)...), nil, wire.BadAudience, false},
-		{"a process", reserveFrame(t, wire.KindProcess), []int{self}, wire.OK, false},
+		{"none with reserve for a process", reserveFrame(t, token.KindProcess), nil, wire.Protocol, true},
+		{"a file", reserveFrame(t, token.KindProcess), []int{null}, wire.BadAudience, false},
+		{"a process, by number", reserveFrame(t, append([]byte{token.KindProcess}, make([]byte, 12)...)...), nil, wire.BadAudience, false},
+		{"a process", reserveFrame(t, token.KindProcess), []int{self}, wire.OK, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := in.raw(t)
@@ -156,10 +158,9 @@ func TestHalfFrame(t *testing.T) {
 func TestSilentPeers(t *testing.T) {
 	s, err := NewServer(nil)
 	require.NoError(t, err)
-	s.times.idle = time.Second
+	s.times.idle = 3 * time.Second
 	in := serveAs(t, s)
 	c := in.dial(t)
-	require.NoError(t, err)
 	before := heap()
 	var silent []*rawConn
 	for range 400 {

@@ -27,14 +27,6 @@ const (
 	flagReply = 1
 )
 
-// The kinds of audience, as in a token.
-const (
-	KindUser    = 1
-	KindGroup   = 2
-	KindService = 3
-	KindProcess = 4
-)
-
 // ErrMalformed is the one error for bytes that the protocol does not have.
 var ErrMalformed = errors.New("wire: malformed frame")
 

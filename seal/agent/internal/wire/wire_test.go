@@ -249,9 +249,9 @@ func TestWriteVectors(t *testing.T) {
 	must := func(b []byte, err error) []byte { require.NoError(t, err); return b }
 	reserve := ReserveRequest{Lifetime: time.Minute, Suites: []byte{1, 2}, Mechanism: []byte{42, 134, 72}, Format: []byte("mit/2/amd64")}
 	forUser, forService, forProcess := reserve, reserve, reserve
-	forUser.Audience = []byte{KindUser, 0, 0, 0x03, 0xe8}
-	forService.Audience = append([]byte{KindService}, "mail"...)
-	forProcess.Audience = []byte{KindProcess}
+	forUser.Audience = []byte{1, 0, 0, 0x03, 0xe8}
+	forService.Audience = append([]byte{3}, "mail"...)
+	forProcess.Audience = []byte{4}
 	open := &OpenRequest{Format: []byte("mit/2/amd64"), Token: token}
 	good := map[string][]byte{
 		"reserve-self":    must(reserve.Marshal()),
