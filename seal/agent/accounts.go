@@ -3,6 +3,8 @@ package agent
 import (
 	"sync"
 	"time"
+
+	"github.com/sealctx/sealctx/internal/token"
 )
 
 // accounts counts what each user has, however many connections and processes it
@@ -147,10 +149,6 @@ func (a *account) retired(epoch [16]byte) {
 	}
 }
 
-// slotLinger is how much longer than its token a slot is taken, at most: the
-// register counts in whole seconds. The quota counts slots.
-const slotLinger = 2 * time.Second
-
 // expire is called with the lock held.
 func (a *account) expire(now time.Duration) {
 	for key, expires := range a.outstanding {
@@ -165,3 +163,13 @@ func (a *account) tokens() int {
 	defer a.mu.Unlock()
 	return len(a.outstanding)
 }
+
+// slotKey names one reservation of one epoch; a slot's word is never the same
+// twice.
+type slotKey struct {
+	epoch [16]byte
+	index uint32
+	word  uint64
+}
+
+func keyOf(h *token.Header) slotKey { return slotKey{h.Epoch, h.Slot, h.Word} }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -105,13 +104,3 @@ var ownCodes = []coded{
 	{wire.Unknown, ErrUnknownEpoch},
 	{wire.Stopping, ErrAway},
 }
-
-// slotKey names one reservation of one epoch; a slot's word is never the same
-// twice.
-type slotKey struct {
-	epoch [16]byte
-	index uint32
-	word  uint64
-}
-
-func keyOf(h *token.Header) slotKey { return slotKey{h.Epoch, h.Slot, h.Word} }

@@ -21,6 +21,13 @@ const (
 	// so that a key does not outlive its age because nobody asks.
 	housekeeping = 10 * time.Second
 
+	// slotLinger is how much longer than its token a slot is taken, at most: the
+	// register counts in whole seconds. The quota counts slots.
+	slotLinger = 2 * time.Second
+
+	// maxPolicyLine bounds a line of a policy, in bytes.
+	maxPolicyLine = 4096
+
 	// smallFrame is the size of the buffers that requests are read into, in
 	// bytes; a larger request gets one of its own.
 	smallFrame = 4 << 10

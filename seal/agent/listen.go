@@ -13,8 +13,9 @@ import (
 )
 
 // Listen listens at an absolute path, in a directory that clients will trust, see
-// [Dialer.Dial], and that is root's or this process's user's; everybody may connect, and the policy decides on each request.
-// A socket that an agent left behind, at which nobody listens, is replaced.
+// [Dialer.Dial], and that is root's or this process's user's; everybody may
+// connect, and the policy decides on each request. A socket that an agent left
+// behind, at which nobody listens, is replaced.
 // Closing the listener removes the socket. Errors: ErrImpostor for a place that
 // clients would refuse, and those of the network.
 func Listen(path string) (*net.UnixListener, error) {

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -76,13 +76,6 @@ type rule struct {
 	service string // empty for a user or a group
 }
 
-func (r rule) String() string {
-	if r.service != "" {
-		return fmt.Sprintf("%v to service %s", r.from, r.service)
-	}
-	return fmt.Sprintf("%v to %v", r.from, r.to)
-}
-
 // The words of a policy.
 const (
 	wordAllow       = "allow"
@@ -98,9 +91,6 @@ const (
 	wordConnections = "connections"
 	wordToken       = "token"
 )
-
-// maxPolicyLine bounds a line of a policy, in bytes.
-const maxPolicyLine = 4096
 
 // ParsePolicy reads a policy: lines of words, with comments from '#' on.
 //
@@ -308,8 +298,9 @@ func (p *policyParser) parseQuota() error {
 	}
 }
 
+// limitRange bounds what a line can say: more than a machine can give is a slip.
 var limitRange = map[string]int{
-	wordOutstanding: 1 << 24,
+	wordOutstanding: keyring.MaxOutstanding,
 	wordRequests:    1 << 20,
 	wordConnections: 1 << 20,
 	wordToken:       seal.MaxToken,
@@ -362,12 +353,4 @@ func (p *policyParser) finish() {
 		}
 		p.policy.quotas[q.who.id] = quota
 	}
-}
-
-// Services returns the names of the services, sorted.
-func (p *Policy) Services() []string {
-	if p == nil {
-		return nil
-	}
-	return slices.Sorted(maps.Keys(p.services))
 }

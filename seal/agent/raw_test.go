@@ -30,7 +30,7 @@ func (in *instance) raw(t testing.TB) *rawConn {
 
 // answer reads one frame, within a second.
 func (c *rawConn) answer() (wire.Header, []byte, error) {
-	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	head := make([]byte, wire.HeaderSize)
 	if _, err := io.ReadFull(c, head); err != nil {
 		return wire.Header{}, nil, err
@@ -59,7 +59,7 @@ func (c *rawConn) expect(code wire.Code, b []byte, fds ...int) {
 // expectEnd expects that the agent has closed the connection.
 func (c *rawConn) expectEnd() {
 	c.t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	n, err := c.Read(make([]byte, 1))
 	require.Zero(c.t, n)
 	require.Error(c.t, err)

@@ -78,7 +78,7 @@ type suiteHost struct {
 }
 
 // NewServer returns an agent with new keys, which Close destroys. All memory that
-// it locks is locked now. Call memsafe.Harden before it, and Sandbox after it.
+// it locks is locked now. Call memsafe.Harden before it, and sandbox.Enter after it.
 // Errors: memsafe.ErrLimit, those of Options, seal.ErrUnavailable.
 func NewServer(o *Options) (*Server, error) {
 	if o == nil {
