@@ -34,12 +34,12 @@ func (h *Host) redeem(b []byte, format, event string, may permit) (*memsafe.Secr
 	if err != nil {
 		return nil, h.defective(nil, "malformed")
 	}
-	e, err := h.ring.Epoch(t.Epoch)
+	e, err := h.epochOf(&t)
+	if err == ErrDefective { //nolint:errorlint // ours, unwrapped
+		return nil, h.defective(&t, "epoch unknown or retired")
+	}
 	if err != nil {
-		if errors.Is(err, keyring.ErrUnknown) || errors.Is(err, keyring.ErrRetired) {
-			return nil, h.defective(&t, "epoch unknown or retired")
-		}
-		return nil, unavailable(err)
+		return nil, err
 	}
 	defer e.Release()
 	plain, err := h.authenticate(e, &t)
@@ -115,7 +115,7 @@ func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 // mayOpen checks that this process is the token's audience.
 func (h *Host) mayOpen(_ uint32, to token.Audience) error {
 	self, err := h.self.user, error(nil)
-	if to.Kind == kindProcess {
+	if to.Kind == token.KindProcess {
 		self, err = h.self.process()
 	}
 	if err != nil {

@@ -15,7 +15,7 @@ type State uint8
 const (
 	Outstanding State = 1 // it can be opened
 	Spent       State = 2 // it was opened, cancelled or taken back
-	Expired     State = 3 // nobody opened it in time
+	Expired     State = 3 // its time is over; whether it was opened before is not told any more
 )
 
 func (s State) String() string {

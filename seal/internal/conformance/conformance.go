@@ -202,7 +202,7 @@ func testForeign(t *testing.T, s Suite) {
 func testExpired(t *testing.T, s Suite) {
 	a := s.Sealer(t)
 	short := request
-	short.Lifetime = 20 * time.Millisecond
+	short.Lifetime = 500 * time.Millisecond // to be sealed in, on a busy machine too
 	token := sealed(t, a, short, []byte("late"))
 	r, err := a.Reserve(short)
 	require.NoError(t, err)

@@ -31,7 +31,7 @@ type tokenInspectCmd struct {
 func (*tokenInspectCmd) Help() string {
 	return `The header is in clear and is worth nothing by itself. Whoever holds the key says
 whether the token is authentic, and then whether it is outstanding, spent or
-expired. Exit status 0 says that it is authentic, or with --header that it is one.
+expired; of an expired one nobody knows whether it was opened. Exit status 0 says that it is authentic, or with --header that it is one.
 What is outside the token's own protection stays so: a file with a token in it is
 as good as the context to whom the token is for.`
 }
