@@ -57,12 +57,16 @@ func provider() (gssapi.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	var sealer seal.Sealer
 	if *socket != "" {
-		sealer, err := agent.Dial(*socket)
-		return secctx.Wrap(mech, sealer), err
+		sealer, err = agent.Dial(*socket)
+	} else {
+		sealer, err = seal.OpenHost()
 	}
-	sealer, err := seal.OpenHost()
-	return secctx.Wrap(mech, sealer), err
+	if err != nil {
+		return nil, err
+	}
+	return secctx.Wrap(mech, sealer), nil
 }
 
 // accept is the acceptor.
