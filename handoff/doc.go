@@ -28,8 +28,9 @@
 //   - the take-back lost, or nobody can tell: ErrClaimed, and the connection is
 //     closed, since nobody else can serve it
 //
-// Send waits until its ctx ends, and in any case no longer than three quarters
-// of the token's lifetime, because an expired token cannot be taken back.
+// For READY Send waits until its ctx ends; for the answer to a token also no
+// longer than three quarters of the token's lifetime, because an expired one
+// cannot be taken back.
 //
 // # Who the worker is
 //

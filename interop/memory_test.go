@@ -12,7 +12,7 @@ import (
 	"github.com/sealctx/sealctx/internal/memscan"
 )
 
-// perturb makes glibc overwrite what is freed. FINDINGS: mallopt's M_PERTURB
+// perturb makes glibc overwrite what is freed: mallopt's M_PERTURB
 // alone misses the chunks that the thread cache takes.
 const perturb = "GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"
 

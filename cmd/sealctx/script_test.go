@@ -96,7 +96,7 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for range 1000 {
 		if len(args) == 1 {
-			if _, err := os.Stat(args[0]); err == nil {
+			if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 				return
 			}
 		} else if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(b), args[1]) {

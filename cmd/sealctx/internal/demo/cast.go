@@ -56,11 +56,13 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 	defer context.AfterFunc(ctx, giveUp)()
 	conn, err := l.AcceptUnix()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s did not come up: %w", name, err), p.stop())
+		p.stop()
+		return nil, fmt.Errorf("%s did not come up: %w", name, err)
 	}
 	p.call = jsonrpc.NewClient(conn)
 	if p.pid, err = peerPid(conn); err != nil {
-		return nil, errors.Join(err, p.stop())
+		p.stop()
+		return nil, err
 	}
 	return p, nil
 }
@@ -81,13 +83,12 @@ func peerPid(conn *net.UnixConn) (int, error) {
 	return int(cred.Pid), nil
 }
 
-func (p *player) stop() error {
+func (p *player) stop() {
 	if p.call != nil {
 		p.call.Close()
 	}
 	_ = p.cmd.Process.Kill() // it may have ended by itself
 	<-p.ended
-	return nil
 }
 
 // do calls a method of the player.

@@ -105,7 +105,7 @@ type director struct {
 
 func (d *director) close() {
 	for _, p := range d.players {
-		_ = p.stop()
+		p.stop()
 	}
 }
 

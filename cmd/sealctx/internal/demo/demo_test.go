@@ -63,7 +63,7 @@ func TestDemoChecks(t *testing.T) {
 	dir := stageDir(t)
 	acceptor, err := start(t.Context(), dir, "node", "acceptor", "")
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = acceptor.stop() })
+	t.Cleanup(acceptor.stop)
 	require.Equal(t, acceptor.cmd.Process.Pid, acceptor.pid)
 
 	var page bytes.Buffer
