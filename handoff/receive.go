@@ -12,6 +12,8 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign"
 )
 
 // Receive tells the acceptor that this worker is ready, waits for a context,
@@ -35,7 +37,11 @@ import (
 // end ctx: a context that nobody has claimed stays with the acceptor.
 func Receive(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider) (gssapi.SecContext, net.Conn, error) {
 	defer watch(ctx, acceptor, time.Time{})()
-	sc, err := importNext(acceptor, p)
+	var sc gssapi.SecContext
+	err := foreign.Inline(acceptor)
+	if err == nil {
+		sc, err = importNext(acceptor, p)
+	}
 	if _, ok := err.(*refusedError); ok { //nolint:errorlint // ours, unwrapped
 		return nil, nil, err
 	}

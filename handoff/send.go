@@ -90,7 +90,11 @@ func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter
 	defer watch(ctx, worker, time.Time{})()
 	w := &waiter{conn: worker, ask: s.Verify}
 	if before == nil { // once for a connection
-		if err := setOption(worker, unix.SO_PASSCRED); err != nil {
+		err := foreign.Inline(worker)
+		if err == nil {
+			err = setOption(worker, unix.SO_PASSCRED)
+		}
+		if err != nil {
 			foreign.HangUp(worker)
 			return nil, returned(err)
 		}

@@ -21,7 +21,7 @@ var arrows = map[string][]string{
 	"internal/token":     {"memsafe", "internal/wipe"}, // bytes; neither keys nor registers
 	"internal/pidfd":     {},
 	"seal":               {"keyring", "memsafe", "internal/token", "internal/pidfd"},
-	"internal/foreign":   {},
+	"internal/foreign":   {"internal/pidfd"},
 	"internal/listen":    {},
 	"seal/agent":         {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen", "internal/pidfd"},
 	"secctx":             {"seal", "memsafe"},

@@ -71,6 +71,12 @@ func Of(fd int) (p Process, err error) {
 	return p, nil
 }
 
+// Is reports whether the kernel says that a descriptor is a process's.
+func Is(fd int) bool {
+	sure, err := isPidfd(fd)
+	return sure && err == nil
+}
+
 // isPidfd has the kernel look whether it could wait for the process of a
 // descriptor, which it refuses with EBADF for one of anything else: ErrForeign.
 // Where it does not say, the answer is false.

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/token"
 )
 
@@ -16,8 +17,9 @@ type accounts struct {
 
 // An account is one user's.
 type account struct {
-	uid uint32
-	log logBucket
+	uid    uint32
+	log    logBucket
+	closer foreign.Closer
 
 	mu          sync.Mutex
 	connections int
@@ -73,7 +75,7 @@ func (a *accounts) sweep(now time.Duration) {
 	for uid, acct := range a.byUser {
 		acct.mu.Lock()
 		acct.expire(now)
-		if acct.connections == 0 && len(acct.outstanding) == 0 {
+		if acct.connections == 0 && len(acct.outstanding) == 0 && !acct.closer.Busy() {
 			delete(a.byUser, uid)
 		}
 		acct.mu.Unlock()

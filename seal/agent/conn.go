@@ -30,6 +30,7 @@ type conn struct {
 	mu        sync.Mutex
 	busy      bool // a request is under way
 	quit      bool
+	late      bool      // the server has stopped, and no deadline counts but that
 	idleUntil time.Time // the deadline that is set; zero after another was
 }
 
@@ -47,18 +48,27 @@ func (s *Server) serve(sock *net.UnixConn) {
 	c := &conn{s: s, sock: sock, log: slog.New(limited{s.log.Handler(), &s.strangers})}
 	if code := c.start(); code != wire.OK {
 		c.refuse("connect", code)
-		foreign.HangUp(sock)
+		c.closer().HangUp(sock)
 		return
 	}
 	defer c.id.Close()
 	defer c.acct.disconnect()
 	defer s.dismiss(c)
-	defer foreign.HangUp(sock) // it counts as long as that takes
+	defer c.closer().HangUp(sock) // it counts as long as that takes
 	for c.idle() {
 		if !c.turn() {
 			return
 		}
 	}
+}
+
+// closer is the one for what came from this peer's user, or from all that have no
+// name.
+func (c *conn) closer() *foreign.Closer {
+	if c.acct == nil {
+		return &c.s.nameless
+	}
+	return &c.acct.closer
 }
 
 // start learns who the peer is and counts it in.
@@ -67,7 +77,7 @@ func (c *conn) start() wire.Code {
 	if c.raw, err = c.sock.SyscallConn(); err != nil {
 		return wire.Unavailable
 	}
-	if err := peer.PassCredentials(c.sock); err != nil { // should it have connected before Serve began
+	if err := peer.Prepare(c.sock); err != nil { // should it have connected before Serve began
 		return wire.Unavailable
 	}
 	c.id, err = c.s.ns.Identify(c.sock)
@@ -95,7 +105,7 @@ func (c *conn) enter() wire.Code {
 	if !counted {
 		return wire.Quota
 	}
-	if c.recv, err = peer.NewReceiver(c.sock, c.id); err != nil {
+	if c.recv, err = peer.NewReceiver(c.sock, c.id, c.closer()); err != nil {
 		c.acct.disconnect()
 		return wire.Unavailable
 	}
@@ -136,10 +146,21 @@ func (c *conn) interrupt() {
 	}
 }
 
+// cut ends a connection, whatever is under way on it.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.quit, c.late = true, true
+	_ = c.sock.SetDeadline(time.Unix(1, 0))
+}
+
 // hurry sets the time within which a request must be read, and answered.
 func (c *conn) hurry(from time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.late {
+		return
+	}
 	c.idleUntil = time.Time{}
 	_ = c.sock.SetDeadline(from.Add(c.s.times.frame))
 }
@@ -151,7 +172,7 @@ func (c *conn) turn() bool {
 	if begun {
 		defer c.acct.end()
 	}
-	defer r.free()
+	defer c.free(&r)
 	switch {
 	case err != nil:
 		if code != wire.OK { // a violation, not a peer that went away
@@ -186,13 +207,13 @@ func (c *conn) read(r *request) (begun bool, code wire.Code, err error) {
 			r.from = time.Now()
 			c.setBusy()
 			if begun = c.acct.begin(c.quota().Requests); !begun {
-				foreign.Close(fd)
+				c.closer().Close(fd)
 				return false, wire.Quota, nil
 			}
 		}
 		n += got
 		if fd >= 0 && r.fd >= 0 {
-			foreign.Close(fd)
+			c.closer().Close(fd)
 			return begun, wire.Protocol, peer.ErrDescriptors
 		}
 		if fd >= 0 {
@@ -309,8 +330,8 @@ func (c *conn) deliver(size int, parts ...[]byte) error {
 	return err
 }
 
-func (r *request) free() {
-	foreign.Close(r.fd)
+func (c *conn) free(r *request) {
+	c.closer().Close(r.fd)
 	freeBuffer(r.buf)
 	r.buf, r.body = nil, nil
 }

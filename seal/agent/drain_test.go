@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/apart"
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/foreign/linger"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -205,18 +207,17 @@ func TestLingeringDescriptors(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)
 		go func() { done <- s.Serve(ctx, l) }()
-		for _, n := range []int{1, 2} {
-			c := in.raw(t)
-			for range 3 {
-				fds := []int{linger.Socket(t), linger.Socket(t)}
-				_, _, _ = c.WriteMsgUnix(statFrame(t), unix.UnixRights(fds[:n]...), nil) // the agent may have closed
-				for _, fd := range fds {
-					go unix.Close(fd) //nolint:errcheck // it waits where the agent was quicker
+		for name, made := range linger.Kinds {
+			for _, flags := range []int{0, unix.MSG_OOB} {
+				c := in.raw(t)
+				for range 3 {
+					bring(c, made(t), flags)
 				}
+				require.NoError(t, c.Close())
 			}
-			require.NoError(t, c.Close())
+			require.Eventually(t, func() bool { return !in.closing() }, 5*time.Second, time.Millisecond, name)
+			in.raw(t).expect(wire.OK, statFrame(t))
 		}
-		in.raw(t).expect(wire.OK, statFrame(t))
 		cancel()
 		select {
 		case err := <-done:
@@ -225,6 +226,104 @@ func TestLingeringDescriptors(t *testing.T) {
 			t.Fatal("the agent does not end")
 		}
 	}
-	require.NoError(t, l.Close())
+	foreign.CloseListener(l)
 	require.NoError(t, s.Close())
+}
+
+// bring sends the first bytes of a request and a descriptor beside them.
+func bring(c *rawConn, fd, flags int) {
+	raw, err := c.SyscallConn()
+	require.NoError(c.t, err)
+	frame := statFrame(c.t)
+	_ = raw.Control(func(k uintptr) { // the agent may have closed it
+		_, _ = unix.Write(int(k), frame[:len(frame)-1])
+		_ = unix.Sendmsg(int(k), frame[len(frame)-1:], unix.UnixRights(fd), nil, flags|unix.MSG_NOSIGNAL)
+	})
+	go unix.Close(fd) //nolint:errcheck // it waits where the agent was quicker
+}
+
+// closing reports whether descriptors of peers wait to be closed.
+func (in *instance) closing() bool {
+	for _, a := range in.users.all() {
+		if a.closer.Busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// A message of many descriptors of which one is bad to close takes none from others.
+func TestDescriptorsOfOneUser(t *testing.T) {
+	in := serveHere(t, nil)
+	in.raw(t).expect(wire.OK, statFrame(t))
+	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(null)
+	var bad []int
+	for range 4 {
+		bad = append(bad, linger.Queued(t, linger.Socket(t)))
+	}
+	before := descriptors(t)
+	for _, fd := range bad {
+		c := in.raw(t)
+		fds := []int{fd}
+		for len(fds) < foreign.MaxDescriptors {
+			fds = append(fds, null)
+		}
+		_, _, _ = c.WriteMsgUnix(statFrame(t), unix.UnixRights(fds...), nil) // the agent may have closed
+		go unix.Close(fd)                                                    //nolint:errcheck // it waits where the agent was quicker
+		require.NoError(t, c.Close())
+	}
+	settles(t, before, func() int { return descriptors(t) })
+}
+
+// Descriptors whose closing nobody can end hold one thread for their user, and no
+// time of others; nothing more is taken of that user meanwhile; and the agent ends.
+func TestUnansweredClose(t *testing.T) {
+	file := linger.Unanswered(t)
+	s, err := NewServer(nil)
+	require.NoError(t, err)
+	s.times.drain = time.Second
+	path := filepath.Join(publicDir(t), "agent.sock")
+	l, err := Listen(path)
+	require.NoError(t, err)
+	in := &instance{Server: s, path: path, l: l}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	other := in.as(t, apart.Nobody-1)
+	other.expect(wire.OK, statFrame(t))
+	idle := in.raw(t)
+	idle.expect(wire.OK, statFrame(t))
+	before := threads(t)
+
+	for range 50 {
+		c := in.raw(t)
+		fd := file()
+		_, _, _ = c.WriteMsgUnix(statFrame(t), unix.UnixRights(fd, fd), nil) // the agent may have closed
+		go unix.Close(fd)                                                    //nolint:errcheck // it waits
+	}
+	require.Eventually(t, in.closing, 5*time.Second, time.Millisecond)
+	idle.expect(wire.Protocol, statFrame(t))
+	idle.expectEnd()
+	for range 100 {
+		other.expect(wire.OK, statFrame(t))
+	}
+	require.Less(t, threads(t)-before, 50+20, "50 wait in this test, beside which the agent has one")
+	cancel()
+	select {
+	case err := <-done:
+		require.NoError(t, err)
+	case <-time.After(s.times.drain + 5*closeTimeout):
+		t.Fatal("the agent does not end")
+	}
+	foreign.CloseListener(l)
+	require.NoError(t, s.Close())
+}
+
+func threads(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	return len(list)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
@@ -56,7 +57,7 @@ func serveAs(t testing.TB, s *Server) *instance {
 		case <-time.After(2 * drainTimeout):
 			require.Fail(t, "the server does not end")
 		}
-		require.NoError(t, in.l.Close())
+		foreign.CloseListener(in.l)
 		require.NoError(t, s.Close())
 	}
 	t.Cleanup(in.stop)

@@ -17,6 +17,10 @@ const (
 	// drainTimeout is how long requests under way may take when Serve ends.
 	drainTimeout = frameTimeout
 
+	// closeTimeout is how long Serve waits beyond that for descriptors of peers to
+	// be closed.
+	closeTimeout = time.Second
+
 	// housekeeping is how often the server looks for epochs whose time is over,
 	// so that a key does not outlive its age because nobody asks.
 	housekeeping = 10 * time.Second

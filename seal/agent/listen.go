@@ -30,7 +30,7 @@ func Listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	err = peer.PassCredentials(l) // before the first peer can connect
+	err = peer.Prepare(l) // before the first peer can connect
 	if err == nil {
 		err = os.Chmod(path, 0o666)
 	}

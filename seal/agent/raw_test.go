@@ -18,6 +18,7 @@ import (
 type rawConn struct {
 	t testing.TB
 	*net.UnixConn
+	cred []byte // to be sent with each message; nil: the kernel's
 }
 
 func (in *instance) raw(t testing.TB) *rawConn {
@@ -25,7 +26,7 @@ func (in *instance) raw(t testing.TB) *rawConn {
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: in.path, Net: "unix"})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	return &rawConn{t, c}
+	return &rawConn{t, c, nil}
 }
 
 // answer reads one frame, within a second.
@@ -42,12 +43,30 @@ func (c *rawConn) answer() (wire.Header, []byte, error) {
 	return h, body, err
 }
 
+// as is raw for another user, which takes root.
+func (in *instance) as(t testing.TB, uid int) *rawConn {
+	t.Helper()
+	got := make(chan *rawConn)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		defer close(got)
+		const keep = ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), keep); errno == 0 {
+			got <- in.raw(t)
+		}
+	}()
+	c := <-got
+	require.NotNil(t, c)
+	c.cred = unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uint32(uid)})
+	return c
+}
+
 // expect sends bytes and expects an answer with that code.
 func (c *rawConn) expect(code wire.Code, b []byte, fds ...int) {
 	c.t.Helper()
-	var oob []byte
+	oob := c.cred
 	if len(fds) > 0 {
-		oob = unix.UnixRights(fds...)
+		oob = append(oob[:len(oob):len(oob)], unix.UnixRights(fds...)...)
 	}
 	_, _, err := c.WriteMsgUnix(b, oob, nil)
 	require.NoError(c.t, err)

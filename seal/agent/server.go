@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -57,9 +58,10 @@ type Server struct {
 	policy  atomic.Pointer[Policy]
 	users   accounts
 
-	strangers logBucket    // of peers that the kernel cannot name
-	room      int          // for connections
-	waiting   atomic.Int64 // bytes of locked memory in answers that peers do not read
+	strangers logBucket      // of peers that the kernel cannot name,
+	nameless  foreign.Closer // and for what they send
+	room      int            // for connections
+	waiting   atomic.Int64   // bytes of locked memory in answers that peers do not read
 	times     times
 
 	mu       sync.Mutex
@@ -210,10 +212,11 @@ func (s *Server) Close() error {
 // Serve serves the connections that l accepts, each in a goroutine, until ctx is
 // done or accepting fails. It then waits for the requests under way, a few
 // seconds at most, closes all connections and returns nil, or why accepting
-// failed. It runs one goroutine more, which retires epochs in time; none is left
-// when it returns. It does not close l. One Serve runs at a time.
+// failed. It runs one goroutine more, which retires epochs in time. When it returns
+// none is left but of connections whose descriptors wait to be closed, see package
+// internal/foreign. It does not close l. One Serve runs at a time.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	if err := peer.PassCredentials(l); err != nil {
+	if err := peer.Prepare(l); err != nil {
 		return err
 	}
 	if err := l.SetDeadline(time.Time{}); err != nil { // of another Serve, which had ended
@@ -241,7 +244,7 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener, conns *sync.Wa
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
-				_ = sock.Close()
+				foreign.HangUp(sock)
 			}
 			return nil
 		case err == nil:
@@ -276,10 +279,18 @@ func (s *Server) drain(conns *sync.WaitGroup) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for c := range s.conns {
-			_ = c.sock.Close()
+			c.cut()
 		}
 	})
-	conns.Wait()
+	ended := make(chan struct{})
+	go func() {
+		conns.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(s.times.drain + closeTimeout):
+	}
 	late.Stop()
 	s.mu.Lock()
 	s.draining = false

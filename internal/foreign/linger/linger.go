@@ -38,3 +38,55 @@ func Socket(t testing.TB) (fd int) {
 	require.NoError(t, unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: days}))
 	return fd
 }
+
+// Kinds are the ways in which Socket makes what is closed after it wait too.
+var Kinds = map[string]func(testing.TB) int{
+	"socket":          Socket,
+	"in a queue":      func(t testing.TB) int { return Queued(t, Socket(t)) },
+	"in two queues":   func(t testing.TB) int { return Queued(t, Queued(t, Socket(t))) },
+	"in a datagram":   func(t testing.TB) int { return queued(t, unix.SOCK_DGRAM, Socket(t)) },
+	"not accepted":    func(t testing.TB) int { return Unaccepted(t, Socket(t)) },
+	"in such a queue": func(t testing.TB) int { return Queued(t, Unaccepted(t, Socket(t))) },
+}
+
+// Queued returns a Unix socket in whose queue fd lies, which it takes over.
+func Queued(t testing.TB, fd int) int { return queued(t, unix.SOCK_STREAM, fd) }
+
+func queued(t testing.TB, kind, fd int) int {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	pass(t, pair[0], fd, 0)
+	require.NoError(t, unix.Close(pair[0]))
+	return pair[1]
+}
+
+// Unaccepted returns a listening Unix socket, at which a connection that has brought
+// fd waits. It takes fd over.
+func Unaccepted(t testing.TB, fd int) int {
+	t.Helper()
+	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Bind(l, &unix.SockaddrUnix{})) // an abstract name that is free
+	require.NoError(t, unix.Listen(l, 1))
+	name, err := unix.Getsockname(l)
+	require.NoError(t, err)
+	c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Connect(c, name))
+	pass(t, c, fd, 0)
+	require.NoError(t, unix.Close(c))
+	return l
+}
+
+// OutOfBand sends a byte out of band, and fd with it, which it takes over.
+func OutOfBand(t testing.TB, through, fd int) {
+	t.Helper()
+	pass(t, through, fd, unix.MSG_OOB)
+}
+
+func pass(t testing.TB, through, fd, flags int) {
+	t.Helper()
+	require.NoError(t, unix.Sendmsg(through, []byte("x"), unix.UnixRights(fd), nil, flags))
+	require.NoError(t, unix.Close(fd)) // not the last of it, so that this does not wait
+}

@@ -10,7 +10,7 @@ import (
 const maxParts = 4
 
 // A message is what recvmsg(2) and sendmsg(2) work on. The sockets here do not
-// block, so the calls are made without telling Go's scheduler that one might:
+// block (with Prepare's options), so the calls are made without telling Go's scheduler that one might:
 // telling it costs more than the call, and wakes a thread of its that had gone
 // to sleep while everybody waited.
 type message struct {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -21,7 +22,7 @@ func pair(t *testing.T, pass bool) (client, server *net.UnixConn) {
 	require.NoError(t, err)
 	defer l.Close()
 	if pass {
-		require.NoError(t, PassCredentials(l))
+		require.NoError(t, Prepare(l))
 	}
 	client, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
 	require.NoError(t, err)
@@ -72,7 +73,7 @@ func TestIdentify(t *testing.T) {
 func TestReceiveWithoutCredentials(t *testing.T) {
 	for _, pass := range []bool{true, false} {
 		client, server := pair(t, pass)
-		r, err := NewReceiver(server, identify(t, server))
+		r, err := NewReceiver(server, identify(t, server), new(foreign.Closer))
 		require.NoError(t, err)
 		_, err = client.Write([]byte("hello"))
 		require.NoError(t, err)
@@ -92,7 +93,7 @@ func TestReceiveWithoutCredentials(t *testing.T) {
 // elsewhere.
 func TestReceive(t *testing.T) {
 	client, server := pair(t, true)
-	r, err := NewReceiver(server, identify(t, server))
+	r, err := NewReceiver(server, identify(t, server), new(foreign.Closer))
 	require.NoError(t, err)
 	out := 0
 	fill := func() []byte { out++; return make([]byte, 8) }

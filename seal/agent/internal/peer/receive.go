@@ -23,10 +23,14 @@ var (
 	ErrDescriptors = errors.New("peer: descriptor too many")
 )
 
-// PassCredentials makes the kernel put the sender's credentials on each message
-// that comes in over fd, a connection or a listener. Connections inherit it from
-// their listener, so that none is without from its first byte on.
-func PassCredentials(c syscall.Conn) error {
+// Prepare makes the kernel put the sender's credentials on each message that comes
+// in over c, a connection or a listener, and bytes out of band in line with the
+// others. Connections inherit the first from their listener, so that none is without
+// from its first byte on.
+func Prepare(c syscall.Conn) error {
+	if err := foreign.Inline(c); err != nil {
+		return fmt.Errorf("peer: SO_OOBINLINE: %w", err)
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
@@ -45,8 +49,9 @@ func PassCredentials(c syscall.Conn) error {
 // A Receiver receives over one connection and holds each byte to the identity.
 // One goroutine at a time may use it.
 type Receiver struct {
-	raw syscall.RawConn
-	id  *Identity
+	raw    syscall.RawConn
+	id     *Identity
+	closer *foreign.Closer
 
 	// Of one Receive; here so that it need not allocate.
 	fill  func() []byte
@@ -60,13 +65,14 @@ type Receiver struct {
 	try   func(uintptr) bool
 }
 
-// NewReceiver returns a receiver for a connection of that identity.
-func NewReceiver(c *net.UnixConn, id *Identity) (*Receiver, error) {
+// NewReceiver returns a receiver for a connection of that identity. closer closes
+// descriptors that the protocol does not have.
+func NewReceiver(c *net.UnixConn, id *Identity, closer *foreign.Closer) (*Receiver, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	r := &Receiver{raw: raw, id: id, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred)+foreign.RightsSpace)}
+	r := &Receiver{raw: raw, id: id, closer: closer, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred)+foreign.RightsSpace)}
 	r.try = r.recvmsg
 	return r, nil
 }
@@ -76,7 +82,8 @@ func NewReceiver(c *net.UnixConn, id *Identity) (*Receiver, error) {
 // if there was not: a waiting connection then holds no buffer. It returns the
 // buffer, how many bytes came, and a descriptor that came with them, or -1,
 // which the caller closes. Errors: ErrImpostor, ErrDescriptors, io.EOF,
-// os.ErrDeadlineExceeded; none leaves a descriptor open.
+// os.ErrDeadlineExceeded; none leaves a descriptor open. While the closer is busy
+// nothing more is taken: that is ErrDescriptors.
 func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n, fd int, err error) {
 	r.buf, r.fill, r.spare, r.err = buf, fill, spare, nil
 	err = r.raw.Read(r.try)
@@ -93,7 +100,7 @@ func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (
 	case err != nil:
 		return got, 0, -1, err
 	case r.n == 0:
-		foreign.Close(fd)
+		r.closer.Close(fd)
 		return got, 0, -1, io.EOF
 	}
 	return got, r.n, fd, nil
@@ -101,6 +108,10 @@ func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (
 
 // recvmsg tries once; false has the poller wait.
 func (r *Receiver) recvmsg(fd uintptr) bool {
+	if r.closer.Busy() {
+		r.err = ErrDescriptors
+		return true
+	}
 	own := r.buf == nil
 	if own {
 		r.buf = r.fill()
@@ -137,7 +148,7 @@ func (r *Receiver) control() (fd int, err error) {
 			fds, perr := unix.ParseUnixRights(m)
 			if perr != nil || len(fds) != 1 || fd >= 0 {
 				err = ErrDescriptors
-				foreign.Close(fds...)
+				r.closer.Close(fds...)
 				break
 			}
 			fd = fds[0]
@@ -153,7 +164,7 @@ func (r *Receiver) control() (fd int, err error) {
 		err = ErrImpostor
 	}
 	if err != nil {
-		foreign.Close(fd)
+		r.closer.Close(fd)
 		return -1, err
 	}
 	return fd, nil
