@@ -33,6 +33,22 @@ func TestMain(m *testing.M) {
 // parent is asked for before the sandbox, which has no call for it.
 var parent = os.Getppid()
 
+// The child's sockets, for what can no longer make one.
+var (
+	sender    int    // connected to nobody
+	sink      int    // has an address, "sink" in the directory
+	connected [2]int // to each other
+)
+
+func makeSockets(dir string) error {
+	var errs [4]error
+	sender, errs[0] = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	sink, errs[1] = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	errs[2] = unix.Bind(sink, &unix.SockaddrUnix{Name: dir + "/sink"})
+	connected, errs[3] = unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	return errors.Join(errs[:]...)
+}
+
 // A deed is something that a process in the sandbox tries.
 type deed struct {
 	name  string
@@ -56,6 +72,15 @@ var deeds = []deed{
 	{"ptrace", false, ptrace},
 	{"read another process's memory", false, readOther},
 	{"signal another process", false, func(string) error { return unix.Kill(parent, 0) }},
+	{"another process's limits", false, func(string) error { return unix.Prlimit(parent, unix.RLIMIT_CPU, nil, new(unix.Rlimit)) }},
+	{"limit another process", false, limit(parent)},
+	{"limit itself", false, limit(0)},
+	{"a descriptor's signals to another process", false, fcntl(unix.F_SETOWN, parent)},
+	{"another signal", false, fcntl(unix.F_SETSIG, int(unix.SIGKILL))},
+	{"a signal whenever something comes", false, fcntl(unix.F_SETFL, unix.O_ASYNC)},
+	{"send to an address", false, func(dir string) error {
+		return unix.Sendto(sender, []byte("x"), 0, &unix.SockaddrUnix{Name: dir + "/sink"})
+	}},
 	{"executable memory", false, mapping(unix.PROT_READ | unix.PROT_EXEC)},
 	{"memory from a name", false, func(string) error { fd, err := unix.MemfdCreate("x", 0); return closed(fd, err) }},
 	{"a namespace", false, func(string) error { return unix.Unshare(unix.CLONE_FS) }},
@@ -66,6 +91,10 @@ var deeds = []deed{
 	{"read a policy that replaced it", true, func(dir string) error { return open(dir+"/later", os.O_RDONLY) }},
 	{"read /proc", true, func(string) error { return open("/proc/1/stat", os.O_RDONLY) }},
 	{"who a descriptor stands for", true, behind},
+	{"its own limits", true, func(string) error { return unix.Getrlimit(unix.RLIMIT_CPU, new(unix.Rlimit)) }},
+	{"a descriptor's flags", true, flagsOf},
+	{"another descriptor", true, func(string) error { fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0); return closed(fd, err) }},
+	{"send to whom a socket is connected", true, func(string) error { return unix.Sendto(connected[0], []byte("x"), 0, nil) }},
 	{"memory", true, mapping(unix.PROT_READ | unix.PROT_WRITE)},
 	{"collect garbage", true, func(string) error { runtime.GC(); return nil }},
 	{"threads", true, threads},
@@ -144,6 +173,36 @@ func mapping(prot int) func(string) error {
 	}
 }
 
+// limit sets a limit of processor time to what it is in every process here.
+func limit(pid int) func(string) error {
+	return func(string) error {
+		var own unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_CPU, &own); err != nil {
+			return err
+		}
+		return unix.Prlimit(pid, unix.RLIMIT_CPU, &own, nil)
+	}
+}
+
+// fcntl acts on standard input, which never has a signal to send.
+func fcntl(cmd, arg int) func(string) error {
+	return func(string) error {
+		_, err := unix.FcntlInt(0, cmd, arg)
+		return err
+	}
+}
+
+// flagsOf reads the flags of standard input, and sets them as they are.
+func flagsOf(string) error {
+	var errs [4]error
+	var status, fd int
+	status, errs[0] = unix.FcntlInt(0, unix.F_GETFL, 0)
+	fd, errs[1] = unix.FcntlInt(0, unix.F_GETFD, 0)
+	errs[2] = fcntl(unix.F_SETFL, status&^unix.O_ASYNC)("")
+	errs[3] = fcntl(unix.F_SETFD, fd)("")
+	return errors.Join(errs[:]...)
+}
+
 // threads has the runtime make more of them than there were.
 func threads(string) error {
 	var wg sync.WaitGroup
@@ -165,6 +224,7 @@ func child(mode string) {
 	check(err)
 	l, err := net.Listen("unix", filepath.Join(dir, "socket"))
 	check(err)
+	check(makeSockets(dir))
 	if strings.HasPrefix(mode, "relative") {
 		r, err := Enter(Options{ReadOnly: []string{"relative"}, Require: mode != "relative"})
 		fmt.Printf("report: %+v\nerror: %v\n", r, err)

@@ -12,8 +12,8 @@ import (
 // is passed over.
 var allowed = []string{
 	// Connections that exist or are accepted.
-	"accept4", "read", "write", "readv", "writev", "recvmsg", "sendmsg", "recvfrom", "sendto", "close", "shutdown",
-	"getsockopt", "setsockopt", "getsockname", "getpeername", "fcntl", "fcntl64",
+	"accept4", "read", "write", "readv", "writev", "recvmsg", "sendmsg", "recvfrom", "close", "shutdown",
+	"getsockopt", "setsockopt", "getsockname", "getpeername",
 	// Waiting.
 	"epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd2", "poll", "ppoll",
 	"futex", "nanosleep", "clock_nanosleep", "sched_yield", "restart_syscall",
@@ -22,34 +22,55 @@ var allowed = []string{
 	"pidfd_open", "waitid", "fstat", "newfstatat", "statx", "fstatfs", "lseek", "pread64",
 	// Clocks, random numbers, who we are.
 	"clock_gettime", "gettimeofday", "getrandom", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid",
-	"getrusage", "sched_getaffinity", "prlimit64",
+	"getrusage", "getrlimit", "ugetrlimit", "sched_getaffinity",
 	// Go's memory and threads.
 	"brk", "munmap", "madvise", "mincore", "mlock", "munlock",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "set_robust_list", "rseq", "membarrier",
 	"exit", "exit_group",
 }
 
-// conditional is what is allowed with some arguments only.
+// conditional is what is allowed with some arguments only: when all conditions of
+// a rule hold, and of several rules with the same name those of one.
 func conditional() []seccomp.NameWithConditions {
-	no := func(name string, arg uint32, bits uint64) seccomp.NameWithConditions {
-		return seccomp.NameWithConditions{Name: name, Conditions: []seccomp.Condition{
-			{Argument: arg, Operation: seccomp.BitsNotSet, Value: bits}}}
+	const (
+		write = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC | unix.O_APPEND | unix.O_PATH
+		null  = 0
+	)
+	rules := []seccomp.NameWithConditions{
+		rule("clone", set(0, unix.CLONE_THREAD)),        // threads, not processes
+		rule("tgkill", equal(0, uint64(unix.Getpid()))), // to this process: Go stops its own threads so
+		rule("prlimit64", equal(0, 0), equal(2, null)),  // its own limits, to be read
+		rule("sendto", equal(4, null)),                  // to whom the socket is connected
+		rule("ioctl", equal(1, unix.PIDFD_GET_INFO)),    // who is behind what waitid called a process's descriptor
+		rule("mmap", notSet(2, unix.PROT_EXEC)),
+		rule("mprotect", notSet(2, unix.PROT_EXEC)),
+		rule("openat", notSet(2, write)),
 	}
-	const write = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC | unix.O_APPEND | unix.O_PATH
-	thread := seccomp.NameWithConditions{Name: "clone", Conditions: []seccomp.Condition{
-		{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_THREAD}}}
-	signal := seccomp.NameWithConditions{Name: "tgkill", Conditions: []seccomp.Condition{
-		{Argument: 0, Operation: seccomp.Equal, Value: uint64(unix.Getpid())}}}
-	return []seccomp.NameWithConditions{
-		thread, // threads, not processes
-		signal, // to this process only: Go stops its own threads so
-		// Who is behind a descriptor, of which waitid has said that it is a process's.
-		{Name: "ioctl", Conditions: []seccomp.Condition{
-			{Argument: 1, Operation: seccomp.Equal, Value: unix.PIDFD_GET_INFO}}},
-		no("mmap", 2, unix.PROT_EXEC),
-		no("mprotect", 2, unix.PROT_EXEC),
-		no("openat", 2, write),
+	for _, name := range []string{"fcntl", "fcntl64"} {
+		// Not who gets a signal for a descriptor, and which signal: that may kill others.
+		for _, cmd := range []uint64{unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_DUPFD_CLOEXEC} {
+			rules = append(rules, rule(name, equal(1, cmd)))
+		}
+		rules = append(rules, rule(name, equal(1, unix.F_SETFL), notSet(2, unix.O_ASYNC)))
 	}
+	return rules
+}
+
+func rule(name string, all ...seccomp.Condition) seccomp.NameWithConditions {
+	return seccomp.NameWithConditions{Name: name, Conditions: all}
+}
+
+// equal compares all 64 bits of an argument; set wants one of bits, notSet none.
+func equal(arg uint32, value uint64) seccomp.Condition {
+	return seccomp.Condition{Argument: arg, Operation: seccomp.Equal, Value: value}
+}
+
+func set(arg uint32, bits uint64) seccomp.Condition {
+	return seccomp.Condition{Argument: arg, Operation: seccomp.BitsSet, Value: bits}
+}
+
+func notSet(arg uint32, bits uint64) seccomp.Condition {
+	return seccomp.Condition{Argument: arg, Operation: seccomp.BitsNotSet, Value: bits}
 }
 
 // flags has the filter put on all threads, or on none with an error: without the
