@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,9 +20,15 @@ import (
 	"github.com/sealctx/sealctx/seal/agent/metrics"
 )
 
-// scrapeTimeout bounds each part of a scrape, and how long a scraper may keep
-// its connection: it is on this host.
-const scrapeTimeout = 10 * time.Second
+const (
+	// scrapeTimeout bounds each part of a scrape, and how long a scraper may keep
+	// its connection without one: it is on this host.
+	scrapeTimeout = 10 * time.Second
+
+	// scrapeConns may be open at a time. Any user may connect to a port; the
+	// descriptors that are kept besides those of clients are 64.
+	scrapeConns = 16
+)
 
 // A web serves metrics; nil serves none.
 type web struct {
@@ -29,7 +36,8 @@ type web struct {
 	done   chan struct{}
 }
 
-// startMetrics serves the agent's metrics, if an address was given for them.
+// startMetrics serves the agent's metrics, if an address was given for them, and
+// logs where.
 func (a *agentCmd) startMetrics(m *metrics.Metrics, s *agent.Server, log *slog.Logger) (*web, error) {
 	if a.Metrics == "" {
 		return nil, nil
@@ -43,8 +51,10 @@ func (a *agentCmd) startMetrics(m *metrics.Metrics, s *agent.Server, log *slog.L
 	}
 	l, err := listenMetrics(string(a.Metrics))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
+	log.Info("metrics served", "address", l.Addr().String())
+	l = atMost(scrapeConns, l)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	w := &web{
@@ -75,20 +85,65 @@ func (w *web) stop() {
 func listenMetrics(addr string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if !filepath.IsAbs(path) {
-			return nil, fmt.Errorf("metrics: %q is not an absolute path", path)
+			return nil, fmt.Errorf("%q is not an absolute path", path)
 		}
 		l, err := listen.Unix(path) // what was left behind could not be removed in the sandbox
 		if err != nil {
-			return nil, fmt.Errorf("metrics: %w", err)
+			return nil, err // and no listener: an interface with a nil pointer is one
 		}
 		return l, nil
 	}
 	tcp, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+		return nil, err
 	}
 	if !tcp.IP.IsLoopback() {
-		return nil, fmt.Errorf("metrics: %s is not a loopback address; use 127.0.0.1:PORT, [::1]:PORT or unix:PATH", addr)
+		return nil, fmt.Errorf("%s is not a loopback address; use 127.0.0.1:PORT, [::1]:PORT or unix:PATH", addr)
 	}
-	return net.ListenTCP("tcp", tcp)
+	return net.Listen("tcp", tcp.String())
+}
+
+// A fewListener accepts while fewer than so many of its connections are open. The
+// others wait in the kernel, where they take no descriptor of this process.
+type fewListener struct {
+	net.Listener
+	slots  chan struct{} // one in it for each connection, and for an Accept
+	closed chan struct{}
+	close  func() error
+}
+
+func atMost(n int, l net.Listener) *fewListener {
+	f := &fewListener{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+	f.close = sync.OnceValue(func() error {
+		close(f.closed)
+		return l.Close()
+	})
+	return f
+}
+
+func (l *fewListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &slotConn{c, sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *fewListener) Close() error { return l.close() }
+
+// A slotConn gives its slot back when it is closed.
+type slotConn struct {
+	net.Conn
+	free func()
+}
+
+func (c *slotConn) Close() error {
+	defer c.free()
+	return c.Conn.Close()
 }
