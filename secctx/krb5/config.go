@@ -49,9 +49,11 @@ type Config struct {
 	// its size.
 	ReplayCapacity int
 
-	// Realm is given to user and principal names that have none. Empty: they
-	// stay without. A credential can be acquired, and a context initiated, for
-	// such a name, but it compares equal to no name of a peer.
+	// Realm is given to user and principal names that have none, and to
+	// host-based ones for comparing. Empty: they stay without. A credential can be
+	// acquired, and a context initiated, for such a name, but it compares equal to
+	// no name of a peer. A service of another realm than this is compared as a
+	// principal name with its realm.
 	Realm string
 
 	// ClockSkew is how far the clocks of peers and KDC may differ from this

@@ -16,8 +16,11 @@ import (
 type name struct {
 	principal kmsg.Principal
 	// hostbased is set for a name that was imported as service or
-	// service@host and not canonicalized yet. principal is its Kerberos form.
+	// service@host. principal is its Kerberos form.
 	hostbased string
+	// assumed is the provider's realm, for comparing a host-based name, whose
+	// principal has none.
+	assumed string
 	// mn is set for a mechanism name: canonicalized, or from a context.
 	mn bool
 }
@@ -30,13 +33,14 @@ var nameTypes = []gssapi.GssNameType{
 // ImportName makes a name (RFC 2743 section 2.4.5). User names and the default
 // type are principals in text form, primary/instance@REALM; without a realm
 // they get the provider's. A host-based service "http@www.example.com" stands
-// for the principal http/www.example.com of whatever realm has it; without a
-// host it is this host's. No name service is asked. Names need no Release.
+// for the principal http/www.example.com, as a target or of a credential in
+// whatever realm has it, compared in the provider's; without a host it is this
+// host's. No name service is asked. Names need no Release.
 // Errors: GSS_S_BAD_NAME, GSS_S_BAD_NAMETYPE.
 func (p *Provider) ImportName(text string, nameType gssapi.GssNameType) (gssapi.GssName, error) {
 	switch nameType {
 	case gssapi.GSS_NT_HOSTBASED_SERVICE:
-		return importHostbased(text)
+		return p.importHostbased(text)
 	case gssapi.GSS_NT_EXPORT_NAME:
 		return importExported([]byte(text))
 	case gssapi.GSS_KRB5_NT_ENTERPRISE_NAME:
@@ -57,7 +61,7 @@ func (p *Provider) importPrincipal(pr kmsg.Principal, err error) (gssapi.GssName
 	return &name{principal: pr}, nil
 }
 
-func importHostbased(text string) (gssapi.GssName, error) {
+func (p *Provider) importHostbased(text string) (gssapi.GssName, error) {
 	service, host, _ := strings.Cut(text, "@")
 	pr := kmsg.Principal{Type: kmsg.NTSrvHst, Parts: []string{service, strings.ToLower(host)}}
 	if service == "" || strings.ContainsAny(service, "/@") {
@@ -73,16 +77,13 @@ func importHostbased(text string) (gssapi.GssName, error) {
 		}
 		pr.Parts[1] = strings.ToLower(local)
 	}
-	return &name{principal: pr, hostbased: text}, nil
+	return &name{principal: pr, hostbased: text, assumed: p.config.Realm}, nil
 }
 
 // anyHost reports whether n names a service without saying on which host.
 func (n *name) anyHost() bool {
 	return n.hostbased != "" && (!strings.Contains(n.hostbased, "@") || strings.HasSuffix(n.hostbased, "@"))
 }
-
-// anyRealm reports whether n names a service without saying in which realm.
-func (n *name) anyRealm() bool { return n.hostbased != "" && n.principal.Realm == "" }
 
 // matches reports whether a service principal is one that n names: as an
 // acceptor's name a service without a host is every host's.
@@ -135,18 +136,26 @@ func (n *name) Export() ([]byte, error) {
 	return append(b, text...), nil
 }
 
-// Compare reports whether both are the same principal. A host-based name
-// equals the service in any realm. A user or principal name without a realm
-// equals none that has one. GSS_S_BAD_NAME for a name of another provider.
+// Compare reports whether both are the same principal, realm included: a KDC may
+// give its principals the names of other realms' hosts. A host-based name is one
+// of Config.Realm; without that it equals none that has a realm, as a user or
+// principal name without one does not. GSS_S_BAD_NAME for a name of another
+// provider.
 func (n *name) Compare(other gssapi.GssName) (bool, error) {
 	o, ok := other.(*name)
 	if !ok || o == nil {
 		return false, fail(gssapi.ErrBadName, ErrForeign)
 	}
-	if n.anyRealm() || o.anyRealm() {
-		return n.principal.SameName(o.principal), nil
+	return n.compared().Equal(o.compared()), nil
+}
+
+// compared is the principal that Compare takes n for.
+func (n *name) compared() kmsg.Principal {
+	p := n.principal
+	if p.Realm == "" {
+		p.Realm = n.assumed
 	}
-	return n.principal.Equal(o.principal), nil
+	return p
 }
 
 // Display returns the name as text and its type: a host-based name as it was
@@ -172,7 +181,9 @@ func (n *name) Canonicalize(mech gssapi.GssMech) (gssapi.GssName, error) {
 	if !isKrb5(mech) {
 		return nil, fail(gssapi.ErrBadMech, nil)
 	}
-	return &name{principal: n.principal, hostbased: n.hostbased, mn: n.principal.Realm != "" || n.hostbased != ""}, nil
+	c := *n
+	c.mn = n.principal.Realm != "" || n.hostbased != ""
+	return &c, nil
 }
 
 // Duplicate returns a copy.

@@ -81,7 +81,7 @@ func TestNames(t *testing.T) {
 	require.ErrorIs(t, err, gssapi.ErrBadMech)
 }
 
-// TestCompareWithoutRealm: only a host-based name is any realm's.
+// TestCompareWithoutRealm: a name without a realm equals none that has one.
 func TestCompareWithoutRealm(t *testing.T) {
 	p := newBench(t, krb5.Config{}).p
 	peer := importName(t, p, "alice@EVIL.TEST", gssapi.GSS_KRB5_NT_PRINCIPAL_NAME)
@@ -100,10 +100,43 @@ func TestCompareWithoutRealm(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, same, nt)
 	}
-	host := importName(t, p, "http@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE)
-	same, err := host.Compare(importName(t, p, service+"@EXAMPLE.TEST", gssapi.GSS_KRB5_NT_PRINCIPAL_NAME))
+}
+
+// TestCompareHostbased: a host-based name is that of the provider's realm, and the
+// same service of another realm is another's.
+func TestCompareHostbased(t *testing.T) {
+	for _, c := range []struct {
+		own, peer string
+		equal     bool
+	}{
+		{"EXAMPLE.TEST", "EXAMPLE.TEST", true},
+		{"EXAMPLE.TEST", "EVIL.TEST", false},
+		{"", "EXAMPLE.TEST", false},
+	} {
+		p := newBench(t, krb5.Config{Realm: c.own}).p
+		host := importName(t, p, "http@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE)
+		canonical, err := host.Canonicalize(nil)
+		require.NoError(t, err)
+		copied, err := canonical.Duplicate()
+		require.NoError(t, err)
+		peer := importName(t, p, "http/www.example.test@"+c.peer, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME)
+		for _, n := range []gssapi.GssName{host, canonical, copied} {
+			for _, pair := range [][2]gssapi.GssName{{n, peer}, {peer, n}} {
+				same, err := pair[0].Compare(pair[1])
+				require.NoError(t, err)
+				require.Equal(t, c.equal, same, c)
+			}
+			same, err := n.Compare(host)
+			require.NoError(t, err)
+			require.True(t, same)
+		}
+	}
+	// Each provider's names are of its own realm.
+	one := importName(t, newBench(t, krb5.Config{Realm: "ONE.TEST"}).p, "http@h", gssapi.GSS_NT_HOSTBASED_SERVICE)
+	two := importName(t, newBench(t, krb5.Config{Realm: "TWO.TEST"}).p, "http@h", gssapi.GSS_NT_HOSTBASED_SERVICE)
+	same, err := one.Compare(two)
 	require.NoError(t, err)
-	require.True(t, same)
+	require.False(t, same)
 }
 
 // TestExportedName: the form of RFC 2743 section 3.2 comes back as the same
