@@ -18,12 +18,13 @@ package kmsg
 
 import "errors"
 
-// What is wrong with a message. Each but the last is GSS_S_DEFECTIVE_TOKEN.
+// What is wrong with a message: GSS_S_DEFECTIVE_TOKEN, unless another status is
+// given. A name that comes from the program and not in a message is GSS_S_BAD_NAME.
 var (
 	ErrMalformed = errors.New("kmsg: malformed message")
 	ErrVersion   = errors.New("kmsg: protocol version is not 5")
 	ErrMsgType   = errors.New("kmsg: unexpected message type")
-	ErrMech      = errors.New("kmsg: token of another mechanism")
+	ErrMech      = errors.New("kmsg: token of another mechanism") // GSS_S_BAD_MECH
 	ErrName      = errors.New("kmsg: malformed principal name")
 
 	// ErrCritical is authorization data that whoever does not know it must
