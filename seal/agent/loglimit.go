@@ -9,7 +9,8 @@ import (
 
 // A user can be refused as fast as it asks. Of what it is to blame for, warnings
 // and alarms, the log gets so many at once and so many a second, and then how
-// many more there were: the log is everybody's. Metrics count all of them.
+// many more there were: the log is everybody's. Metrics count all of them. What it
+// is granted is logged without a limit, as an audit has it.
 const (
 	logBurst     = 50
 	logPerSecond = 10
