@@ -23,10 +23,11 @@ import (
 
 // Exit statuses. Doctor has those of a monitoring plug-in: see there.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 64 // EX_USAGE of sysexits.h
-	exitSignal = 128
+	exitOK      = 0
+	exitFailed  = 1
+	exitUnknown = 3  // of doctor alone: it could not say what it found
+	exitUsage   = 64 // EX_USAGE of sysexits.h
+	exitSignal  = 128
 )
 
 // grammar is the command line. Kong reads it, by reflection, from the tags.
@@ -69,9 +70,14 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 	}
 	var g grammar
 	helped := false // kong goes on parsing after --help, to no avail
+	var helpErr error
 	parser, err := kong.New(&g,
 		kong.Name("sealctx"), kong.Description(description), kong.Writers(out, errs),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Help(func(o kong.HelpOptions, ctx *kong.Context) error {
+			helpErr = kong.DefaultHelpPrinter(o, ctx)
+			return helpErr
+		}),
 		kong.Exit(func(int) { helped = true }),
 	)
 	if err != nil {
@@ -79,6 +85,8 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 	}
 	parsed, err := parser.Parse(args)
 	switch {
+	case helpErr != nil: // which kong takes for a mistake in the arguments
+		return status(errs, helpErr)
 	case helped:
 		return exitOK
 	case err != nil:
@@ -103,8 +111,16 @@ func status(errs io.Writer, err error) int {
 		return exitSignal + int(unix.SIGPIPE)
 	}
 	fmt.Fprintln(errs, "sealctx:", err)
+	if errors.As(err, new(unchecked)) {
+		return exitUnknown
+	}
 	return exitFailed
 }
+
+// unchecked is an error that keeps doctor from saying what it found.
+type unchecked struct{ error }
+
+func (u unchecked) Unwrap() error { return u.error }
 
 // An exitCode is an error whose reason has been printed.
 type exitCode int

@@ -17,20 +17,14 @@ type doctorCmd struct {
 func (*doctorCmd) Help() string {
 	return `Seals and opens a token, and looks at everything that guards its key. Each line
 says what was found, what it means, and how to mend it. The exit status is that of
-a monitoring plug-in: 0 for ok and notes, 1 for a warning, 2 for a failure.`
+a monitoring plug-in: 0 for ok and notes, 1 for a warning, 2 for a failure, 3 where
+what was found could not be written.`
 }
 
 func (d *doctorCmd) Run(c *console) error {
 	list, worst := doctor.Findings(doctor.Gather(string(d.Agent)))
-	if d.JSON {
-		if err := asJSON(c.out, struct {
-			Level    doctor.Level     `json:"level"`
-			Findings []doctor.Finding `json:"findings"`
-		}{worst, list}); err != nil {
-			return err
-		}
-	} else if err := d.print(c.out, list, worst); err != nil {
-		return err
+	if err := d.say(c.out, list, worst); err != nil {
+		return unchecked{err}
 	}
 	switch worst {
 	case doctor.Warning:
@@ -39,6 +33,16 @@ func (d *doctorCmd) Run(c *console) error {
 		return exitCode(2)
 	}
 	return nil
+}
+
+func (d *doctorCmd) say(w io.Writer, list []doctor.Finding, worst doctor.Level) error {
+	if d.JSON {
+		return asJSON(w, struct {
+			Level    doctor.Level     `json:"level"`
+			Findings []doctor.Finding `json:"findings"`
+		}{worst, list})
+	}
+	return d.print(w, list, worst)
 }
 
 func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level) error {
