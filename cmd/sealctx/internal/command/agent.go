@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,15 +24,33 @@ import (
 )
 
 type agentCmd struct {
-	Socket         place         `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. The directory must be root's or this user's, and nobody else's to write."`
-	Policy         place         `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
-	Metrics        place         `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
-	RequireSandbox bool          `help:"Do not start where the kernel cannot lock the agent in."`
-	Suite          []string      `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
-	Outstanding    int           `placeholder:"N" help:"Tokens that may be outstanding at a time."`
-	Age            time.Duration `placeholder:"DURATION" help:"How long a key seals before the next takes over."`
-	MaxLifetime    time.Duration `placeholder:"DURATION" help:"The longest lifetime of a token."`
-	JSON           bool          `help:"Log as JSON."`
+	Socket         place          `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. The directory must be root's or this user's, and nobody else's to write."`
+	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
+	Metrics        place          `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
+	RequireSandbox bool           `help:"Do not start where the kernel cannot lock the agent in."`
+	Suite          []string       `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
+	Outstanding    *int           `placeholder:"N" help:"Tokens that may be outstanding at a time."`
+	Age            *time.Duration `placeholder:"DURATION" help:"How long a key seals before the next takes over."`
+	MaxLifetime    *time.Duration `placeholder:"DURATION" help:"The longest lifetime of a token."`
+	JSON           bool           `help:"Log as JSON."`
+}
+
+// Validate is called by kong. Zero means the default to package keyring; who
+// writes it means something else.
+func (a *agentCmd) Validate() error {
+	return cmp.Or(
+		within("--outstanding", a.Outstanding, 1, keyring.MaxOutstanding),
+		within("--age", a.Age, time.Second, keyring.MaxAge),
+		within("--max-lifetime", a.MaxLifetime, time.Second, keyring.MaxLifetime),
+	)
+}
+
+// within checks a flag, if it was given.
+func within[T int | time.Duration](flag string, value *T, least, most T) error {
+	if value == nil || *value >= least && *value <= most {
+		return nil
+	}
+	return fmt.Errorf("%s is %v, not between %v and %v", flag, *value, least, most)
 }
 
 func (*agentCmd) Help() string {
@@ -111,10 +130,17 @@ func (a *agentCmd) newServer(policy *agent.Policy, log *slog.Logger, o agent.Obs
 	for _, name := range a.Suite {
 		suites = append(suites, map[string]keyring.Suite{"aes": keyring.AES256GCM, "chacha": keyring.ChaCha20Poly1305}[name])
 	}
-	return agent.NewServer(&agent.Options{
-		Suites: suites, Policy: policy, Log: log, Observer: o,
-		Ring: &keyring.Options{Outstanding: a.Outstanding, Age: a.Age, MaxLifetime: a.MaxLifetime},
-	})
+	var ring keyring.Options
+	if a.Outstanding != nil {
+		ring.Outstanding = *a.Outstanding
+	}
+	if a.Age != nil {
+		ring.Age = *a.Age
+	}
+	if a.MaxLifetime != nil {
+		ring.MaxLifetime = *a.MaxLifetime
+	}
+	return agent.NewServer(&agent.Options{Suites: suites, Policy: policy, Log: log, Observer: o, Ring: &ring})
 }
 
 // listen takes the service manager's socket, or makes one.

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
@@ -79,6 +80,7 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 			return helpErr
 		}),
 		kong.Exit(func(int) { helped = true }),
+		kong.Vars{"crowd": strconv.Itoa(demo.MaxCrowd)},
 	)
 	if err != nil {
 		return status(errs, err)

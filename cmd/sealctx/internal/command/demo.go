@@ -10,8 +10,11 @@ import (
 )
 
 type demoCmd struct {
-	Crowd int `placeholder:"N" help:"End with N initiators that talk at once while their sessions are handed on."`
+	Crowd int `placeholder:"N" help:"End with N initiators, ${crowd} at most, that talk at once while their sessions are handed on."`
 }
+
+// Validate is called by kong.
+func (d *demoCmd) Validate() error { return within("--crowd", &d.Crowd, 0, demo.MaxCrowd) }
 
 func (*demoCmd) Help() string {
 	return `Initiators, an acceptor and workers, each a process of its own, and a Kerberos
