@@ -37,7 +37,23 @@ as good as the context to whom the token is for.`
 }
 
 func (t *tokenInspectCmd) Run(c *console) error {
-	b, err := t.read(c.in)
+	r := &tokenReport{}
+	err := t.inspect(c.in, r)
+	switch {
+	case t.JSON: // of what is no token too: a script reads nothing else
+		if err != nil {
+			r.Error = err.Error()
+		}
+		return errors.Join(asJSON(c.out, r), err)
+	case r.Header == nil:
+		return err
+	}
+	return errors.Join(r.print(c.out), err)
+}
+
+// inspect fills the report as far as it gets.
+func (t *tokenInspectCmd) inspect(in io.Reader, r *tokenReport) error {
+	b, err := t.read(in)
 	if err != nil {
 		return err
 	}
@@ -45,17 +61,10 @@ func (t *tokenInspectCmd) Run(c *console) error {
 	if err != nil {
 		return errors.New("these bytes are no sealed token; one in text needs --base64, and a plain GSS-API token has nothing to inspect")
 	}
-	r, err := newReport(head)
-	if err != nil {
+	if r.Header, err = newHeader(head); err != nil || t.Header {
 		return err
 	}
-	if !t.Header {
-		err = t.with(func(h holder.Holder) error { return r.ask(h, b) })
-	}
-	if t.JSON {
-		return errors.Join(asJSON(c.out, r), err)
-	}
-	return errors.Join(r.print(c.out), err)
+	return t.with(func(h holder.Holder) error { return r.ask(h, b) })
 }
 
 // read takes no more than a token: one byte too many is enough to be none.
@@ -80,10 +89,11 @@ func (t *tokenInspectCmd) read(in io.Reader) ([]byte, error) {
 
 // A tokenReport is what is known of a token.
 type tokenReport struct {
-	Authentic *bool       `json:"authentic"` // null: nobody was asked, or could tell
-	State     string      `json:"state,omitempty"`
-	Holder    string      `json:"holder,omitempty"`
-	Header    tokenHeader `json:"header"`
+	Authentic *bool        `json:"authentic"` // null: nobody was asked, or could tell
+	State     string       `json:"state,omitempty"`
+	Holder    string       `json:"holder,omitempty"`
+	Error     string       `json:"error,omitempty"`
+	Header    *tokenHeader `json:"header,omitempty"` // absent: it is no token
 }
 
 // A tokenHeader is a seal.Header as scripts read it.
@@ -99,7 +109,7 @@ type tokenHeader struct {
 	Left      float64 `json:"left_seconds"` // negative: over
 }
 
-func newReport(h seal.Header) (*tokenReport, error) {
+func newHeader(h seal.Header) (*tokenHeader, error) {
 	clock, err := boottime.New()
 	if err != nil {
 		return nil, err
@@ -108,12 +118,12 @@ func newReport(h seal.Header) (*tokenReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tokenReport{Header: tokenHeader{
+	return &tokenHeader{
 		Suite: h.Suite, Epoch: hex.EncodeToString(h.Epoch[:]), Slot: h.Slot,
 		Exporter: h.Exporter, Audience: h.Audience.String(),
 		Mechanism: mechanismOf(h.Mechanism), Format: h.Format,
 		Age: (now - h.Issued).Seconds(), Left: (h.Expires - now).Seconds(),
-	}}, nil
+	}, nil
 }
 
 // mechanismOf writes an object identifier with dots, or in hexadecimal digits
@@ -147,7 +157,7 @@ func (r *tokenReport) ask(h holder.Holder, token []byte) error {
 }
 
 func (r *tokenReport) print(w io.Writer) error {
-	h := &r.Header
+	h := r.Header
 	authentic := r.Authentic != nil && *r.Authentic
 	switch {
 	case authentic:
