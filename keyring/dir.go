@@ -58,7 +58,7 @@ func candidates() []string {
 func openDir(dir string, o *Options) (*os.File, error) {
 	made := os.Mkdir(dir, 0o700)
 	if made != nil && !errors.Is(made, fs.ErrExist) {
-		return nil, fmt.Errorf("%w: %w", ErrNoDir, made)
+		return nil, fmt.Errorf("%w: %w; make it for this user, with mode 0700, or name another in %s", ErrNoDir, made, DirVariable)
 	}
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {

@@ -45,7 +45,7 @@ func (m *mapped) unlink() error {
 	}
 	err := unix.Unlinkat(int(m.dir.Fd()), m.name, 0)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("keyring: removing %s: %w", m.name, err)
+		return dirError(m.dir, "removing "+m.name, err)
 	}
 	return nil
 }
@@ -102,12 +102,12 @@ func mapFile(dir *os.File, name string, fd, size int) (*mapped, error) {
 func createFile(r *Ring, f fixed) (*Epoch, error) {
 	fd, err := unix.Openat(int(r.dir.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", dirError(err), r.dir.Name(), err)
+		return nil, dirError(r.dir, "a file for an epoch", err)
 	}
 	// Every page now: a sparse one on a full tmpfs would be a SIGBUS later.
 	if err := allocate(fd, int64(f.fileSize())); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("%w: %s: %d KiB for an epoch: %w", dirError(err), r.dir.Name(), (f.fileSize()+1023)>>10, err)
+		return nil, dirError(r.dir, fmt.Sprintf("%d KiB for an epoch", (f.fileSize()+1023)>>10), err)
 	}
 	m, err := mapFile(r.dir, fileName(f.seq), fd, f.fileSize())
 	if err != nil {
@@ -150,7 +150,7 @@ func fillFile(r *Ring, f fixed, m *mapped) (*Epoch, error) {
 	}
 	err = unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(m.fd), int(r.dir.Fd()), m.name, unix.AT_SYMLINK_FOLLOW)
 	if err != nil {
-		return nil, fmt.Errorf("%w: linking %s: %w", dirError(err), m.name, err)
+		return nil, dirError(r.dir, "linking "+m.name, err)
 	}
 	return e, nil
 }
@@ -186,7 +186,7 @@ func loadFile(r *Ring, name string) (*Epoch, error) {
 		return nil, fmt.Errorf("%w: %s is a symbolic link", ErrUnsafeDir, name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", dirError(err), name, err)
+		return nil, dirError(r.dir, name, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -259,21 +259,29 @@ func adopt(r *Ring, m *mapped, st *unix.Stat_t) (*Epoch, error) {
 	return e, e.alive()
 }
 
-// errNoDescriptor is of the process, or the host, and not of the directory.
-var errNoDescriptor = errors.New("keyring: no file descriptor left; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE= in a unit)")
+// What keeps a directory from being used without anybody's hand being in it.
+var (
+	errDenied   = errors.New("keyring: runtime directory cannot be used")
+	errReadOnly = errors.New("keyring: runtime directory is read-only")
 
-// dirError chooses the error for what a call in the directory returned.
-func dirError(err error) error {
+	// errNoDescriptor is of the process, or the host, and not of the directory.
+	errNoDescriptor = errors.New("keyring: no file descriptor left; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE= in a unit)")
+)
+
+// dirError says what a call in the directory returned, and what mends it.
+func dirError(dir *os.File, what string, err error) error {
+	kind, remedy := ErrNoDir, ""
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return ErrNoSpace
+		kind, remedy = ErrNoSpace, "; give it more (mount -o remount,size=... or, where inodes lack, nr_inodes=...)"
 	case errors.Is(err, unix.ENOENT):
-		return ErrRetired
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
-		return ErrUnsafeDir
+		kind = ErrRetired
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		kind, remedy = errDenied, "; make its mode 0700, and 0600 that of what is in it"
+	case errors.Is(err, unix.EROFS):
+		kind, remedy = errReadOnly, "; remount it (mount -o remount,rw), or name another in "+DirVariable
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return errNoDescriptor
-	default:
-		return ErrNoDir
+		kind = errNoDescriptor
 	}
+	return fmt.Errorf("%w: %s: %s: %w%s", kind, dir.Name(), what, err, remedy)
 }
