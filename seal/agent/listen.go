@@ -15,9 +15,11 @@ import (
 // Listen listens at an absolute path, in a directory that clients will trust, see
 // [Dialer.Dial], and that is root's or this process's user's; everybody may
 // connect, and the policy decides on each request. A socket that an agent left
-// behind, at which nobody listens, is replaced.
-// Closing the listener removes the socket. Errors: ErrImpostor for a place that
-// clients would refuse, and those of the network.
+// behind, at which nobody listens, is replaced. Errors: ErrImpostor for a place
+// that clients of this process's user would refuse, and those of the network. Those
+// of other users ask for more, see [TrustedByAll].
+//
+// Closing the listener removes the socket.
 func Listen(path string) (*net.UnixListener, error) {
 	owner, err := checkPath(path)
 	if err != nil {
@@ -38,6 +40,16 @@ func Listen(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(fmt.Errorf("agent: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+// TrustedByAll returns nil where clients of every user trust a socket at an absolute
+// path, if the agent runs as root or as the owner of its directory. Directories
+// above that are this process's user's are trusted by its own clients and root's
+// alone, so that what Listen accepts may be ErrImpostor here; ErrAway where a
+// directory is missing.
+func TrustedByAll(path string) error {
+	_, err := checkPathFor(path, 0) // who trusts root alone trusts least
+	return err
 }
 
 // firstInherited is the first descriptor that a service manager hands over.

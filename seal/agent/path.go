@@ -20,13 +20,17 @@ const maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 // one may be, if what is in it on the path belongs to one of the two, for then
 // nobody else can put another in its place.
 func checkPath(path string) (owner uint32, err error) {
+	return checkPathFor(path, uint32(os.Geteuid()))
+}
+
+// checkPathFor is checkPath in a process of the user self.
+func checkPathFor(path string, self uint32) (owner uint32, err error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-		return 0, fmt.Errorf("%w: %q is not an absolute path in its shortest form", ErrImpostor, path)
+		return 0, fmt.Errorf("%w: %q is not an absolute path in its shortest form; give the socket's path so", ErrImpostor, path)
 	}
 	if len(path) > maxPath {
 		return 0, unavailable(fmt.Errorf("%s: a socket's path has at most %d bytes", path, maxPath))
 	}
-	self := uint32(os.Geteuid())
 	dirs := parents(path)
 	vouched := true // what is above lets nobody put another here
 	for i, dir := range dirs {
@@ -38,12 +42,16 @@ func checkPath(path string) (owner uint32, err error) {
 		ours := st.Uid == 0 || st.Uid == self
 		open := st.Mode&0o022 != 0
 		switch {
-		case !ours && !(last && vouched):
-			return 0, fmt.Errorf("%w: %s belongs to user %d", ErrImpostor, dir, st.Uid)
+		case !ours && !last:
+			return 0, fmt.Errorf("%w: %s belongs to user %d; all above the socket's directory must be root's", ErrImpostor, dir, st.Uid)
+		case !ours && !vouched:
+			return 0, fmt.Errorf("%w: %s belongs to user %d, and anybody could have made it there; put it below a directory that only root can write",
+				ErrImpostor, dir, st.Uid)
 		case open && last:
-			return 0, fmt.Errorf("%w: %s can be written by others (mode %04o)", ErrImpostor, dir, st.Mode&0o7777)
+			return 0, fmt.Errorf("%w: %s can be written by others (mode %04o); take that away (chmod go-w), or use a directory in it", ErrImpostor, dir, st.Mode&0o7777)
 		case open && st.Mode&unix.S_ISVTX == 0:
-			return 0, fmt.Errorf("%w: %s can be written by others and is not sticky (mode %04o)", ErrImpostor, dir, st.Mode&0o7777)
+			return 0, fmt.Errorf("%w: %s can be written by others and is not sticky (mode %04o); take that away (chmod go-w)",
+				ErrImpostor, dir, st.Mode&0o7777)
 		}
 		vouched = !open
 		owner = st.Uid
@@ -91,7 +99,7 @@ func checkAgent(raw syscall.RawConn, owner uint32) error {
 		return unavailable(err)
 	}
 	if cred.Uid != 0 && cred.Uid != owner {
-		return fmt.Errorf("%w: user %d listens in a directory of user %d", ErrImpostor, cred.Uid, owner)
+		return fmt.Errorf("%w: user %d listens in a directory of user %d; run the agent as that one, or give that one the directory", ErrImpostor, cred.Uid, owner)
 	}
 	return nil
 }

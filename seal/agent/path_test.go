@@ -74,14 +74,27 @@ func TestOwners(t *testing.T) {
 	require.EqualValues(t, otherUID, owner)
 	_, err = Listen(path) // he could put another there
 	require.ErrorIs(t, err, ErrImpostor)
+	require.NoError(t, TrustedByAll(path))
 
 	require.NoError(t, os.Chmod(base, 0o777|os.ModeSticky)) // anybody can make such a directory here
 	_, err = checkPath(path)
 	require.ErrorIs(t, err, ErrImpostor)
+	require.ErrorContains(t, err, "put it below a directory that only root can write")
+	_, err = checkPathFor(path, otherUID) // the control: to its owner it is his own
+	require.NoError(t, err)
+	require.ErrorIs(t, TrustedByAll(path), ErrImpostor)
 	require.NoError(t, os.Chmod(base, 0o755))
 	require.NoError(t, os.Chown(base, thirdUID, thirdUID)) // its owner can put another in its place
 	_, err = checkPath(path)
 	require.ErrorIs(t, err, ErrImpostor)
+	require.ErrorContains(t, err, "must be root's")
+
+	require.NoError(t, os.Chown(base, otherUID, otherUID)) // both are the agent's user's
+	_, err = checkPathFor(path, otherUID)
+	require.NoError(t, err)
+	require.ErrorIs(t, TrustedByAll(path), ErrImpostor)
+	require.ErrorIs(t, TrustedByAll(base+"/none/agent.sock"), ErrImpostor)
+	require.ErrorIs(t, TrustedByAll("/nowhere/agent.sock"), ErrAway)
 }
 
 // A false agent in a trusted directory: of another user it is refused, though it

@@ -24,7 +24,7 @@ import (
 )
 
 type agentCmd struct {
-	Socket         place          `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. The directory must be root's or this user's, and nobody else's to write."`
+	Socket         place          `default:"/run/sealctx/agent.sock" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. Its directory must be root's or this user's, all above it root's, and none of them anybody else's to write."`
 	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
 	Metrics        place          `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
 	RequireSandbox bool           `help:"Do not start where the kernel cannot lock the agent in."`
@@ -79,6 +79,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 		return err
 	}
 	defer l.Close()
+	warnOfPlace(l.Addr().String(), log)
 	observer := metrics.New()
 	server, err := a.newServer(policy, log, observer)
 	if err != nil {
@@ -156,13 +157,21 @@ func (a *agentCmd) listen() (*net.UnixListener, error) {
 	l, err = agent.Listen(path)
 	switch {
 	case errors.Is(err, agent.ErrImpostor):
-		return nil, fmt.Errorf("%w; no client would trust a socket there: give --socket in a directory that only root or this user can write", err)
+		return nil, fmt.Errorf("%w; or give --socket in another place", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("no directory %s; make it, owned by this user and with mode 0755", filepath.Dir(path))
 	case errors.Is(err, unix.EADDRINUSE):
 		return nil, fmt.Errorf("%s: another agent listens there, or it is no socket", path)
 	}
 	return l, err
+}
+
+// warnOfPlace says that a socket serves this process's user and nobody else. What
+// the service manager's namespace has at its path may not be seen here.
+func warnOfPlace(path string, log *slog.Logger) {
+	if err := agent.TrustedByAll(path); errors.Is(err, agent.ErrImpostor) {
+		log.Warn("other users' clients refuse this socket", "reason", err)
+	}
 }
 
 // lockIn enters the sandbox, out of which there is no way.
