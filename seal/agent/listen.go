@@ -19,7 +19,8 @@ import (
 // that clients of this process's user would refuse, and those of the network. Those
 // of other users ask for more, see [TrustedByAll].
 //
-// Closing the listener removes the socket.
+// Closing the listener removes the socket, unless the process is in the sandbox by
+// then, in which nothing can be removed: the next Listen replaces it.
 func Listen(path string) (*net.UnixListener, error) {
 	owner, err := checkPath(path)
 	if err != nil {
