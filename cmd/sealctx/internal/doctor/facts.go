@@ -32,6 +32,8 @@ type Facts struct {
 	Holder      string
 	HolderErr   error
 	Free        uint64 // bytes of the runtime directory's filesystem; not with an agent
+	Inodes      int64  // that it has left; -1: no limit
+	DirErr      error  // why this user can make no file in it
 	Agent       *Process
 	Epochs      []keyring.Info
 	EpochsKnown bool
@@ -73,18 +75,25 @@ func (f *Facts) askHolder(socket string) {
 	if f.WithAgent() {
 		f.Agent, f.HolderErr = listenerOf(socket)
 	} else {
-		f.Free, f.HolderErr = freeBytes(strings.TrimPrefix(h.Name(), "keyring "))
+		f.HolderErr = f.askDir(strings.TrimPrefix(h.Name(), "keyring "))
 	}
 	f.Took, f.RoundTripErr = RoundTrip(h)
 	f.Epochs, f.EpochsKnown, f.EpochsErr = h.Epochs()
 }
 
-func freeBytes(dir string) (uint64, error) {
+// askDir asks whether keys can be made in the runtime directory. Where there are
+// some, they go on without it until they are to rotate.
+func (f *Facts) askDir(dir string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
-		return 0, fmt.Errorf("%s: %w", dir, err)
+		return fmt.Errorf("%s: %w", dir, err)
 	}
-	return fs.Bavail * uint64(fs.Bsize), nil
+	f.Free, f.Inodes = fs.Bavail*uint64(fs.Bsize), -1
+	if fs.Files > 0 {
+		f.Inodes = int64(fs.Ffree)
+	}
+	f.DirErr = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	return nil
 }
 
 // clockShift is how far this process's time namespace moves the boot clock.

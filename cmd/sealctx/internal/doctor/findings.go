@@ -3,10 +3,15 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent"
 	confine "github.com/sealctx/sealctx/seal/agent/sandbox"
 )
 
@@ -49,6 +54,9 @@ const (
 	// littleSpace is room for two registers of the default size.
 	littleSpace = 2 * 16 * keyring.DefaultOutstanding
 
+	// fewInodes is room for two epochs.
+	fewInodes = 2
+
 	// nearlyFull is the share of a limit, in percent, at which to look into it.
 	nearlyFull = 80
 
@@ -73,8 +81,7 @@ func roundTrip(f *Facts) Finding {
 	case f.HolderErr != nil:
 		x.Level, x.Found, x.Remedy = Failure, "could not be tried", seeBelow
 	case f.RoundTripErr != nil:
-		x.Level, x.Found = Failure, f.RoundTripErr.Error()
-		x.Remedy = seeBelow + "; if none is to blame, restart the agent, or retire all keys (sealctx keyring retire --all)"
+		x.Level, x.Found, x.Remedy = Failure, f.RoundTripErr.Error(), toMend(f)
 	default:
 		x.Found = fmt.Sprintf("%d bytes in %v", probeSize, f.Took.Round(time.Microsecond))
 	}
@@ -82,6 +89,22 @@ func roundTrip(f *Facts) Finding {
 }
 
 const seeBelow = "see the other lines"
+
+// toMend is what to do about a round trip that failed. Nothing that costs tokens,
+// where something else may help.
+func toMend(f *Facts) string {
+	switch err := f.RoundTripErr; {
+	case errors.Is(err, agent.ErrQuota):
+		return "find out which program of this user connects, or exports and is not imported, or raise its quota in the agent's policy and reload that"
+	case errors.Is(err, keyring.ErrFull):
+		return "find out who exports and is not imported, or shorten the lifetime of tokens"
+	case errors.Is(err, seal.ErrDefective):
+		return "try again; if it stays so the keys are damaged: retire them all, and with them every token under way (sealctx keyring retire --all)"
+	case f.WithAgent():
+		return seeBelow + "; if none is to blame, the agent's log says why (journalctl -u sealctx-agent)"
+	}
+	return seeBelow
+}
 
 func place(f *Facts) Finding {
 	if f.WithAgent() {
@@ -94,6 +117,15 @@ func place(f *Facts) Finding {
 		x.Remedy = "make a directory of mode 0700 for this user on a tmpfs, and name it in " + keyring.DirVariable
 	case f.HolderErr != nil: // what it is, and how to mend it, is in the error
 		x.Level, x.Found, x.Remedy = Failure, f.HolderErr.Error(), seeBelow
+	case errors.Is(f.DirErr, unix.EROFS):
+		x.Level, x.Found = Failure, f.Holder+" is mounted read-only"
+		x.Remedy = "remount it (mount -o remount,rw), or name another directory in " + keyring.DirVariable + ": without it no new keys can be made"
+	case f.DirErr != nil:
+		x.Level, x.Found = Failure, fmt.Sprintf("%s cannot be written: %v", f.Holder, f.DirErr)
+		x.Remedy = "make its mode 0700: without it no new keys can be made"
+	case f.Inodes >= 0 && f.Inodes < fewInodes:
+		x.Level, x.Found = Warning, fmt.Sprintf("%s: %d inodes free", f.Holder, f.Inodes)
+		x.Remedy = "give the tmpfs more (mount -o remount,nr_inodes=...), or remove files: without it no new keys can be made"
 	case f.Free < littleSpace:
 		x.Level, x.Found = Warning, fmt.Sprintf("%s: %d KiB free", f.Holder, f.Free>>10)
 		x.Remedy = "give the tmpfs more room (mount -o remount,size=...): without it no new keys can be made"
@@ -105,8 +137,7 @@ func theAgent(f *Facts) Finding {
 	x := Finding{Check: "agent", Means: "one process holds the keys, behind a socket that only it or root could have made"}
 	switch {
 	case f.HolderErr != nil:
-		x.Level, x.Found = Failure, f.HolderErr.Error()
-		x.Remedy = "start it (sealctx agent, or systemctl start sealctx-agent.socket), and give its socket's path without symbolic links"
+		x.Level, x.Found, x.Remedy = Failure, f.HolderErr.Error(), toReach(f.HolderErr)
 	case f.Agent.Manager:
 		x.Found = f.Holder + ", started by the service manager when asked"
 	case f.Agent.Hidden:
@@ -115,6 +146,19 @@ func theAgent(f *Facts) Finding {
 		x.Found = fmt.Sprintf("%s, process %d of user %d, %d KiB locked", f.Holder, f.Agent.PID, f.Agent.UID, f.Agent.Locked)
 	}
 	return x
+}
+
+// toReach is what to do about an agent that cannot be asked.
+func toReach(err error) string {
+	switch {
+	case errors.Is(err, agent.ErrImpostor):
+		return "mend what is named, its owner or its mode, before the agent is used: who can write there can put a socket of his own in its place"
+	case errors.Is(err, fs.ErrPermission):
+		return "give the socket mode 0666 (SocketMode=0666 in its unit), and let everybody search the directories above it (chmod a+x)"
+	case errors.Is(err, agent.ErrAway):
+		return "start it (sealctx agent, or systemctl start sealctx-agent.socket), or give the path of its socket"
+	}
+	return seeBelow
 }
 
 func keys(f *Facts) Finding {

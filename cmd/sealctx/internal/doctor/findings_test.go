@@ -3,14 +3,22 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent"
 )
 
 // healthy are the facts of a host with nothing to find.
@@ -18,7 +26,7 @@ func healthy() *Facts {
 	return &Facts{
 		Memory:      memsafe.Status{Backing: "memfd_secret", Erasing: true, Limit: 8 << 20},
 		PtraceScope: 1, LandlockABI: 7, Seccomp: true,
-		Holder: "keyring /run/sealctx", Free: 1 << 30, Took: time.Millisecond,
+		Holder: "keyring /run/sealctx", Free: 1 << 30, Inodes: -1, Took: time.Millisecond,
 		EpochsKnown: true, Epochs: []keyring.Info{{Seals: true, Outstanding: 1, Limit: 100}},
 	}
 }
@@ -56,6 +64,9 @@ func TestFaults(t *testing.T) {
 	}{
 		{"seal and open", Failure, "register", false, healthy, func(f *Facts) { f.RoundTripErr = errors.New("register full") }},
 		{"runtime directory", Warning, "100 KiB free", false, healthy, func(f *Facts) { f.Free = 100 << 10 }},
+		{"runtime directory", Failure, "read-only", false, healthy, func(f *Facts) { f.DirErr = unix.EROFS }},
+		{"runtime directory", Failure, "cannot be written", false, healthy, func(f *Facts) { f.DirErr = unix.EACCES }},
+		{"runtime directory", Warning, "1 inodes free", false, healthy, func(f *Facts) { f.Inodes = 1 }},
 		{"keys", Failure, "damaged", false, healthy, func(f *Facts) { f.EpochsErr = keyring.ErrDamaged }},
 		{"keys", Failure, "room for 0", false, healthy, func(f *Facts) { f.Epochs[0].Seals = false }},
 		{"keys", Warning, "outstanding: 80", false, healthy, func(f *Facts) { f.Epochs[0].Outstanding = 80 }},
@@ -102,6 +113,83 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is advised is what helps: nobody is told to give up tokens, or to start
+// what runs, for another's fault.
+func TestRemedies(t *testing.T) {
+	for _, c := range []struct {
+		check string
+		facts func() *Facts
+		spoil func(*Facts)
+		want  string
+	}{
+		{"seal and open", behindAgent, func(f *Facts) { f.RoundTripErr = fmt.Errorf("reserving: %w", agent.ErrQuota) }, "raise its quota"},
+		{"seal and open", healthy, func(f *Facts) { f.RoundTripErr = keyring.ErrFull }, "not imported"},
+		{"seal and open", behindAgent, func(f *Facts) { f.RoundTripErr = agent.ErrRefused }, "log says why"},
+		{"seal and open", healthy, func(f *Facts) { f.RoundTripErr = unix.EIO }, seeBelow},
+		{"seal and open", healthy, func(f *Facts) { f.RoundTripErr = seal.ErrDefective }, "retire them all"},
+		{"agent", behindAgent, func(f *Facts) { f.HolderErr = agent.ErrImpostor }, "its owner or its mode"},
+		{"agent", behindAgent, func(f *Facts) { f.HolderErr = fmt.Errorf("%w: %w", agent.ErrAway, unix.EACCES) }, "mode 0666"},
+		{"agent", behindAgent, func(f *Facts) { f.HolderErr = &fs.PathError{Op: "lstat", Path: "/x", Err: unix.EACCES} }, "search the directories"},
+		{"agent", behindAgent, func(f *Facts) { f.HolderErr = fmt.Errorf("%w: %w", agent.ErrAway, unix.ECONNREFUSED) }, "start it"},
+		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EROFS }, "remount,rw"},
+		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EACCES }, "mode 0700"},
+		{"runtime directory", healthy, func(f *Facts) { f.Inodes = 0 }, "nr_inodes"},
+		{"runtime directory", healthy, func(f *Facts) { f.Free = 0 }, "size="},
+	} {
+		f := c.facts()
+		c.spoil(f)
+		list, _ := Findings(f)
+		for _, x := range list {
+			if x.Check == c.check {
+				require.Contains(t, x.Remedy, c.want, x.Found)
+				require.Equal(t, c.want == "retire them all", strings.Contains(x.Remedy, "retire"), x.Found)
+				require.Equal(t, c.want == "start it", strings.Contains(x.Remedy, "start"), x.Found)
+			}
+		}
+	}
+}
+
+// The runtime directory is looked at, and not only used: keys that are there hide
+// that no others can be made.
+func TestAskDir(t *testing.T) {
+	dir := t.TempDir()
+	var f Facts
+	require.NoError(t, f.askDir(dir))
+	require.NoError(t, f.DirErr)
+	require.Positive(t, f.Free)
+	require.ErrorIs(t, f.askDir(dir+"/none"), fs.ErrNotExist)
+}
+
+// Of a directory that this user cannot write, is mounted read-only, or has no
+// inode left. Root, in mounts of its own.
+func TestAskBadDir(t *testing.T) {
+	apart.NeedRoot(t)
+	if !apart.Run(t, func(cmd *exec.Cmd) { cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS} }) {
+		return
+	}
+	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	require.NoError(t, unix.Mount("tmpfs", "/mnt", "tmpfs", 0, "mode=0500,nr_inodes=2,size=1m"))
+	var f Facts
+	require.NoError(t, f.askDir("/mnt"))
+	require.NoError(t, f.DirErr) // root can write it
+	require.EqualValues(t, 1, f.Inodes)
+	require.NoError(t, os.WriteFile("/mnt/file", nil, 0o600))
+	require.NoError(t, f.askDir("/mnt"))
+	require.Zero(t, f.Inodes)
+
+	runtime.LockOSThread() // and do not unlock it: the thread ends with the test
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), apart.Nobody, ^uintptr(0))
+	require.Zero(t, errno)
+	require.NoError(t, f.askDir("/mnt"))
+	require.ErrorIs(t, f.DirErr, unix.EACCES)
+	_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0))
+	require.Zero(t, errno)
+
+	require.NoError(t, unix.Mount("", "/mnt", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	require.NoError(t, f.askDir("/mnt"))
+	require.ErrorIs(t, f.DirErr, unix.EROFS)
 }
 
 // Without a holder nothing can be tried, and the line that says why is the
