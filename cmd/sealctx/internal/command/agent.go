@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -195,7 +196,7 @@ func (a *agentCmd) lockIn(log *slog.Logger) error {
 
 // readable are the paths that reading the policy again needs.
 func (a *agentCmd) readable() ([]string, error) {
-	names := []string{"/etc/passwd", "/etc/group"}
+	names := slices.Clone(nameFiles)
 	if os.Geteuid() != 0 {
 		// Who adds a user replaces these files, and leave for a file is not leave
 		// for the one that replaces it. Root goes without: it could read more of
@@ -240,18 +241,26 @@ func (a *agentCmd) reloadOnHangup(server *agent.Server, log *slog.Logger) (stop 
 	}
 }
 
-// reload reads the policy. A bad one changes nothing; the server then logs what
-// is wrong with it.
+// reload reads the policy. A bad one changes nothing, and the log says what is
+// wrong with it.
 func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 	if a.Policy == "" {
 		log.Warn("nothing to read again: no policy file was named")
 		return
 	}
+	policy, err := a.readAgain()
+	if err != nil {
+		log.Error("policy not changed", "reason", outOfReach(err))
+		return
+	}
+	server.SetPolicy(policy)
+}
+
+func (a *agentCmd) readAgain() (*agent.Policy, error) {
 	// A pipe has been read before, and would keep the agent from ending.
 	f, err := os.OpenFile(string(a.Policy), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		log.Error("policy not changed", "reason", err)
-		return
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -259,8 +268,22 @@ func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 		err = fmt.Errorf("%s is a pipe, which can be read once only", a.Policy)
 	}
 	if err != nil {
-		log.Error("policy not changed", "reason", err)
-		return
+		return nil, err
 	}
-	_ = server.Reload(f) // logged
+	return agent.ParsePolicy(f)
 }
+
+// outOfReach says what to do where the sandbox keeps a file from being read.
+func outOfReach(err error) error {
+	var file *fs.PathError
+	switch {
+	case !errors.As(err, &file) || !errors.Is(err, fs.ErrPermission):
+		return err
+	case slices.Contains(nameFiles, file.Path):
+		return fmt.Errorf("%w: it was replaced since the agent of root locked itself in; restart the agent, or run it as a user of its own", err)
+	}
+	return fmt.Errorf("%w: the agent may read only in the directories in which it found the policy; put it back there, or restart the agent", err)
+}
+
+// nameFiles are where a policy's names are looked up.
+var nameFiles = []string{"/etc/passwd", "/etc/group"}
