@@ -8,11 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Colour reports whether w may be written to in colour: it is a terminal, and
-// NO_COLOR is not set (https://no-color.org).
+// Colour reports whether w may be written to in colour: it is a terminal, one that
+// TERM says can do more than print, and NO_COLOR is not set (https://no-color.org).
 func Colour(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" {
+		return false
+	}
+	if term := os.Getenv("TERM"); term == "" || term == "dumb" {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)

@@ -10,6 +10,7 @@ import (
 
 func TestColour(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
+	t.Setenv("TERM", "xterm")
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer terminal.Close()
@@ -21,6 +22,12 @@ func TestColour(t *testing.T) {
 	require.True(t, Colour(terminal))
 	require.False(t, Colour(w))
 	require.False(t, Colour(&bytes.Buffer{}))
+	for _, term := range []string{"", "dumb"} {
+		t.Setenv("TERM", term)
+		require.False(t, Colour(terminal), "TERM is %q", term)
+	}
+	t.Setenv("TERM", "vt100")
+	require.True(t, Colour(terminal))
 	t.Setenv("NO_COLOR", "1")
 	require.False(t, Colour(terminal))
 }
