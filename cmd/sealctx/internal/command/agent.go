@@ -245,7 +245,7 @@ func (a *agentCmd) reloadOnHangup(server *agent.Server, log *slog.Logger) (stop 
 // wrong with it.
 func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 	if a.Policy == "" {
-		log.Warn("nothing to read again: no policy file was named")
+		log.Warn("nothing to read again", "reason", "no policy file was named")
 		return
 	}
 	policy, err := a.readAgain()
