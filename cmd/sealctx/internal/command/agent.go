@@ -71,7 +71,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 	queue := newLogQueue(c.err, a.handler(c.err))
 	defer queue.close()
 	log := slog.New(a.handler(queue))
-	policy, err := readPolicy(string(a.Policy))
+	policy, err := a.readPolicy()
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
@@ -248,7 +248,7 @@ func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 		log.Warn("nothing to read again", "reason", "no policy file was named")
 		return
 	}
-	policy, err := a.readAgain()
+	policy, err := a.readPolicy()
 	if err != nil {
 		log.Error("policy not changed", "reason", outOfReach(err))
 		return
@@ -256,8 +256,12 @@ func (a *agentCmd) reload(server *agent.Server, log *slog.Logger) {
 	server.SetPolicy(policy)
 }
 
-func (a *agentCmd) readAgain() (*agent.Policy, error) {
-	// A pipe has been read before, and would keep the agent from ending.
+// readPolicy reads the policy, at the start and again: no policy file is no policy.
+func (a *agentCmd) readPolicy() (*agent.Policy, error) {
+	if a.Policy == "" {
+		return nil, nil
+	}
+	// A pipe would keep the agent from starting until somebody writes, and from ending.
 	f, err := os.OpenFile(string(a.Policy), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -265,7 +269,7 @@ func (a *agentCmd) readAgain() (*agent.Policy, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
-		err = fmt.Errorf("%s is a pipe, which can be read once only", a.Policy)
+		err = fmt.Errorf("%q is a pipe, which can be read once only; give a file, which SIGHUP has read again", a.Policy)
 	}
 	if err != nil {
 		return nil, err

@@ -13,11 +13,8 @@ type policyCmd struct {
 	Explain policyExplainCmd `cmd:"" help:"Say what a policy gives to a user."`
 }
 
-// readPolicy reads a policy file; no file is no policy.
+// readPolicy reads a policy file.
 func readPolicy(path string) (*agent.Policy, error) {
-	if path == "" {
-		return nil, nil
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
