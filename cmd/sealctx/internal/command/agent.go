@@ -162,9 +162,25 @@ func (a *agentCmd) listen() (*net.UnixListener, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("no directory %s; make it, owned by this user and with mode 0755", filepath.Dir(path))
 	case errors.Is(err, unix.EADDRINUSE):
-		return nil, fmt.Errorf("%s: another agent listens there, or it is no socket", path)
+		return nil, occupied(path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w; give --socket in a directory of this user's, of mode 0755", err)
 	}
 	return l, err
+}
+
+// occupied says why nobody can listen at a path.
+func occupied(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%s is no socket; move it away, or give another --socket", path)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return fmt.Errorf("%s is a socket that is in use and does not answer (%w); remove it if nobody needs it, or give another --socket", path, err)
+	}
+	_ = conn.Close()
+	return fmt.Errorf("%s: another agent listens there, which sealctx doctor --agent shows; stop it, and systemd's sealctx-agent.socket too, or give another --socket", path)
 }
 
 // warnOfPlace says that a socket serves this process's user and nobody else. What

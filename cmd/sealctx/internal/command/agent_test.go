@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,28 @@ import (
 
 	"github.com/sealctx/sealctx/internal/apart"
 )
+
+// What is in the way of a socket is told apart, for each has a remedy of its own.
+func TestOccupied(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "sealctx-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	listen := func(path string) error {
+		l, err := (&agentCmd{Socket: place(path)}).listen()
+		if err == nil {
+			t.Cleanup(func() { _ = l.Close() })
+		}
+		return err
+	}
+	require.NoError(t, listen(dir+"/agent"))
+	require.ErrorContains(t, listen(dir+"/agent"), "another agent listens there")
+	require.NoError(t, os.WriteFile(dir+"/file", nil, 0o600))
+	require.ErrorContains(t, listen(dir+"/file"), "/file is no socket; move it away")
+	other, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/other", Net: "unixgram"})
+	require.NoError(t, err)
+	defer other.Close()
+	require.ErrorContains(t, listen(dir+"/other"), "does not answer")
+}
 
 // A socket that only clients of the agent's own user would trust is warned of.
 func TestWarnOfPlace(t *testing.T) {
