@@ -19,6 +19,9 @@ import (
 // Role is the hidden argument by which this program becomes a player.
 const Role = "demo-player"
 
+// comeUp is how long a player may take to connect.
+const comeUp = 10 * time.Second
+
 // A player is a process of the cast, as the director sees it.
 type player struct {
 	name   string
@@ -41,7 +44,7 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 	p.cmd = exec.CommandContext(ctx, "/proc/self/exe", Role, role, path, dir, p.socket, keytab)
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := l.SetDeadline(time.Now().Add(comeUp)); err != nil {
 		return nil, err
 	}
 	if err := p.cmd.Start(); err != nil {
@@ -56,8 +59,9 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 	defer context.AfterFunc(ctx, giveUp)()
 	conn, err := l.AcceptUnix()
 	if err != nil {
+		err = p.missing(ctx, err)
 		p.stop()
-		return nil, fmt.Errorf("%s did not come up: %w", name, err)
+		return nil, err
 	}
 	p.call = jsonrpc.NewClient(conn)
 	if p.pid, err = peerPid(conn); err != nil {
@@ -65,6 +69,19 @@ func start(ctx context.Context, dir, role, name, keytab string) (*player, error)
 		return nil, err
 	}
 	return p, nil
+}
+
+// missing says why a player did not connect.
+func (p *player) missing(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	select {
+	case <-p.ended:
+		return fmt.Errorf("%s did not come up: it ended (%v), and said why", p.name, p.cmd.ProcessState)
+	default:
+		return fmt.Errorf("%s did not come up within %v: %w", p.name, comeUp, err)
+	}
 }
 
 // peerPid asks the kernel who connected.

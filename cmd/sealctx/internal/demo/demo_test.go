@@ -53,7 +53,8 @@ func TestPlayerThatFails(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o755)) // no keyring goes there
 	began := time.Now()
 	_, err := start(t.Context(), dir, "node", "acceptor", "")
-	require.ErrorContains(t, err, "acceptor did not come up")
+	require.ErrorContains(t, err, "acceptor did not come up: it ended (exit status 1)")
+	require.NotContains(t, err.Error(), "timeout")
 	require.Less(t, time.Since(began), 5*time.Second)
 }
 
