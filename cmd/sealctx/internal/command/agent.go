@@ -58,7 +58,7 @@ func (*agentCmd) Help() string {
 	return `Holds host keys and the register of outstanding tokens in locked memory, and seals
 and opens for the processes of every user, as the policy has it. Keys end with the
 agent, and every outstanding token with them. The audit log goes to standard error.
-SIGTERM and SIGINT let the requests under way end first.`
+SIGTERM, SIGINT and SIGQUIT let the requests under way end first.`
 }
 
 // Run comes in the order that the sandbox needs: what opens or connects first.
@@ -97,7 +97,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 		return err
 	}
 	defer web.stop()
-	ctx, stop := untilSignal(unix.SIGTERM, unix.SIGINT)
+	ctx, stop := untilSignal(unix.SIGTERM, unix.SIGINT, unix.SIGQUIT)
 	defer stop()
 	defer a.reloadOnHangup(server, log)()
 	if err := a.lockIn(log); err != nil {

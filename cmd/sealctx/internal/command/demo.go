@@ -24,7 +24,7 @@ nothing behind.`
 }
 
 func (d *demoCmd) Run(c *console) error {
-	ctx, stop := untilSignal(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	ctx, stop := untilSignal(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
 	// Somebody who has read enough ("| head") must not kill the director before
 	// it has cleared the stage: the signal is caught, and the write fails.

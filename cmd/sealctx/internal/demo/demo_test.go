@@ -58,6 +58,24 @@ func TestPlayerThatFails(t *testing.T) {
 	require.Less(t, time.Since(began), 5*time.Second)
 }
 
+// The signals that end the director, or all processes of a terminal, are not for
+// players, which would say so, or end before it can.
+func TestPlayersKeepOn(t *testing.T) {
+	p, err := start(t.Context(), stageDir(t), "initiator", "alice", "")
+	require.NoError(t, err)
+	t.Cleanup(p.stop)
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTERM} {
+		require.NoError(t, unix.Kill(p.pid, sig))
+	}
+	select {
+	case <-p.ended:
+		t.Fatal("a player ended by itself")
+	case <-time.After(100 * time.Millisecond):
+	}
+	require.NoError(t, unix.Kill(p.pid, unix.SIGKILL)) // the control
+	<-p.ended
+}
+
 // TestDemoChecks is the control of TestDemo: the director does not print what
 // did not happen.
 func TestDemoChecks(t *testing.T) {
