@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strconv"
@@ -61,6 +62,24 @@ func (p *place) UnmarshalText(text []byte) error {
 	}
 	*p = place(text)
 	return nil
+}
+
+// String is the place as it may be printed: a name can hold what does things to a
+// terminal, and is quoted then.
+func (p place) String() string {
+	if quoted := strconv.Quote(string(p)); quoted != `"`+string(p)+`"` {
+		return quoted
+	}
+	return string(p)
+}
+
+// fault is an error of the file at this place, with its name once and first.
+func (p place) fault(err error) error {
+	var file *fs.PathError
+	if errors.As(err, &file) && file.Path == string(p) {
+		err = file.Err
+	}
+	return fmt.Errorf("%v: %w", p, err)
 }
 
 // Main runs the command with the arguments behind its name and returns the exit

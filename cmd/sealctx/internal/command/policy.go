@@ -14,13 +14,17 @@ type policyCmd struct {
 }
 
 // readPolicy reads a policy file.
-func readPolicy(path string) (*agent.Policy, error) {
-	f, err := os.Open(path)
+func readPolicy(path place) (*agent.Policy, error) {
+	f, err := os.Open(string(path))
 	if err != nil {
-		return nil, err
+		return nil, path.fault(err)
 	}
 	defer f.Close()
-	return agent.ParsePolicy(f)
+	policy, err := agent.ParsePolicy(f)
+	if err != nil && !errors.Is(err, agent.ErrPolicy) {
+		err = path.fault(err)
+	}
+	return policy, err
 }
 
 type policyCheckCmd struct {
@@ -29,7 +33,7 @@ type policyCheckCmd struct {
 }
 
 func (p *policyCheckCmd) Run(c *console) error {
-	_, err := readPolicy(string(p.File))
+	_, err := readPolicy(p.File)
 	if err != nil && !errors.Is(err, agent.ErrPolicy) && !p.JSON {
 		return err
 	}
@@ -44,7 +48,7 @@ func (p *policyCheckCmd) Run(c *console) error {
 		}
 	} else {
 		for _, f := range faults {
-			fmt.Fprintf(c.err, "%s: %s\n", p.File, f)
+			fmt.Fprintf(c.err, "%v: %s\n", p.File, f)
 		}
 	}
 	if len(faults) > 0 {
@@ -76,9 +80,12 @@ type policyExplainCmd struct {
 }
 
 func (p *policyExplainCmd) Run(c *console) error {
-	policy, err := readPolicy(string(p.File))
+	policy, err := readPolicy(p.File)
+	if errors.Is(err, agent.ErrPolicy) {
+		return fmt.Errorf("%v: %w", p.File, err)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", p.File, err)
+		return err
 	}
 	text, err := policy.Explain(p.User)
 	if err != nil {

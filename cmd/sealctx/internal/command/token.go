@@ -72,7 +72,7 @@ func (t *tokenInspectCmd) read(in io.Reader) ([]byte, error) {
 	if t.File != "" && t.File != "-" {
 		f, err := os.Open(string(t.File))
 		if err != nil {
-			return nil, err
+			return nil, t.File.fault(err)
 		}
 		defer f.Close()
 		in = f
