@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -107,7 +108,7 @@ func (k *keyringRotateCmd) Run(c *console) error {
 
 type keyringRetireCmd struct {
 	of    `embed:""`
-	Epoch string `arg:"" optional:"" help:"Id of the epoch, as status prints it; its beginning will do."`
+	Epoch string `arg:"" optional:"" help:"Id of the epoch, as status prints it; its beginning will do, of 4 digits at least."`
 	All   bool   `help:"Retire every epoch: after a theft, say."`
 }
 
@@ -116,8 +117,14 @@ func (k *keyringRetireCmd) Validate() error {
 	if k.All == (k.Epoch != "") {
 		return errors.New("name one epoch, or --all of them; sealctx keyring status lists them")
 	}
+	if !k.All && !epochPrefix.MatchString(k.Epoch) {
+		return fmt.Errorf("%q is not the beginning of an epoch's id: 4 to 32 hexadecimal digits, as sealctx keyring status lists them", k.Epoch)
+	}
 	return nil
 }
+
+// epochPrefix has so many digits that a slip of the finger retires nothing.
+var epochPrefix = regexp.MustCompile(`^[0-9a-fA-F]{4,32}$`)
 
 func (k *keyringRetireCmd) Run(c *console) error {
 	return k.with(func(h holder.Holder) error {
