@@ -184,6 +184,8 @@ func keys(f *Facts) Finding {
 	}
 	x.Found = fmt.Sprintf("epochs alive: %d; tokens outstanding: %d; room for %d", len(f.Epochs), tokens, room)
 	switch {
+	case room == 0 && f.RoundTripErr != nil: // that would have made one
+		x.Level, x.Remedy = Failure, seeBelow
 	case room == 0:
 		x.Level, x.Remedy = Failure, "no epoch seals; rotate (sealctx keyring rotate)"
 	case share >= nearlyFull:

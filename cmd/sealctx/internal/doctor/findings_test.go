@@ -133,6 +133,8 @@ func TestRemedies(t *testing.T) {
 		{"agent", behindAgent, func(f *Facts) { f.HolderErr = fmt.Errorf("%w: %w", agent.ErrAway, unix.EACCES) }, "mode 0666"},
 		{"agent", behindAgent, func(f *Facts) { f.HolderErr = &fs.PathError{Op: "lstat", Path: "/x", Err: unix.EACCES} }, "search the directories"},
 		{"agent", behindAgent, func(f *Facts) { f.HolderErr = fmt.Errorf("%w: %w", agent.ErrAway, unix.ECONNREFUSED) }, "start it"},
+		{"keys", healthy, func(f *Facts) { f.Epochs = nil }, "rotate"},
+		{"keys", healthy, func(f *Facts) { f.Epochs, f.RoundTripErr = nil, keyring.ErrNoSpace }, seeBelow},
 		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EROFS }, "remount,rw"},
 		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EACCES }, "mode 0700"},
 		{"runtime directory", healthy, func(f *Facts) { f.Inodes = 0 }, "nr_inodes"},
