@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/secureenv": {},
 	"secctx/krb5":        {"memsafe", "internal/wipe", "internal/secureenv"}, // a mechanism like any other: it knows no sealing
 	"handoff":            {"secctx", "seal", "internal/foreign"},
-	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/listen"},
+	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/foreign", "internal/listen"},
 	"examples":           {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe"},
 
 	// What serves tests and measurements only, and is imported by nothing else.
