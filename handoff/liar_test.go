@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx"
 )
 
 func headerBytes(h unix.Cmsghdr) []byte {
@@ -320,4 +323,47 @@ func TestLingeringWorker(t *testing.T) {
 			})
 		}
 	}
+}
+
+// hinderedSealer cannot take back for a while.
+type hinderedSealer struct {
+	seal.Sealer
+	times int
+}
+
+func (h *hinderedSealer) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
+	if h.times--; h.times >= 0 {
+		return nil, seal.ErrUnavailable
+	}
+	return h.Sealer.TakeBack(b, format)
+}
+
+// A sealer that cannot take a token back just now is asked again, as long as ctx
+// lasts and not for ever.
+func TestTakeBackLater(t *testing.T) {
+	h := newHouse(t)
+	give := func(ctx context.Context, n int) (*session, *hinderedSealer, error) {
+		sealer := &hinderedSealer{h.host, n}
+		s := h.session(secctx.Wrap(h.mech, sealer))
+		a, b := unixPair(t, unix.SOCK_STREAM)
+		go func() {
+			_ = say(b, ready)
+			_, _, _, _ = readFrame(b)
+			_ = say(b, refused, 16)
+		}()
+		return s, sealer, Send(ctx, a, s.sc, s.conn, nil)
+	}
+	s, sealer, err := give(context.Background(), 3)
+	s.returned(err)
+	require.ErrorIs(t, err, ErrRefused)
+	require.Equal(t, -1, sealer.times)
+
+	start := time.Now()
+	_, _, err = give(context.Background(), 1<<20)
+	require.ErrorIs(t, err, ErrClaimed, "the control: nobody can tell")
+	require.Less(t, time.Since(start), 3*takeBackFor)
+
+	_, sealer, err = give(within(t, 100*time.Millisecond), 1<<20)
+	require.ErrorIs(t, err, ErrClaimed)
+	require.Less(t, 1<<20-sealer.times, 10, "asked again beyond its ctx")
 }

@@ -60,6 +60,9 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 //   - of secctx.Export, if the context cannot be exported now or to that
 //     audience, ErrConn, ErrTooLarge: sc, conn and worker are as before
 //
+// So sc and conn are still the caller's unless the error is ErrClaimed or
+// secctx.ErrLost.
+//
 // ctx bounds the whole of it. Without a deadline in it, a worker that stops after
 // it got the token is waited for until three quarters of the token's lifetime
 // have passed. sc is still to be deleted.
@@ -213,7 +216,7 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 	has, err := w.offer(tok)
 	if !has || w.doubtful(sc) {
 		// Whatever the worker says, and whether it says anything: the claim decides.
-		back := secctx.TakeBack(sc, tok)
+		back := takeBack(ctx, limit, sc, tok)
 		if !has || !errors.Is(back, seal.ErrSpent) {
 			return w.over(has, because(ctx, err), back, p)
 		}
@@ -230,6 +233,30 @@ func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext
 func (w *waiter) doubtful(sc gssapi.SecContext) bool {
 	out, known := secctx.Outstanding(sc)
 	return out || !known && w.ask
+}
+
+// An agent may be unable to take a token back just now, because a quota is used up,
+// say: it is asked again for a while.
+const (
+	takeBackFor   = time.Second
+	takeBackPause = 5 * time.Millisecond
+)
+
+func takeBack(ctx context.Context, limit time.Time, sc gssapi.SecContext, tok []byte) error {
+	if last := time.Now().Add(takeBackFor); last.Before(limit) {
+		limit = last
+	}
+	for pause := takeBackPause; ; pause *= 2 {
+		err := secctx.TakeBack(sc, tok)
+		if !errors.Is(err, seal.ErrUnavailable) || errors.Is(err, secctx.ErrLost) || time.Until(limit) < pause {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // over is the error of a handoff that has come to nothing: has is what the worker
