@@ -122,6 +122,44 @@ func TestFullFilesystem(t *testing.T) {
 	}
 }
 
+// A full directory does not take the epoch that seals, when its age is up: another
+// process has it mapped, so that giving it up would make no room, or it would not be
+// room enough.
+func TestFullWhenAgeIsUp(t *testing.T) {
+	if !ownMounts(t) {
+		return
+	}
+	for name, options := range map[string][2]*Options{
+		"mapped elsewhere": {{Outstanding: 512, Age: time.Second}, {Outstanding: 512, Age: time.Second}},
+		"a larger one":     {{Outstanding: 512, Age: time.Second}, {Age: time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := mountTmpfs(t, "size=20k") // two would be 24
+			other, r := openRing(t, dir, options[0]), openRing(t, dir, options[1])
+			id := current(t, other).ID()
+			old, err := r.Current()
+			require.NoError(t, err)
+			require.Equal(t, id, old.ID())
+			old.makeOlder(time.Minute)
+			old.Release()
+			for range 3 {
+				e, err := r.Current()
+				require.NoError(t, err)
+				require.Equal(t, id, e.ID())
+				l, err := e.Reserve(time.Second)
+				require.NoError(t, err)
+				require.NoError(t, e.Claim(l.Slot))
+				e.Release()
+			}
+			require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=1m"))
+			e, err := r.Current()
+			require.NoError(t, err)
+			require.NotEqual(t, id, e.ID(), "the control: there is room now")
+			e.Release()
+		})
+	}
+}
+
 // Without a tmpfs anywhere the error names what was tried and the remedy; with
 // one at /run root's place is there.
 func TestDefaultPlaces(t *testing.T) {

@@ -242,14 +242,19 @@ func (r *Ring) reopen() error {
 
 // relieve rotates because the latest epoch's age is up, or there is none. Where
 // there is no room for another, those go of which nothing is outstanding; if
-// that makes none, the latest seals on for a while.
+// that makes none, the latest seals on for a while. It goes itself only where it is
+// this process's locked memory that is short: of a full directory nobody knows whether
+// what it leaves is room enough, or another process still has it mapped.
 func (r *Ring) relieve(now time.Duration) error {
-	err := r.rotate(now)
-	if err == nil || !crowded(err) {
-		return err
+	short := r.rotate(now)
+	if short == nil || !crowded(short) {
+		return short
 	}
 	freed := false
 	for _, e := range r.sorted() {
+		if e == r.latest && !errors.Is(short, memsafe.ErrLimit) {
+			continue
+		}
 		idle, err := r.retireIdle(e)
 		if err != nil {
 			return err
@@ -257,12 +262,12 @@ func (r *Ring) relieve(now time.Duration) error {
 		freed = freed || idle
 	}
 	if freed {
-		return r.rotate(now)
+		short = r.rotate(now)
 	}
-	if r.latest != nil && r.latest.open() {
+	if short != nil && crowded(short) && r.latest != nil && r.latest.open() {
 		return nil
 	}
-	return err
+	return short
 }
 
 // retireIdle retires an epoch if nothing is outstanding of it and nobody here

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -219,5 +221,30 @@ func TestLockable(t *testing.T) {
 	free, limited = lockable()
 	require.True(t, limited)
 	require.Zero(t, free)
+	require.NoError(t, p.Close())
+}
+
+// Root of a user namespace has the capability to lock memory, and the limit binds it
+// all the same.
+func TestLimitInUserNamespace(t *testing.T) {
+	apart.NeedRoot(t)
+	root := []syscall.SysProcIDMap{{Size: 1}}
+	if !apart.Run(t, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: root, GidMappings: root}
+	}) {
+		return
+	}
+	st, err := procStatus()
+	require.NoError(t, err)
+	require.NotZero(t, st.caps&(1<<unix.CAP_IPC_LOCK), "the control: it has it")
+	setLimit(t, 64<<10)
+	p, err := NewPool(0)
+	require.NoError(t, err)
+	require.Equal(t, 32<<10, p.Size())
+	_, err = NewPool(64 << 10)
+	require.ErrorIs(t, err, ErrLimit)
+	report, err := Report()
+	require.NoError(t, err)
+	require.False(t, report.Unlimited)
 	require.NoError(t, p.Close())
 }

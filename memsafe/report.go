@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,5 +116,12 @@ func procStatus() (status, error) {
 // mayLockAll reports whether RLIMIT_MEMLOCK does not bind this process.
 func mayLockAll() bool {
 	st, err := procStatus()
-	return err == nil && st.caps&(1<<unix.CAP_IPC_LOCK) != 0
+	return err == nil && st.caps&(1<<unix.CAP_IPC_LOCK) != 0 && inFirstUserNamespace()
+}
+
+// inFirstUserNamespace reports whether capabilities are worth what their names say:
+// root of a container's user namespace has all of them, and limits bind it.
+func inFirstUserNamespace() bool {
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	return errors.Is(err, fs.ErrNotExist) || err == nil && slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"})
 }
