@@ -75,6 +75,7 @@ func TestWrapNothing(t *testing.T) {
 	h := newHost(t, nil)
 	require.Panics(t, func() { Wrap(nil, h) })
 	require.Panics(t, func() { Wrap(&fakeProvider{}, nil) })
+	require.Panics(t, func() { Wrap(&fakeProvider{}, (*seal.Host)(nil)) })
 	require.NotPanics(t, func() { Wrap(&fakeProvider{}, h) })
 }
 
