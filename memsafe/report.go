@@ -69,8 +69,8 @@ func Report() (Status, error) {
 
 // Harden makes this process not dumpable: no core dump, not even to a piped
 // handler, no ptrace and no /proc/PID/mem for other processes of this user.
-// It also sets RLIMIT_CORE to zero. Both stay until the process executes
-// another program. Call it before the first secret exists.
+// It also sets RLIMIT_CORE to zero, for programs that this one executes too; the
+// rest ends with that. Call it before the first secret exists.
 func Harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("memsafe: PR_SET_DUMPABLE: %w", err)
