@@ -215,8 +215,7 @@ func TestLingeringDescriptors(t *testing.T) {
 				}
 				require.NoError(t, c.Close())
 			}
-			require.Eventually(t, func() bool { return !in.closing() }, 5*time.Second, time.Millisecond, name)
-			in.raw(t).expect(wire.OK, statFrame(t))
+			require.Eventually(t, func() bool { return in.serves(t) }, 5*time.Second, time.Millisecond, name)
 		}
 		cancel()
 		select {
@@ -240,6 +239,19 @@ func bring(c *rawConn, fd, flags int) {
 		_ = unix.Sendmsg(int(k), frame[len(frame)-1:], unix.UnixRights(fd), nil, flags|unix.MSG_NOSIGNAL)
 	})
 	go unix.Close(fd) //nolint:errcheck // it waits where the agent was quicker
+}
+
+// serves reports whether a request of this user is answered, as it is not while
+// descriptors of this user are being closed.
+func (in *instance) serves(t *testing.T) bool {
+	c := in.raw(t)
+	defer c.Close()
+	_, err := c.Write(statFrame(t))
+	if err != nil {
+		return false
+	}
+	h, _, err := c.answer()
+	return err == nil && h.Status == wire.OK
 }
 
 // closing reports whether descriptors of peers wait to be closed.

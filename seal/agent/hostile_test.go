@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"runtime"
 	"sync"
@@ -202,6 +203,7 @@ func TestNoLeaks(t *testing.T) {
 					_, _ = c.Write([]byte("nonsense, and more of it"))
 				case 2:
 					_, _, _ = c.WriteMsgUnix(reserveFrame(t), unix.UnixRights(0, 1, 2), nil)
+					_, _ = io.Copy(io.Discard, c) // until they are closed: nothing is taken of this user before
 				case 3:
 					_, _ = c.Write(reserveFrame(t)) // and do not wait for the answer
 				}
