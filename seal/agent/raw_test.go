@@ -29,7 +29,7 @@ func (in *instance) raw(t testing.TB) *rawConn {
 	return &rawConn{t, c, nil}
 }
 
-// answer reads one frame, within a second.
+// answer reads one frame, if it comes soon.
 func (c *rawConn) answer() (wire.Header, []byte, error) {
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	head := make([]byte, wire.HeaderSize)
