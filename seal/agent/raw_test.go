@@ -46,19 +46,33 @@ func (c *rawConn) answer() (wire.Header, []byte, error) {
 // as is raw for another user, which takes root.
 func (in *instance) as(t testing.TB, uid int) *rawConn {
 	t.Helper()
-	got := make(chan *rawConn)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		defer close(got)
+	var c *rawConn
+	onThread(func() {
 		const keep = ^uintptr(0)
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), keep); errno == 0 {
-			got <- in.raw(t)
+			c = in.raw(t)
 		}
-	}()
-	c := <-got
+	})
 	require.NotNil(t, c)
 	c.cred = unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uint32(uid)})
 	return c
+}
+
+// onThread runs f on a thread that ends with it. It is not the main one, which would
+// stay, and whose user counts as the process's.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onThread(f) // the main thread is taken meanwhile
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
 }
 
 // expect sends bytes and expects an answer with that code.
