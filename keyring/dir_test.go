@@ -306,6 +306,51 @@ func TestDirectoryDeleted(t *testing.T) {
 	})
 }
 
+// Claims one right after the other look for the file now and then only, and by no more
+// than that behind.
+func TestClaimAt(t *testing.T) {
+	dir := shmDir(t, false)
+	r := openRing(t, dir, nil)
+	e := current(t, r)
+	var leases []Lease
+	for range 4 {
+		l, err := e.Reserve(time.Minute)
+		require.NoError(t, err)
+		leases = append(leases, l)
+	}
+	now, err := r.Now()
+	require.NoError(t, err)
+	now += time.Hour // later than everything that looked
+	require.NoError(t, e.ClaimAt(leases[0].Slot, now))
+	require.ErrorIs(t, e.ClaimAt(leases[0].Slot, now), ErrSpent)
+	require.NoError(t, os.Remove(epochFile(dir, e)))
+	require.NoError(t, e.ClaimAt(leases[1].Slot, now+claimCheck-1))
+	require.ErrorIs(t, e.ClaimAt(leases[2].Slot, now+claimCheck), ErrRetired)
+	require.ErrorIs(t, e.Claim(leases[3].Slot), ErrRetired)
+	require.NoError(t, e.ClaimAt(leases[2].Slot, now), "the control: it was not spent")
+	require.NoError(t, e.retire())
+	require.ErrorIs(t, e.ClaimAt(leases[3].Slot, now), ErrRetired, "a retirement is seen at once")
+}
+
+// Reserve is for the epoch that seals, and for no longer than it allows.
+func TestRingReserve(t *testing.T) {
+	r := openRing(t, shmDir(t, false), &Options{MaxLifetime: time.Minute})
+	e, l, err := r.Reserve(time.Hour) // makes the epoch
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, l.Expires-l.Issued)
+	require.GreaterOrEqual(t, l.Issued, e.birth)
+	require.Equal(t, current(t, r).ID(), e.ID())
+	require.NoError(t, e.Claim(l.Slot))
+	refs := e.refs.Load()
+	_, _, err = r.Reserve(0)
+	require.Error(t, err)
+	require.Equal(t, refs, e.refs.Load(), "a reference is left")
+	e.Release()
+	require.NoError(t, r.Close())
+	_, _, err = r.Reserve(time.Second)
+	require.ErrorIs(t, err, ErrClosed)
+}
+
 // A copy of the directory is no second register: its epochs are not accepted.
 func TestDirectoryCopied(t *testing.T) {
 	dir := shmDir(t, false)

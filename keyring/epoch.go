@@ -98,18 +98,17 @@ func (e *Epoch) present() error {
 	return e.back.linked()
 }
 
-// lately reports whether the file was there when it was last looked at, which is
-// no longer than linkCheck ago. It is for sealing, where a token sealed in vain
-// is the same as one whose directory was wiped just after; the claim always looks.
-func (e *Epoch) lately(now time.Duration) bool {
-	if now-time.Duration(e.looked.Load()) < linkCheck {
-		return true
+// lately is nil where the file was there when it was last looked at, unless that is
+// as long ago as within: then it looks.
+func (e *Epoch) lately(now, within time.Duration) error {
+	if now-time.Duration(e.looked.Load()) < within {
+		return nil
 	}
-	if e.back.linked() != nil {
-		return false
+	if err := e.back.linked(); err != nil {
+		return err
 	}
 	e.looked.Store(int64(now))
-	return true
+	return nil
 }
 
 // Derive lends first, and then use unless that is nil, a key of 32 bytes:
@@ -159,13 +158,17 @@ type Lease struct {
 // positive and at most MaxLifetime. It returns ErrNotOpen when the epoch was
 // closed, ErrFull when too many tokens are outstanding, ErrRetired or
 // ErrDamaged. On an error nothing is reserved.
-func (e *Epoch) Reserve(lifetime time.Duration) (l Lease, err error) {
-	if lifetime <= 0 || lifetime > e.maxLifetime {
-		return Lease{}, fmt.Errorf("keyring: lifetime of %v is not between 0 and %v", lifetime, e.maxLifetime)
-	}
+func (e *Epoch) Reserve(lifetime time.Duration) (Lease, error) {
 	now, err := e.ring.clock.Now()
 	if err != nil {
 		return Lease{}, err
+	}
+	return e.reserve(lifetime, now)
+}
+
+func (e *Epoch) reserve(lifetime, now time.Duration) (l Lease, err error) {
+	if lifetime <= 0 || lifetime > e.maxLifetime {
+		return Lease{}, fmt.Errorf("keyring: lifetime of %v is not between 0 and %v", lifetime, e.maxLifetime)
 	}
 	err = guard(func() error {
 		if err := e.sealing(); err != nil {
@@ -214,15 +217,34 @@ func (e *Epoch) Claim(s Slot) error {
 		if err := e.present(); err != nil {
 			return err
 		}
-		err := e.reg.claim(s)
-		if err == nil {
-			return nil
-		}
-		if state := e.alive(); state != nil { // swept this moment, not claimed
-			return state
-		}
-		return err
+		return e.swap(s)
 	})
+}
+
+// ClaimAt is Claim at a moment that the ring's clock has just told. Of claims that
+// come one right after the other, one in 20 us looks whether the epoch's file is still
+// there; the others may find that much later that a directory was wiped.
+func (e *Epoch) ClaimAt(s Slot, now time.Duration) error {
+	return guard(func() error {
+		if err := e.alive(); err != nil {
+			return err
+		}
+		if err := e.lately(now, claimCheck); err != nil {
+			return err
+		}
+		return e.swap(s)
+	})
+}
+
+func (e *Epoch) swap(s Slot) error {
+	err := e.reg.claim(s)
+	if err == nil {
+		return nil
+	}
+	if state := e.alive(); state != nil { // swept this moment, not claimed
+		return state
+	}
+	return err
 }
 
 // Holds reports whether the slot is still outstanding, without claiming it.

@@ -41,6 +41,10 @@ const (
 	// there, which costs a system call.
 	linkCheck = 50 * time.Millisecond
 
+	// claimCheck does so for claims that come one right after the other
+	// (doc/adr/0014).
+	claimCheck = 20 * time.Microsecond
+
 	// refreshTries bounds how often a directory is read at once.
 	refreshTries = 4
 

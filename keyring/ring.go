@@ -130,13 +130,49 @@ func (r *Ring) Current() (*Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.RLock()
-	e := r.latest
-	ok := e != nil && r.young(e, now) && !r.anyOver(now) && e.acquire()
-	r.mu.RUnlock()
-	if ok {
+	if e := r.sealing(now); e != nil {
 		return e, nil
 	}
+	return r.renew(now)
+}
+
+// Reserve is Reserve of the Current epoch, with the longest lifetime that it gives for
+// a longer one. The caller must Release the epoch. Errors: those of either.
+func (r *Ring) Reserve(lifetime time.Duration) (*Epoch, Lease, error) {
+	now, err := r.clock.Now()
+	if err != nil {
+		return nil, Lease{}, err
+	}
+	e := r.sealing(now)
+	if e == nil { // which takes its time
+		if e, err = r.renew(now); err != nil {
+			return nil, Lease{}, err
+		}
+		if now, err = r.clock.Now(); err != nil {
+			e.Release()
+			return nil, Lease{}, err
+		}
+	}
+	l, err := e.reserve(min(lifetime, e.maxLifetime), now)
+	if err != nil {
+		e.Release()
+		return nil, Lease{}, err
+	}
+	return e, l, nil
+}
+
+// sealing returns the epoch that seals, or nil where something is to be done first.
+func (r *Ring) sealing(now time.Duration) *Epoch {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.latest; e != nil && r.young(e, now) && !r.anyOver(now) && e.acquire() {
+		return e
+	}
+	return nil
+}
+
+// renew brings the ring up to date, makes an epoch if need be, and returns it.
+func (r *Ring) renew(now time.Duration) (*Epoch, error) {
 	if err := r.lockFresh(now); err != nil {
 		return nil, err
 	}
@@ -152,7 +188,8 @@ func (r *Ring) Current() (*Epoch, error) {
 
 // young reports whether e still seals.
 func (r *Ring) young(e *Epoch, now time.Duration) bool {
-	return now-e.birth < e.age && e.lately(now) && e.open()
+	// A token sealed in vain is the same as one whose directory was wiped just after.
+	return now-e.birth < e.age && e.lately(now, linkCheck) == nil && e.open()
 }
 
 // anyOver reports whether the time of an epoch is over.

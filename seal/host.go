@@ -186,16 +186,11 @@ func (req *Request) header(exporter uint32) token.Header {
 
 // reserve tries the current epoch once.
 func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Grant, error) {
-	e, err := h.ring.Current()
-	if err != nil {
-		return nil, err
-	}
 	if lifetime == 0 {
 		lifetime = DefaultLifetime
 	}
-	lease, err := e.Reserve(min(lifetime, e.MaxLifetime()))
+	e, lease, err := h.ring.Reserve(lifetime)
 	if err != nil {
-		e.Release()
 		return nil, err
 	}
 	g := &hostGrant{slot: hostSlot{h.ring, e, e.ID(), lease}}

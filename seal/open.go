@@ -146,8 +146,12 @@ func forExporter(exporter, uid uint32) error {
 // clock is read again after the swap: a process that was stopped in between
 // has spent the token and gets nothing.
 func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may permit) error {
-	if err := h.inTime(e, t); err != nil {
-		return err
+	now, err := h.ring.Now()
+	if err != nil {
+		return unavailable(err)
+	}
+	if now >= t.Expires {
+		return ErrExpired
 	}
 	if err := may(t.Exporter, t.Audience); err != nil {
 		return err
@@ -155,7 +159,7 @@ func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may permit
 	if string(t.Format) != format {
 		return fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, format)
 	}
-	if err := fromRing(e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word})); err != nil {
+	if err := fromRing(e.ClaimAt(keyring.Slot{Index: t.Slot, Word: t.Word}, now)); err != nil {
 		return err
 	}
 	if err := h.inTime(e, t); err != nil {

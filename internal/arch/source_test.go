@@ -16,7 +16,7 @@ var unsafeFiles = map[string]string{
 	"memsafe/pool.go":                     "maps memory",
 	"keyring/file.go":                     "the slots of a mapped register",
 	"keyring/record.go":                   "the shared words of a mapped record",
-	"keyring/fstat_raw.go":                "fstat at each claim, without waking the scheduler",
+	"keyring/fstat_raw.go":                "fstat at claims, without waking the scheduler",
 	"internal/wipe/wipe.go":               "wipes ciphers of libraries",
 	"internal/apart/apart.go":             "seccomp",
 	"internal/memscan/stop.go":            "ptrace",
