@@ -37,11 +37,7 @@ import (
 // end ctx: a context that nobody has claimed stays with the acceptor.
 func Receive(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider) (gssapi.SecContext, net.Conn, error) {
 	defer watch(ctx, acceptor, time.Time{})()
-	var sc gssapi.SecContext
-	err := foreign.Inline(acceptor)
-	if err == nil {
-		sc, err = importNext(acceptor, p)
-	}
+	sc, err := importNext(acceptor, p)
 	if _, ok := err.(*refusedError); ok { //nolint:errorlint // ours, unwrapped
 		return nil, nil, err
 	}
@@ -64,6 +60,9 @@ func (r *refusedError) Unwrap() []error { return []error{ErrRefused, r.why} }
 
 // importNext waits for a token and imports it.
 func importNext(c *net.UnixConn, p gssapi.Provider) (gssapi.SecContext, error) {
+	if err := foreign.Inline(c); err != nil {
+		return nil, err
+	}
 	for {
 		if err := say(c, ready); err != nil {
 			return nil, ended(err)

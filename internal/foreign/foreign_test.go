@@ -72,15 +72,10 @@ func connection(t *testing.T, n int, made func(testing.TB) int, send func(t test
 	return c.(*net.UnixConn)
 }
 
-func inBand(t testing.TB, through, fd int) {
-	require.NoError(t, unix.Sendmsg(through, []byte("x"), unix.UnixRights(fd), nil, 0))
-	require.NoError(t, unix.Close(fd))
-}
-
 // Nor what lies unread in a connection that is hung up.
 func TestHangUp(t *testing.T) {
 	for name, made := range linger.Kinds {
-		for band, send := range map[string]func(testing.TB, int, int){"": inBand, ", out of band": linger.OutOfBand} {
+		for band, send := range map[string]func(testing.TB, int, int){"": linger.InBand, ", out of band": linger.OutOfBand} {
 			t.Run(name+band, func(t *testing.T) {
 				c := connection(t, 2, made, send)
 				require.True(t, returns(func() { new(Closer).HangUp(c) }))

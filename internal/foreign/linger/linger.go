@@ -56,7 +56,7 @@ func queued(t testing.TB, kind, fd int) int {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	pass(t, pair[0], fd, 0)
+	InBand(t, pair[0], fd)
 	require.NoError(t, unix.Close(pair[0]))
 	return pair[1]
 }
@@ -74,12 +74,18 @@ func Unaccepted(t testing.TB, fd int) int {
 	c, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	require.NoError(t, unix.Connect(c, name))
-	pass(t, c, fd, 0)
+	InBand(t, c, fd)
 	require.NoError(t, unix.Close(c))
 	return l
 }
 
-// OutOfBand sends a byte out of band, and fd with it, which it takes over.
+// InBand sends a byte, and fd with it, which it takes over.
+func InBand(t testing.TB, through, fd int) {
+	t.Helper()
+	pass(t, through, fd, 0)
+}
+
+// OutOfBand does so out of band.
 func OutOfBand(t testing.TB, through, fd int) {
 	t.Helper()
 	pass(t, through, fd, unix.MSG_OOB)
