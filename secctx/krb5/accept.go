@@ -65,6 +65,7 @@ type acceptance struct {
 	auth               *kmsg.Authenticator
 	sum                kmsg.GSSChecksum
 	service            kmsg.Principal // of the key that opened the ticket
+	bound              bool           // the channel bindings are the client's too
 }
 
 func (a *acceptance) wipe() {
@@ -251,8 +252,7 @@ func (a *acceptance) ctime() time.Time {
 	return a.auth.CTime.Add(time.Duration(a.auth.CUSec) * time.Microsecond)
 }
 
-// checkChecksum reads flags and channel bindings. An acceptor that was given
-// channel bindings takes nobody who did not send the same.
+// checkChecksum reads flags and channel bindings.
 func (a *acceptance) checkChecksum() (err error) {
 	if a.auth.Checksum == nil || a.auth.ChecksumType != kmsg.ChecksumGSS {
 		return fail(gssapi.ErrDefectiveToken, KRB_AP_ERR_INAPP_CKSUM)
@@ -260,11 +260,32 @@ func (a *acceptance) checkChecksum() (err error) {
 	if a.sum, err = kmsg.ParseGSSChecksum(a.auth.Checksum); err != nil {
 		return tokenError(err)
 	}
-	if a.setup.bound && a.sum.Bindings != a.setup.bindings {
-		return fail(gssapi.ErrBadBindings, nil)
+	if err := a.checkBindings(); err != nil {
+		return err
 	}
 	if a.flags()&gssapi.ContextFlagDceStyle != 0 {
 		return failf(gssapi.ErrUnavailable, "DCE style is not supported")
+	}
+	return nil
+}
+
+// checkBindings compares the channel bindings of an acceptor that was given any.
+// A client that is aware of channel bindings and sends none talks to another
+// channel than this one.
+func (a *acceptance) checkBindings() error {
+	none := a.sum.Bindings == [16]byte{}
+	switch {
+	case !a.setup.bound:
+		return nil
+	case a.sum.Bindings == a.setup.bindings:
+		a.bound = true
+		return nil
+	case !none:
+		return failf(gssapi.ErrBadBindings, "the client's are of another channel")
+	case !a.p.config.BindingsIfSent:
+		return failf(gssapi.ErrBadBindings, "the client sent none, and Config.BindingsIfSent is not set")
+	case a.auth.BindingsAware:
+		return failf(gssapi.ErrBadBindings, "the client sent none, and says that it would where it had a channel to bind")
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (a *acceptance) answer(c *secContext) ([]byte, error) {
 		flags:     a.flags() & peerFlags,
 		expires:   wholeSecond(a.ticket.EndTime.Add(a.p.config.ClockSkew)),
 	}
-	if a.setup.bound {
+	if a.bound {
 		f.flags |= gssapi.ContextFlagChannelBound
 	}
 	s, err := a.p.newSession(p, key, f.flags)

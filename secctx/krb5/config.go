@@ -68,6 +68,17 @@ type Config struct {
 	// are initiated with the tickets that the cache holds. Package kdc has one.
 	Granter Granter
 
+	// BindingsIfSent makes acceptors that were given channel bindings take
+	// clients that send none, or could not know of any. Bindings that a client
+	// does send must match, and so must those of a client that says it would have
+	// sent them (MS-KILE 3.2.5.8, KERB_AP_OPTIONS_CBT): otherwise
+	// GSS_S_BAD_BINDINGS. The flag GSS_C_CHANNEL_BOUND_FLAG of the context,
+	// gssapi.ContextFlagChannelBound, is set if and only if the bindings were sent
+	// and matched, so that one provider serves listeners that require bindings,
+	// which look at the flag, and listeners that do not. False: an acceptor with
+	// bindings refuses clients without (RFC 2743 section 1.1.6).
+	BindingsIfSent bool
+
 	// NoAcceptorSubkey makes acceptors use the initiator's subkey instead of
 	// asserting one of their own (RFC 4121 section 2). It is there for peers
 	// that cannot do otherwise, and for testing against them.

@@ -134,9 +134,9 @@ func (p *Provider) InitSecContext(n gssapi.GssName, opts ...gssapi.InitSecContex
 
 // AcceptSecContext makes an acceptor's context (RFC 2743 section 2.2.2).
 // Continue takes the initiator's token. Without a credential the configured
-// keytab is read. Channel bindings that are given must be the initiator's too:
-// one that sent none is refused. Errors: GSS_S_DEFECTIVE_CREDENTIAL,
-// GSS_S_BAD_BINDINGS.
+// keytab is read. Channel bindings that are given must be the initiator's too.
+// An initiator that sent none is refused, unless [Config.BindingsIfSent] is set.
+// Errors: GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_BAD_BINDINGS.
 func (p *Provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
 	if err := p.alive(); err != nil {
 		return nil, err

@@ -25,6 +25,13 @@
 // addresses that a ticket may be restricted to are not compared: an acceptor
 // here does not know its peer's, and behind translators they say nothing.
 //
+// # Channel bindings
+//
+// An acceptor ignores channel bindings unless it is given its own. Then it
+// refuses clients that bound another channel, and clients that bound none unless
+// [Config.BindingsIfSent] is set. gssapi.ContextFlagChannelBound in the context's
+// flags says that the bindings were sent and right, before and after an export.
+//
 // # What an acceptor believes
 //
 // Who the client is, the KDC says, in a ticket that the service's key opens;

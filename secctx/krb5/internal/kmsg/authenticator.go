@@ -19,6 +19,11 @@ type Authenticator struct {
 	Subkey       Key // Value nil for none
 	Seq          uint32
 	HasSeq       bool
+
+	// BindingsAware is set where the authorization data says that the client
+	// sends channel bindings wherever it has a channel (KERB_AP_OPTIONS_CBT).
+	// MarshalTo does not write it.
+	BindingsAware bool
 }
 
 // ParseAuthenticator reads an Authenticator that is all of b. The result
@@ -65,6 +70,7 @@ func ParseAuthenticator(b []byte) (*Authenticator, error) {
 	if critical != 0 {
 		return nil, fmt.Errorf("%w: authenticator, type %d", ErrCritical, critical)
 	}
+	a.BindingsAware = bindingsAware(ad)
 	return a, nil
 }
 

@@ -156,33 +156,3 @@ func addTransited(b *cryptobyte.Builder, n uint8, contents []byte) {
 		})
 	})
 }
-
-// adIfRelevant is the one type of authorization data that may be ignored, with
-// all that is in it (RFC 4120 section 5.2.6.1). KDCs put PACs into it, and
-// clients what they add to authenticators.
-const adIfRelevant = 1
-
-// readAuthData reads the field [n] that holds AuthorizationData: a SEQUENCE of
-// elements, none of which is looked into. Critical is the type of one that must
-// be understood, 0 for none; type 0 itself, which is reserved, is malformed.
-func readAuthData(s *cryptobyte.String, n uint8, raw *[]byte, critical *int32) bool {
-	var f, seq, elem, data cryptobyte.String
-	var kind int32
-	if !s.ReadASN1(&f, field(n)) {
-		return false
-	}
-	*raw = f
-	if !f.ReadASN1(&seq, asn1.SEQUENCE) || !f.Empty() {
-		return false
-	}
-	for !seq.Empty() {
-		if !seq.ReadASN1(&elem, asn1.SEQUENCE) || !readInt32(&elem, 0, &kind) ||
-			!readOctets(&elem, 1, (*[]byte)(&data)) || !elem.Empty() || kind == 0 {
-			return false
-		}
-		if kind != adIfRelevant {
-			*critical = kind
-		}
-	}
-	return true
-}
