@@ -35,7 +35,8 @@ var nameTypes = []gssapi.GssNameType{
 // they get the provider's. A host-based service "http@www.example.com" stands
 // for the principal http/www.example.com, as a target or of a credential in
 // whatever realm has it, compared in the provider's; without a host it is this
-// host's. No name service is asked. Names need no Release.
+// host's. The host is taken in lower case and without a dot behind it. No name
+// service is asked. Names need no Release.
 // Errors: GSS_S_BAD_NAME, GSS_S_BAD_NAMETYPE.
 func (p *Provider) ImportName(text string, nameType gssapi.GssNameType) (gssapi.GssName, error) {
 	switch nameType {
@@ -63,21 +64,38 @@ func (p *Provider) importPrincipal(pr kmsg.Principal, err error) (gssapi.GssName
 
 func (p *Provider) importHostbased(text string) (gssapi.GssName, error) {
 	service, host, _ := strings.Cut(text, "@")
-	pr := kmsg.Principal{Type: kmsg.NTSrvHst, Parts: []string{service, strings.ToLower(host)}}
 	if service == "" || strings.ContainsAny(service, "/@") {
 		return nil, failf(gssapi.ErrBadName, "%w: host-based service without a service", kmsg.ErrName)
 	}
+	if host == "" {
+		var err error
+		if host, err = os.Hostname(); err != nil {
+			return nil, failf(gssapi.ErrBadName, "this host's name: %w", err)
+		}
+	}
+	host, ok := canonicalHost(host)
+	if !ok {
+		return nil, failf(gssapi.ErrBadName, "%w: the host's last label is empty", kmsg.ErrName)
+	}
+	pr := kmsg.Principal{Type: kmsg.NTSrvHst, Parts: []string{service, host}}
 	if err := pr.Check(); err != nil {
 		return nil, fail(gssapi.ErrBadName, err)
 	}
-	if host == "" {
-		local, err := os.Hostname()
-		if err != nil {
-			return nil, failf(gssapi.ErrBadName, "this host's name: %w", err)
-		}
-		pr.Parts[1] = strings.ToLower(local)
-	}
 	return &name{principal: pr, hostbased: text, assumed: p.config.Realm}, nil
+}
+
+// canonicalHost returns a host as principals name it: in lower case, and without
+// the dot behind an absolute name, which SRV records and resolvers give. It
+// reports whether there is something left.
+func canonicalHost(host string) (string, bool) {
+	b := []byte(strings.TrimSuffix(host, "."))
+	for i, c := range b { // of ASCII alone: all other bytes stay as they are
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c - 'A' + 'a'
+		}
+	}
+	host = string(b)
+	return host, host != "" && !strings.HasSuffix(host, ".")
 }
 
 // anyHost reports whether n names a service without saying on which host.
@@ -111,9 +129,9 @@ func importExported(b []byte) (gssapi.GssName, error) {
 	if int64(binary.BigEndian.Uint32(b)) != int64(len(b)-4) {
 		return bad()
 	}
-	pr, err := kmsg.ParsePrincipal(string(b[4:]))
-	if err != nil || pr.Realm == "" {
-		return bad()
+	pr, err := kmsg.ParseExported(string(b[4:]))
+	if err != nil {
+		return nil, failf(gssapi.ErrBadName, "exported name: %w", err)
 	}
 	return &name{principal: pr, mn: true}, nil
 }
@@ -125,13 +143,16 @@ func exportHead() []byte {
 	return append(append(b, 0x06, byte(len(oid))), oid...)
 }
 
-// Export returns the mechanism name in the form of RFC 2743 section 3.2, which
-// can be compared byte for byte. GSS_S_NAME_NOT_MN for a name that is none.
+// Export returns the mechanism name in the form of RFC 2743 section 3.2, the same
+// bytes that MIT's library makes of it (RFC 1964 section 2.1.3). Exported names are
+// equal if and only if the names are. The text in it may hold control characters:
+// it is for comparing, Display's is for showing. ImportName reads it back.
+// GSS_S_NAME_NOT_MN for a name that is not a mechanism name.
 func (n *name) Export() ([]byte, error) {
 	if !n.mn || n.principal.Realm == "" {
 		return nil, fail(gssapi.ErrNameNotMn, nil)
 	}
-	text := n.principal.String()
+	text := n.principal.Exported()
 	b := binary.BigEndian.AppendUint32(exportHead(), uint32(len(text)))
 	return append(b, text...), nil
 }
@@ -159,7 +180,10 @@ func (n *name) compared() kmsg.Principal {
 }
 
 // Display returns the name as text and its type: a host-based name as it was
-// imported, everything else as a principal.
+// imported, everything else as a principal. The text of a principal is safe for
+// logs, terminals and headers: in it control and format characters, unusual white
+// space and bytes that are no UTF-8 are written as \xHH, which ImportName reads
+// back. To decide who may do what, compare names, or what Export returns.
 func (n *name) Display() (string, gssapi.GssNameType, error) {
 	if n.hostbased != "" && !n.mn {
 		return n.hostbased, gssapi.GSS_NT_HOSTBASED_SERVICE, nil

@@ -101,3 +101,22 @@ func FuzzPrincipal(f *testing.F) {
 		require.Equal(t, p, again)
 	})
 }
+
+// FuzzExportedName: a name that was read is written so that it is read again as
+// the same, and from there on in the same bytes.
+func FuzzExportedName(f *testing.F) {
+	for _, text := range []string{"alice@R", `a\/b\@c\\d\n\t\b@R\/S`, "m\xfcller@R", `\x41@R`, "@R"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := ParseExported(text)
+		if err != nil {
+			require.ErrorIs(t, err, ErrName)
+			return
+		}
+		again, err := ParseExported(p.Exported())
+		require.NoError(t, err)
+		require.Equal(t, p, again)
+		require.Equal(t, p.Exported(), again.Exported())
+	})
+}

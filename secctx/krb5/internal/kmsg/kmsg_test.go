@@ -399,6 +399,11 @@ func TestPrincipalText(t *testing.T) {
 		p, err := ParsePrincipal(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, p, text)
+		if want.Realm != "" {
+			exported, err := ParseExported(p.Exported())
+			require.NoError(t, err, text)
+			require.Equal(t, want, exported)
+		}
 		again, err := ParsePrincipal(p.String())
 		require.NoError(t, err, text)
 		require.Equal(t, p, again)
