@@ -24,6 +24,8 @@ type conn struct {
 	acct *account
 	log  *slog.Logger // names the peer
 
+	prepared []prepared // reserved and not sealed yet
+
 	policy   *Policy // of which services was read
 	services []string
 
@@ -54,6 +56,7 @@ func (s *Server) serve(sock *net.UnixConn) {
 	defer c.id.Close()
 	defer c.acct.disconnect()
 	defer s.dismiss(c)
+	defer c.cancelPrepared(0)
 	defer c.closer().HangUp(sock) // it counts as long as that takes
 	for c.idle() {
 		if !c.turn() {
@@ -250,7 +253,7 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 	switch {
 	case n > whole: // the next request before this one's answer
 		return false, wire.Protocol, wire.ErrMalformed
-	case r.fd >= 0 && r.op != wire.Reserve:
+	case r.fd >= 0 && r.op != wire.Reserve && r.op != wire.Prepare:
 		return false, wire.Protocol, peer.ErrDescriptors
 	case h.Length > c.longest(h.Op):
 		return false, wire.Quota, nil
@@ -260,6 +263,7 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 	case len(r.buf) < whole:
 		buf := make([]byte, whole)
 		copy(buf, r.buf[:n])
+		r.wipePlain()
 		freeBuffer(r.buf)
 		r.buf = buf
 	}
@@ -269,8 +273,11 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 // longest is the length of the longest body that this peer may send.
 func (c *conn) longest(op wire.Op) int {
 	switch op {
-	case wire.Open, wire.TakeBack, wire.Inspect:
+	case wire.Open, wire.TakeBack, wire.Inspect, wire.OpenAny:
 		return c.quota().TokenSize + wire.MaxBesideToken
+	}
+	if op == wire.Seal {
+		return c.quota().TokenSize + wire.MaxBesidePlain
 	}
 	return smallFrame // no other request comes near it
 }
@@ -332,6 +339,7 @@ func (c *conn) deliver(size int, parts ...[]byte) error {
 
 func (c *conn) free(r *request) {
 	c.closer().Close(r.fd)
+	r.wipePlain()
 	freeBuffer(r.buf)
 	r.buf, r.body = nil, nil
 }

@@ -19,6 +19,12 @@ func (c *conn) handle(r *request) (code wire.Code, more bool) {
 		code, err = c.reserve(r)
 	case wire.Open, wire.TakeBack:
 		code, err = c.open(r)
+	case wire.OpenAny:
+		code, err = c.openAny(r)
+	case wire.Prepare:
+		code, err = c.prepare(r)
+	case wire.Seal:
+		code, err = c.sealPlain(r)
 	case wire.Cancel:
 		code, err = c.cancel(r)
 	case wire.Inspect:
@@ -209,21 +215,25 @@ func (c *conn) open(r *request) (wire.Code, error) {
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
+	return c.openOne(r.op, &ask)
+}
+
+func (c *conn) openOne(op wire.Op, ask *wire.OpenRequest) (wire.Code, error) {
 	if len(ask.Token) > c.quota().TokenSize {
-		return c.deny(r.op, wire.Quota, "token too large for this user")
+		return c.deny(op, wire.Quota, "token too large for this user")
 	}
 	host, t := c.s.hostOf(ask.Token)
-	plain, err := c.redeem(r.op, host, t, &ask)
+	plain, err := c.redeem(op, host, t, ask)
 	if err != nil {
-		if r.op == wire.Open && errors.Is(err, seal.ErrSpent) {
+		if op != wire.TakeBack && errors.Is(err, seal.ErrSpent) {
 			c.log.Error(eventAlarm, "exporter", t.Exporter, "slot", t.Slot)
 			c.s.observe.SecondImport()
 		}
-		return c.failWith(r.op, err)
+		return c.failWith(op, err)
 	}
 	defer plain.Wipe()
 	c.s.spent(t)
-	err = c.deliver(plain.Len(), wire.PlainPrefix(r.op, plain.Len()), plain.Bytes())
+	err = c.deliver(plain.Len(), wire.PlainPrefix(op, plain.Len()), plain.Bytes())
 	if err != nil {
 		c.log.Error(eventLost, "exporter", t.Exporter, "slot", t.Slot, "reason", err)
 	}

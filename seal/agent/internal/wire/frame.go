@@ -22,7 +22,10 @@ const (
 	MaxBody = MaxFrame - HeaderSize
 
 	// MaxBesideToken is the most that a body has beside a token.
-	MaxBesideToken = 2 + 64 + 4
+	MaxBesideToken = 1 + MaxFormats*(2+64) + 4
+
+	// MaxBesidePlain is the most that a seal request has beside a plain token.
+	MaxBesidePlain = 2 + 512 + 4
 
 	flagReply = 1
 )
@@ -43,13 +46,17 @@ const (
 	Stat     Op = 6
 	Rotate   Op = 7
 	Retire   Op = 8
+	Prepare  Op = 9
+	Seal     Op = 10
+	OpenAny  Op = 11
 )
 
 var opNames = [...]string{0: "none", Reserve: "reserve", Open: "open", TakeBack: "take back", Cancel: "cancel",
-	Inspect: "inspect", Stat: "status", Rotate: "rotate", Retire: "retire"}
+	Inspect: "inspect", Stat: "status", Rotate: "rotate", Retire: "retire",
+	Prepare: "prepare", Seal: "seal", OpenAny: "open any"}
 
 // Known reports whether this version has the operation.
-func (o Op) Known() bool { return o >= Reserve && o <= Retire }
+func (o Op) Known() bool { return o >= Reserve && o <= OpenAny }
 
 func (o Op) String() string {
 	if int(o) < len(opNames) {

@@ -98,6 +98,25 @@ func parse(b []byte) (again []byte, err error) {
 			return nil, err
 		}
 		return MarshalRetire(epoch)
+	case Prepare:
+		r, err := ParsePrepare(body)
+		if err != nil {
+			return nil, err
+		}
+		return r.Marshal()
+	case Seal:
+		start, plain, err := ParseSeal(body)
+		if err != nil {
+			return nil, err
+		}
+		prefix, err := SealPrefix(start, len(plain))
+		return append(prefix, plain...), err
+	case OpenAny:
+		r, err := ParseOpenAny(body)
+		if err != nil {
+			return nil, err
+		}
+		return r.Marshal()
 	}
 	return nil, ErrMalformed
 }
@@ -126,7 +145,19 @@ func parseReply(h Header, body []byte) ([]byte, error) {
 			return nil, err
 		}
 		return bytes.Join([][]byte{KeyPrefix(key, len(start)), body[2 : 2+key], KeySuffix(start)}, nil), nil
-	case Open, TakeBack:
+	case Prepare:
+		starts, err := ParsePrepared(body)
+		if err != nil {
+			return nil, err
+		}
+		return MarshalPrepared(starts), nil
+	case Seal:
+		token, err := ParseSealed(body)
+		if err != nil {
+			return nil, err
+		}
+		return MarshalSealed(token), nil
+	case Open, TakeBack, OpenAny:
 		if len(body) < 4 {
 			return nil, ErrMalformed
 		}
@@ -179,7 +210,7 @@ func TestTruncated(t *testing.T) {
 		longer := append(bytes.Clone(v.frame), 0)
 		longer[11]++ // the header agrees that there is one more
 		_, err := parse(longer)
-		if h, _ := ParseHeader(longer); h.Reply && h.Status == OK && h.Op != Stat && h.Op != Reserve && h.Op != Open && h.Op != TakeBack {
+		if h, _ := ParseHeader(longer); h.Reply && h.Status == OK && h.Op != Stat && h.Op != Reserve && h.Op != Open && h.Op != TakeBack && h.Op != OpenAny && h.Op != Prepare && h.Op != Seal {
 			continue // answers of one byte or none, which the client measures
 		}
 		require.ErrorIs(t, err, ErrMalformed, "%s with a byte more", v.name)
@@ -193,6 +224,9 @@ func TestTooLong(t *testing.T) {
 		"suites":    func() ([]byte, error) { return (&ReserveRequest{Suites: make([]byte, 256)}).Marshal() },
 		"mechanism": func() ([]byte, error) { return (&ReserveRequest{Mechanism: make([]byte, 1<<16)}).Marshal() },
 		"start":     func() ([]byte, error) { return MarshalCancel(make([]byte, 1<<16)) },
+		"seal":      func() ([]byte, error) { return SealPrefix(make([]byte, 300), MaxBody) },
+		"formats":   func() ([]byte, error) { return (&OpenAnyRequest{Formats: make([][]byte, MaxFormats+1)}).Marshal() },
+		"prepare":   func() ([]byte, error) { return (&PrepareRequest{Count: MaxPrepared + 1}).Marshal() },
 		"inspect":   func() ([]byte, error) { return MarshalInspect(make([]byte, MaxBody)) },
 		"status":    func() ([]byte, error) { return (&Status{Epochs: make([]Epoch, 2000)}).Marshal() },
 	} {
@@ -218,7 +252,7 @@ func TestCodes(t *testing.T) {
 	require.False(t, unknown.Known())
 	require.EqualValues(t, MajorFailure, unknown.Major())
 	require.Equal(t, "code 16", unknown.String())
-	require.Equal(t, "operation 9", Op(9).String())
+	require.Equal(t, "operation 99", Op(99).String())
 	require.Equal(t, "take back", TakeBack.String())
 	long := Failure(Open, Refused, strings.Repeat("x", 5000))
 	_, text, err := ParseFailure(long[HeaderSize:])
@@ -252,6 +286,10 @@ func TestWriteVectors(t *testing.T) {
 	forUser.Audience = []byte{1, 0, 0, 0x03, 0xe8}
 	forService.Audience = append([]byte{3}, "mail"...)
 	forProcess.Audience = []byte{4}
+	prepare := PrepareRequest{Lifetime: time.Minute, Count: 2, Mechanism: []byte{42, 134, 72}, Format: []byte("mit/2/amd64")}
+	prepareService := prepare
+	prepareService.Audience = append([]byte{3}, "mail"...)
+	openAny := &OpenAnyRequest{Formats: [][]byte{[]byte("mit/2/amd64"), []byte("mit/1")}, Token: token}
 	open := &OpenRequest{Format: []byte("mit/2/amd64"), Token: token}
 	good := map[string][]byte{
 		"reserve-self":    must(reserve.Marshal()),
@@ -274,6 +312,14 @@ func TestWriteVectors(t *testing.T) {
 		"status-reply":    must(status.Marshal()),
 		"rotate":          must(MarshalRotate(0)),
 		"retire":          must(MarshalRetire([16]byte{1, 2, 3})),
+		"prepare":         must(prepare.Marshal()),
+		"prepare-service": must(prepareService.Marshal()),
+		"prepare-reply":   MarshalPrepared([][]byte{start, start}),
+		"seal":            append(must(SealPrefix(start, 5)), "plain"...),
+		"seal-empty":      must(SealPrefix(start, 0)),
+		"seal-reply":      MarshalSealed(token),
+		"open-any":        must(openAny.Marshal()),
+		"open-any-reply":  append(PlainPrefix(OpenAny, 5), "plain"...),
 		"quota":           Failure(Reserve, Quota, "too many tokens outstanding"),
 	}
 	change := func(name string, at int, to byte) []byte {
@@ -284,7 +330,7 @@ func TestWriteVectors(t *testing.T) {
 	bad := map[string][]byte{
 		"bad-magic":          change("status", 0, 'X'),
 		"bad-version":        change("status", 4, 2),
-		"bad-operation":      change("status", 5, 9),
+		"bad-operation":      change("status", 5, 99),
 		"bad-flags":          change("status", 6, 2),
 		"bad-request-status": change("status", 7, 1),
 		"bad-length-4gib":    append(good["status"][:8:8], 0xff, 0xff, 0xff, 0xff),
@@ -295,6 +341,13 @@ func TestWriteVectors(t *testing.T) {
 		"bad-plain-length":   change("open-reply", HeaderSize+3, 6),
 		"bad-key-length":     change("reserve-reply", HeaderSize+1, 31),
 		"bad-status-flag":    change("status-reply", HeaderSize, 2),
+		"bad-prepare-none":   change("prepare", HeaderSize+8, 0),
+		"bad-prepare-many":   change("prepare", HeaderSize+8, MaxPrepared+1),
+		"bad-prepare-reply":  change("prepare-reply", HeaderSize, 3),
+		"bad-seal-length":    change("seal", HeaderSize+2+4+3, 6),
+		"bad-sealed-length":  change("seal-reply", HeaderSize+3, 9),
+		"bad-open-any-none":  change("open-any", HeaderSize, 0),
+		"bad-open-any-count": change("open-any", HeaderSize, 3),
 		"bad-major":          change("open-spent", HeaderSize+1, 9),
 	}
 	check := func(name, expect string, frame []byte) {

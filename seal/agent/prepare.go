@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+)
+
+// A prepared is a reservation that the agent seals for its peer. It belongs to the
+// connection that made it and ends with it, so that only the process that reserved can
+// have a token sealed, and a process that ends leaves no slot behind.
+type prepared struct {
+	start       []byte
+	reservation *seal.Reservation
+	key         slotKey
+}
+
+// prepare answers Prepare: it reserves tokens and keeps their keys.
+func (c *conn) prepare(r *request) (wire.Code, error) {
+	ask, err := wire.ParsePrepare(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	if len(c.prepared)+ask.Count > wire.MaxPrepared {
+		return c.deny(r.op, wire.Quota, "too many reservations on this connection that were not sealed")
+	}
+	to, code, text := c.audience(ask.Audience, r.fd)
+	if code != wire.OK {
+		return c.deny(r.op, code, text)
+	}
+	req := seal.Request{Format: string(ask.Format), Mechanism: ask.Mechanism, Audience: to, Lifetime: ask.Lifetime}
+	before := len(c.prepared)
+	for range ask.Count {
+		code, err := c.prepareOne(r.op, &req)
+		if code != wire.OK || err != nil {
+			c.cancelPrepared(before)
+			return code, err
+		}
+	}
+	starts := make([][]byte, 0, ask.Count)
+	for _, p := range c.prepared[before:] {
+		starts = append(starts, p.start)
+	}
+	return wire.OK, c.send(wire.MarshalPrepared(starts))
+}
+
+// prepareOne reserves one token. Its answer is sent unless it is OK.
+func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
+	now, err := c.s.now()
+	if err != nil {
+		return c.failWith(op, err)
+	}
+	if !c.acct.reserve(c.quota().Outstanding, now) {
+		return c.deny(op, wire.Quota, "too many tokens outstanding")
+	}
+	grant, err := c.s.hosts[0].ReserveFor(c.peer(), *req)
+	if err != nil {
+		c.acct.unreserved()
+		return c.failWith(op, err)
+	}
+	head, _, err := token.ParseHeader(grant.Start)
+	var made *seal.Reservation
+	if err == nil {
+		made, err = grant.Reservation()
+	}
+	if err != nil {
+		c.acct.unreserved()
+		grant.Key.Wipe()
+		grant.Slot.Release()
+		return c.failWith(op, err)
+	}
+	key := keyOf(&head)
+	c.acct.reserved(key, head.Expires)
+	c.prepared = append(c.prepared, prepared{grant.Start, made, key})
+	return wire.OK, nil
+}
+
+// sealPlain answers Seal. The plain token lies in the request's buffer, which free wipes.
+func (c *conn) sealPlain(r *request) (wire.Code, error) {
+	start, plain, err := wire.ParseSeal(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	i := slices.IndexFunc(c.prepared, func(p prepared) bool { return bytes.Equal(p.start, start) })
+	if i < 0 {
+		return c.deny(r.op, wire.BadRequest, "nothing is reserved under this start on this connection")
+	}
+	p := c.prepared[i]
+	c.prepared = slices.Delete(c.prepared, i, i+1)
+	sealed, err := p.reservation.Seal(plain)
+	if err != nil {
+		c.acct.spent(p.key)
+		return c.failWith(r.op, err)
+	}
+	if err := c.send(wire.MarshalSealed(sealed)); err != nil {
+		if host := c.s.host(keyring.Suite(sealed[4])); host != nil && host.CancelFor(c.peer(), start) == nil {
+			c.acct.spent(p.key)
+		}
+		return wire.OK, err
+	}
+	return wire.OK, nil
+}
+
+// cancelPrepared gives back what was reserved and not sealed, but for the first keep.
+func (c *conn) cancelPrepared(keep int) {
+	for _, p := range c.prepared[keep:] {
+		if p.reservation.Cancel() == nil {
+			c.acct.spent(p.key)
+		}
+	}
+	c.prepared = c.prepared[:keep]
+}
+
+// openAny answers OpenAny. It is Open for the one of the formats that the token names.
+func (c *conn) openAny(r *request) (wire.Code, error) {
+	ask, err := wire.ParseOpenAny(r.body)
+	if err != nil {
+		return c.deny(r.op, wire.Protocol, "")
+	}
+	one := wire.OpenRequest{Format: ask.Formats[0], Token: ask.Token}
+	if t, err := token.Parse(ask.Token); err == nil {
+		for _, f := range ask.Formats {
+			if bytes.Equal(f, t.Format) {
+				one.Format = f
+			}
+		}
+	}
+	return c.openOne(r.op, &one)
+}
+
+// wipePlain wipes a request that carried a plain token.
+func (r *request) wipePlain() {
+	if r.op == wire.Seal {
+		memsafe.Wipe(r.buf)
+	}
+}
