@@ -27,7 +27,8 @@ const (
 // so Export begins when the calls under way have ended, and those that came
 // after find no context.
 type secContext struct {
-	p *provider
+	p        *provider
+	acceptor bool // made by AcceptSecContext
 
 	gate  sync.RWMutex
 	state state
@@ -106,11 +107,31 @@ func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartia
 	}
 	c.named = true
 	out, info, err := c.inner.Continue(token)
-	if err == nil {
-		c.learn(&info)
+	if err != nil {
+		return out, gssapi.SecContextInfoPartial{}, err
 	}
-	withoutNilPointers(&info)
-	return out, info, err
+	c.learn(&info)
+	c.disclose(&info)
+	if c.acceptor && (!c.established || info.InitiatorName == nil) && underBlindHandler() {
+		_, _ = c.inner.Delete() // the handler deletes no context that failed
+		c.state = deleted
+		return nil, gssapi.SecContextInfoPartial{}, errBlindHandler
+	}
+	return out, info, nil
+}
+
+// disclose leaves of what the mechanism says what a caller may go by. An absent
+// name or credential is nil: go-gssapi-c returns nil pointers in the interfaces,
+// which compare as not nil. Before the context is established, an acceptor has
+// authenticated no name and taken no credential (RFC 2743 2.2.6: names are valid
+// if the context is open).
+func (c *secContext) disclose(info *gssapi.SecContextInfoPartial) {
+	info.FullyEstablished = c.established
+	info.InitiatorName = withoutNilPointer(info.InitiatorName)
+	info.DelegatedCredential = withoutNilPointer(info.DelegatedCredential)
+	if c.acceptor && !c.established {
+		info.InitiatorName, info.DelegatedCredential = nil, nil
+	}
 }
 
 func (c *secContext) ContinueNeeded() bool {
@@ -132,16 +153,9 @@ func (c *secContext) Inquire() (*gssapi.SecContextInfo, error) {
 		return info, err
 	}
 	c.learn(&info.SecContextInfoPartial)
-	withoutNilPointers(&info.SecContextInfoPartial)
+	c.disclose(&info.SecContextInfoPartial)
 	info.AcceptorName = withoutNilPointer(info.AcceptorName)
 	return info, nil
-}
-
-// withoutNilPointers makes names and credentials that are not there nil:
-// go-gssapi-c returns nil pointers in the interfaces, which compare as not nil.
-func withoutNilPointers(info *gssapi.SecContextInfoPartial) {
-	info.InitiatorName = withoutNilPointer(info.InitiatorName)
-	info.DelegatedCredential = withoutNilPointer(info.DelegatedCredential)
 }
 
 func withoutNilPointer[T any](v T) T {

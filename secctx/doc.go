@@ -51,7 +51,20 @@
 //   - InquireByOid refuses what may return keys, see Config.AllowInquire;
 //   - a name or credential that is not there is nil in the results of Continue
 //     and Inquire, where some providers return nil pointers that compare as
-//     not nil.
+//     not nil. FullyEstablished is false as long as ContinueNeeded is true, and an
+//     acceptor's context names no initiator and gives no delegated credential
+//     before it is established.
+//
+// # HTTP
+//
+// Serve HTTP Negotiate with a handler that looks at FullyEstablished before it
+// calls the next handler, and that denies a request without an initiator name.
+// Do not use the Handler of github.com/golang-auth/go-gssapi/v3/http: up to
+// v3.0.2-beta7 it looks at neither, and serves a client that sends half of a
+// negotiation. Under that Handler, Continue of a wrapped acceptor returns an
+// error (GSS_S_NO_CONTEXT) and deletes a context that is not established or names
+// no initiator. Every other caller gets the half-open context and goes on with
+// the next leg. A copy of that Handler under another name is not recognised.
 //
 // Errors carry GSS statuses for errors.Is, and those of package seal match as
 // themselves too.

@@ -32,6 +32,7 @@ var (
 	errExported       = status(gssapi.ErrNoContext, errors.New("secctx: context was exported"))
 	errDeleted        = status(gssapi.ErrNoContext, errors.New("secctx: context was deleted"))
 	errHalf           = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established"))
+	errBlindHandler   = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established or names no initiator, and go-gssapi's http.Handler does not look; serve HTTP with a handler that checks FullyEstablished"))
 	errUntransferable = status(gssapi.ErrUnavailable, errors.New("secctx: mechanism cannot transfer this context"))
 	errExpired        = status(gssapi.ErrContextExpired, errors.New("secctx: context has expired"))
 	errNoLifetime     = status(gssapi.ErrFailure, errors.New("secctx: mechanism does not tell the context's lifetime"))

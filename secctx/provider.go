@@ -55,7 +55,7 @@ func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 	if err != nil {
 		return nil, err
 	}
-	return (&secContext{p: p, inner: inner}).combine(), nil
+	return (&secContext{p: p, inner: inner, acceptor: true}).combine(), nil
 }
 
 // ImportSecContext opens a sealed token and imports the context, once (RFC 2743

@@ -24,6 +24,8 @@
 //	receive                        be that node
 //	sampleaccept                   accept a gss-client of MIT's
 //	sampleanswer                   answer one of its messages; the message
+//	hello SERVICE                  first token of a SPNEGO negotiation, hex
+//	negotiate HEX                  give it to go-gssapi's HTTP handler
 //	info                           initiator, established, open, seconds left
 //	imports                        how often the mechanism's import was called
 //	collect                        run the garbage collector
@@ -104,6 +106,8 @@ var commands = map[string]struct {
 	"receive":      {0, (*node).receive},
 	"sampleaccept": {0, (*node).sampleAccept},
 	"sampleanswer": {0, (*node).sampleAnswer},
+	"hello":        {1, (*node).hello},
+	"negotiate":    {1, (*node).negotiate},
 	"info":         {0, (*node).info},
 	"imports":      {0, (*node).imports},
 	"collect":      {0, (*node).collect},
