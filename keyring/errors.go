@@ -20,6 +20,11 @@ var (
 	// (GSS_S_FAILURE).
 	ErrDamaged = errors.New("keyring: epoch is damaged")
 
+	// ErrOtherBoot: the runtime directory has an epoch that was made under another
+	// boot id, and none of this process's. A process that sees that boot id may
+	// still use it, so the file stays (GSS_S_FAILURE).
+	ErrOtherBoot = errors.New("keyring: epochs of another boot")
+
 	// ErrFull: as many tokens are outstanding as the epoch allows, or as many
 	// epochs alive (GSS_S_FAILURE).
 	ErrFull = errors.New("keyring: full")

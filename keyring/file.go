@@ -176,9 +176,6 @@ func (e *Epoch) fill(slots []uint64) error {
 	return nil
 }
 
-// errOtherBoot: the epoch is of another boot; its file is rubbish.
-var errOtherBoot = fmt.Errorf("%w: it is of another boot", ErrRetired)
-
 // loadFile maps the epoch of a name and checks all there is to check.
 func loadFile(r *Ring, name string) (*Epoch, error) {
 	fd, err := unix.Openat(int(r.dir.Fd()), name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -231,15 +228,15 @@ func checkFile(st *unix.Stat_t, name string) error {
 	return nil
 }
 
-// adopt checks a mapped record against its file, this boot and its own MAC.
+// adopt checks a mapped record against its file, its own MAC and this boot. The
+// boot id is last: only of an authentic record does it say that a process which
+// sees another boot made the epoch.
 func adopt(r *Ring, m *mapped, st *unix.Stat_t) (*Epoch, error) {
 	f, err := parseFixed(m.record().bytes())
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case f.boot != r.boot:
-		return nil, errOtherBoot
 	case f.dev != uint64(st.Dev) || f.ino != st.Ino || fileName(f.seq) != m.name:
 		return nil, fmt.Errorf("%w: it was copied or renamed", ErrDamaged)
 	case int64(f.fileSize()) != st.Size:
@@ -251,12 +248,21 @@ func adopt(r *Ring, m *mapped, st *unix.Stat_t) (*Epoch, error) {
 	// A dead epoch has no key to authenticate it with; it is loaded so that
 	// its retirement can be finished.
 	if e.state.Load() == stateDead {
+		if f.boot != r.boot {
+			return nil, ErrRetired // for those who see that boot to finish
+		}
 		return e, nil
 	}
 	if err := r.scratch.authentic(m.record()); err != nil {
 		return nil, err
 	}
-	return e, e.alive()
+	if err := e.alive(); err != nil {
+		return nil, err
+	}
+	if f.boot != r.boot {
+		return nil, fmt.Errorf("%w (%x, and this process sees %x)", ErrOtherBoot, f.boot, r.boot)
+	}
+	return e, nil
 }
 
 // What keeps a directory from being used without anybody's hand being in it.

@@ -113,27 +113,113 @@ func TestEveryBit(t *testing.T) {
 					require.NoError(t, err) // another state, not damage
 					continue
 				}
-				require.True(t, errors.Is(err, ErrDamaged) || errors.Is(err, errOtherBoot), "byte %d bit %d: %v", i, bit, err)
+				require.True(t, errors.Is(err, ErrDamaged) || errors.Is(err, ErrOtherBoot), "byte %d bit %d: %v", i, bit, err)
 			}
 		}
 	}
 	require.NoError(t, load())
 }
 
-// An epoch of another boot is removed, and nobody gets it.
+// otherBoot is a ring of a process that sees another boot id.
+func otherBoot(t *testing.T, dir string) *Ring {
+	r := openRing(t, dir, nil)
+	r.boot[3] ^= 1
+	return r
+}
+
+// A process that sees another boot id is refused where the first one's epochs are,
+// by an error that says why and what to do. It deletes nothing, and the first one
+// goes on.
 func TestOtherBoot(t *testing.T) {
 	dir := shmDir(t, false)
-	before := openRing(t, dir, nil)
-	before.boot[3] ^= 1
-	e := current(t, before)
-	r := openRing(t, dir, nil)
-	_, err := r.Epoch(e.ID())
-	require.ErrorIs(t, err, ErrUnknown)
-	require.Empty(t, files(t, dir))
-	require.NotEqual(t, e.ID(), current(t, r).ID())
-	_, err = e.Reserve(time.Minute)
-	require.NoError(t, err, "the epoch itself was whole")
-	require.ErrorIs(t, e.Claim(Slot{}), ErrRetired)
+	first := openRing(t, dir, nil)
+	e := current(t, first)
+	l, err := e.Reserve(time.Minute)
+	require.NoError(t, err)
+	before := files(t, dir)
+	second := otherBoot(t, dir)
+	for name, call := range map[string]func() error{
+		"Current": func() error { _, err := second.Current(); return err },
+		"Reserve": func() error { _, _, err := second.Reserve(time.Minute); return err },
+		"Epoch":   func() error { _, err := second.Epoch(e.ID()); return err },
+		"Epochs":  func() error { _, err := second.Epochs(); return err },
+		"Rotate":  second.Rotate,
+		"Retire":  func() error { return second.Retire(e.ID()) },
+	} {
+		for range 2 { // also when the directory need not be read again
+			err := call()
+			require.ErrorIs(t, err, ErrOtherBoot, name)
+			require.NotErrorIs(t, err, ErrRetired, name)
+			require.ErrorContains(t, err, filepath.Base(epochFile(dir, e)), name)
+			require.ErrorContains(t, err, DirVariable, name)
+			time.Sleep(2 * settleTime)
+		}
+	}
+	require.Equal(t, before, files(t, dir))
+	mustDerive(t, e)
+	require.NoError(t, first.Rotate(), "the first one rotates as ever")
+	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, first.Retire(e.ID()))
+	require.NoError(t, first.Retire(current(t, first).ID()))
+	_, err = second.Epoch(e.ID())
+	require.ErrorIs(t, err, ErrUnknown, "the control: the directory is empty")
+	current(t, second)
+}
+
+// Two processes that see different boot ids and made their first epochs at the same
+// time have both. Each goes on with its own, and neither touches the other's.
+func TestOtherBootBeside(t *testing.T) {
+	dir := shmDir(t, false)
+	first, second := openRing(t, dir, nil), otherBoot(t, dir)
+	require.NoError(t, os.WriteFile(dir+"/a", nil, 0o600))
+	now, err := second.clock.Now()
+	require.NoError(t, err)
+	require.NoError(t, second.lockFresh(now)) // it has looked, and found nothing
+	second.mu.Unlock()
+	require.NoError(t, os.WriteFile(dir+"/b", nil, 0o600)) // so that their first numbers differ
+	mine := current(t, first)
+	f := fixed{suite: AES256GCM, id: [16]byte{9}, boot: second.boot, birth: now, seq: second.nextSeq(),
+		outstanding: 8, age: time.Hour, maxLifetime: time.Hour}
+	theirs, err := createFile(second, f)
+	require.NoError(t, err)
+	second.add(theirs)
+	require.Len(t, files(t, dir), 4)
+	for range 3 {
+		for r, e := range map[*Ring]*Epoch{first: mine, second: theirs} {
+			require.Equal(t, e.ID(), current(t, r).ID())
+			list, err := r.Epochs()
+			require.NoError(t, err)
+			require.NotEmpty(t, list)
+			require.NoError(t, r.Rotate())
+			l, err := current(t, r).Reserve(time.Minute)
+			require.NoError(t, err)
+			require.NoError(t, current(t, r).Claim(l.Slot))
+			_, err = r.Epoch([16]byte{1})
+			require.ErrorIs(t, err, ErrUnknown)
+		}
+		mine, theirs = current(t, first), current(t, second)
+	}
+}
+
+// What is no epoch of anybody's does not stop a ring, whatever boot it names: a
+// copy, a record that is not authentic, an epoch that is dead.
+func TestOtherBootOfNobody(t *testing.T) {
+	for name, spoil := range map[string]func(dir string, e *Epoch) error{
+		"copy": func(dir string, e *Epoch) error {
+			b, err := os.ReadFile(epochFile(dir, e))
+			return errors.Join(err, os.Remove(epochFile(dir, e)), os.WriteFile(epochFile(dir, e), b, 0o600))
+		},
+		"not authentic": func(_ string, e *Epoch) error { e.record.bytes()[offMAC] ^= 1; return nil },
+		"dead":          func(_ string, e *Epoch) error { e.state.Store(stateDead); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := shmDir(t, false)
+			e := current(t, otherBoot(t, dir))
+			require.NoError(t, spoil(dir, e))
+			current(t, openRing(t, dir, nil))
+			require.Len(t, files(t, dir), 2, "and is left alone")
+		})
+	}
 }
 
 // ops are all operations on an epoch that touch its file. Of what they return

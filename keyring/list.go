@@ -18,7 +18,7 @@ type Info struct {
 
 // Epochs lists the epochs that are alive, oldest first. It makes none, and
 // retires those whose time is over. It reads every register whole. Errors:
-// ErrClosed, and those of reading the directory.
+// ErrClosed, ErrOtherBoot, and those of reading the directory.
 func (r *Ring) Epochs() ([]Info, error) {
 	now, err := r.clock.Now()
 	if err != nil {
@@ -28,6 +28,9 @@ func (r *Ring) Epochs() ([]Info, error) {
 		return nil, err
 	}
 	defer r.mu.Unlock()
+	if err := r.makeable(); err != nil {
+		return nil, err
+	}
 	var list []Info
 	for _, e := range r.sorted() {
 		n, err := e.Outstanding()

@@ -160,6 +160,30 @@ func TestFullWhenAgeIsUp(t *testing.T) {
 	}
 }
 
+// In a namespace whose /proc shows another boot id, as systemd-nspawn and LXC make
+// it, a process leaves the epochs outside alone.
+func TestBootIDOfNamespace(t *testing.T) {
+	if !ownMounts(t) {
+		return
+	}
+	dir := mountTmpfs(t, "size=1m")
+	first := openRing(t, dir, nil)
+	e := current(t, first)
+	l, err := e.Reserve(time.Minute)
+	require.NoError(t, err)
+	id := filepath.Join(t.TempDir(), "boot_id")
+	require.NoError(t, os.WriteFile(id, []byte("01234567-89ab-cdef-0123-456789abcdef\n"), 0o444))
+	const proc = "/proc/sys/kernel/random/boot_id"
+	require.NoError(t, unix.Mount(id, proc, "", unix.MS_BIND, ""))
+	second := openRing(t, dir, nil)
+	_, err = second.Current()
+	require.ErrorIs(t, err, ErrOtherBoot)
+	require.Len(t, files(t, dir), 1)
+	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, unix.Unmount(proc, 0))
+	require.Equal(t, e.ID(), current(t, openRing(t, dir, nil)).ID(), "the control: it was the boot id")
+}
+
 // Without a tmpfs anywhere the error names what was tried and the remedy; with
 // one at /run root's place is there.
 func TestDefaultPlaces(t *testing.T) {

@@ -142,8 +142,9 @@ func (r *Ring) drop(e *Epoch) {
 }
 
 // readDir adopts the epochs of the directory that the ring does not have yet,
-// and reports whether it had to read it. Files that are no epochs of this boot
-// are removed or passed over: a damaged one must not keep the host from sealing.
+// and reports whether it had to read it. It deletes no file. A damaged one is
+// passed over, so that it cannot keep the host from sealing. One of another boot
+// is remembered in r.foreign: see makeable.
 func (r *Ring) readDir() (changed bool, err error) {
 	if r.dir == nil {
 		return false, nil
@@ -163,6 +164,7 @@ func (r *Ring) readDir() (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("keyring: reading %s: %w", r.dir.Name(), err)
 	}
+	r.foreign = nil
 	for _, name := range names {
 		seq, ok := parseFileName(name)
 		if !ok || r.seqs[seq] != nil {
@@ -173,14 +175,31 @@ func (r *Ring) readDir() (changed bool, err error) {
 		switch {
 		case err == nil:
 			r.add(e)
-		case errors.Is(err, errOtherBoot):
-			_ = unix.Unlinkat(int(r.dir.Fd()), name, 0)
+		case errors.Is(err, ErrOtherBoot):
+			r.foreign = otherBootError(r.dir, name, err)
 		case errors.Is(err, ErrDamaged), errors.Is(err, ErrRetired):
 		default:
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// otherBootError says which epoch is of another boot, and what to do about it.
+func otherBootError(dir *os.File, name string, err error) error {
+	return fmt.Errorf("%s: %w; a container that shows a boot id of its own needs a directory of its own, named in %s; "+
+		"if no process uses the file any more (fuser -v %s/%s, as root on the host), remove it", dir.Name(), err, DirVariable, dir.Name(), name)
+}
+
+// makeable returns an error that wraps ErrOtherBoot if this ring must not make an
+// epoch: the directory has one of another boot and none of this boot. The processes
+// that made it may be alive, in a namespace that shows another boot id, and neither
+// side could open the other's tokens. A ring that has an epoch goes on.
+func (r *Ring) makeable() error {
+	if len(r.epochs) > 0 {
+		return nil
+	}
+	return r.foreign
 }
 
 // dirChanged reports whether the directory may have changed since it was last
@@ -299,6 +318,9 @@ func crowded(err error) bool {
 // rotate makes the next epoch, or adopts the one that another process was
 // quicker to make, and closes those before it.
 func (r *Ring) rotate(now time.Duration) error {
+	if err := r.makeable(); err != nil {
+		return err
+	}
 	if r.lastSeq >= maxSeq {
 		return fmt.Errorf("%w: a file in %s has the last number that there is; remove it", ErrUnsafeDir, r.dirName())
 	}

@@ -40,6 +40,7 @@ type Ring struct {
 	latest  *Epoch // the one that seals, or nil
 	lastSeq uint64 // the highest sequence number seen, of unusable files too
 	stamp   stamp  // of the directory when it was last read
+	foreign error  // ErrOtherBoot if the directory has an epoch of another boot
 	closed  bool
 }
 
@@ -123,8 +124,8 @@ func (r *Ring) Now() (time.Duration, error) { return r.clock.Now() }
 
 // Current returns the epoch that seals, made or rotated if need be, and retires
 // those whose time is over. The caller must Release it. Besides the errors of
-// making an epoch (ErrNoSpace, ErrUnsafeDir, memsafe.ErrLimit, ...) it returns
-// ErrClosed.
+// making an epoch (ErrNoSpace, ErrUnsafeDir, ErrOtherBoot, memsafe.ErrLimit, ...)
+// it returns ErrClosed.
 func (r *Ring) Current() (*Epoch, error) {
 	now, err := r.clock.Now()
 	if err != nil {
@@ -205,9 +206,9 @@ func (r *Ring) anyOver(now time.Duration) bool {
 	return false
 }
 
-// Epoch returns the epoch with an id: ErrUnknown where there is none,
-// ErrRetired, ErrDamaged, ErrClosed, and those of reading the directory. The
-// caller must Release it.
+// Epoch returns the epoch with an id. The caller must Release it. Errors:
+// ErrUnknown if there is none, or ErrOtherBoot if only epochs of another boot are
+// there; ErrRetired, ErrDamaged, ErrClosed, and those of reading the directory.
 func (r *Ring) Epoch(id [16]byte) (*Epoch, error) {
 	r.mu.RLock()
 	e, closed := r.epochs[id], r.closed
@@ -256,22 +257,31 @@ func (r *Ring) discover(id [16]byte) (*Epoch, error) {
 	e := r.epochs[id] // another goroutine may have found it meanwhile
 	found := e != nil && e.acquire()
 	unchanged := !found && !r.closed && r.unchanged()
+	missing := r.missing()
 	r.mu.RUnlock()
 	switch {
 	case found:
 		return e, nil
 	case unchanged:
-		return nil, ErrUnknown
+		return nil, missing
 	}
 	if err := r.lockFresh(now); err != nil {
 		return nil, err
 	}
 	defer r.mu.Unlock()
 	if e = r.epochs[id]; e == nil {
-		return nil, ErrUnknown
+		return nil, r.missing()
 	}
 	e.acquire()
 	return e, nil
+}
+
+// missing is the error for an id that no epoch of the ring has.
+func (r *Ring) missing() error {
+	if err := r.makeable(); err != nil {
+		return err
+	}
+	return ErrUnknown
 }
 
 // Rotate makes the next epoch and closes the one before it, which still opens

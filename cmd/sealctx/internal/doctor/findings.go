@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,6 +118,9 @@ func place(f *Facts) Finding {
 		x.Remedy = "make a directory of mode 0700 for this user on a tmpfs, and name it in " + keyring.DirVariable
 	case f.HolderErr != nil: // what it is, and how to mend it, is in the error
 		x.Level, x.Found, x.Remedy = Failure, f.HolderErr.Error(), seeBelow
+	case errors.Is(f.EpochsErr, keyring.ErrOtherBoot):
+		x.Level, x.Found = Failure, f.EpochsErr.Error()
+		x.Remedy = otherBoot(strings.TrimPrefix(f.Holder, "keyring "))
 	case errors.Is(f.DirErr, unix.EROFS):
 		x.Level, x.Found = Failure, f.Holder+" is mounted read-only"
 		x.Remedy = "remount it (mount -o remount,rw), or name another directory in " + keyring.DirVariable + ": without it no new keys can be made"
@@ -131,6 +135,14 @@ func place(f *Facts) Finding {
 		x.Remedy = "give the tmpfs more room (mount -o remount,size=...): without it no new keys can be made"
 	}
 	return x
+}
+
+// otherBoot is what to do about a directory with epochs of another boot. Only the
+// operator can tell whether a process still uses them.
+func otherBoot(dir string) string {
+	return "in a container that shows a boot id of its own (cat /proc/sys/kernel/random/boot_id, here and on the host): give this user a directory that the host does not share, and name it in " +
+		keyring.DirVariable + "; if the host has booted since, and " + dir + " is not on tmpfs: make sure, as root on the host, that no process uses the files (fuser -v " +
+		dir + "/epoch-*), then remove them (rm " + dir + "/epoch-*)"
 }
 
 func theAgent(f *Facts) Finding {
