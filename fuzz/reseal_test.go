@@ -197,7 +197,7 @@ func (m model) class(now uint64) string {
 func (m model) isChaCha() bool { return m.Suite == vectors.ChaCha }
 
 func (m model) parses() bool {
-	sizes := []int{512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
+	sizes := []int{512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
 	printable := !bytes.ContainsFunc(m.Format, func(r rune) bool { return r < '!' || r > '~' })
 	return (m.Version == 1 || m.Version == 2) && m.Issued < m.Expires && m.Expires < 1<<63 &&
 		len(m.Mechanism) <= 64 && len(m.Format) >= 1 && len(m.Format) <= 64 && printable &&

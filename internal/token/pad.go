@@ -2,33 +2,33 @@ package token
 
 import (
 	"encoding/binary"
-	"math/bits"
 )
 
 // MaxPlain is the longest plain token, in bytes: a Kerberos context whose
 // authorization data is as large as a ticket can usefully carry.
 const MaxPlain = maxBody - 1
 
-const (
-	minBody = 512
-	maxBody = 48 << 10
-)
+const maxBody = 48 << 10
 
-// paddedSize returns the body's size for a plain token of n bytes: the next
-// power of two or half-way between two of them, at least 512, with room for the
-// padding's first byte. So a token tells the size of its context to a third.
+// bodySizes are powers of two and the sizes half-way between two of them. A token
+// tells the size of its context to within a third. The exception is 2864: BIND keeps
+// no token of more than 3,069 bytes, and 205 bytes are room for what goes around a body.
+var bodySizes = [...]int{512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, maxBody}
+
+// paddedSize returns the body's size for a plain token of n bytes: the smallest that
+// has room for the padding's first byte, or n+1 if n is more than MaxPlain.
 func paddedSize(n int) int {
-	n = max(n+1, minBody)
-	power := 1 << bits.Len(uint(n-1))
-	if half := power - power/4; n <= half {
-		return half
+	for _, size := range bodySizes {
+		if n < size {
+			return size
+		}
 	}
-	return power
+	return n + 1
 }
 
 // isPadded reports whether n is one of the sizes that paddedSize returns.
 func isPadded(n int) bool {
-	return n >= minBody && n <= maxBody && paddedSize(n-1) == n
+	return n >= bodySizes[0] && n <= maxBody && paddedSize(n-1) == n
 }
 
 // pad fills what follows the first n bytes of body: 0x80 and zeros (ISO/IEC

@@ -8,7 +8,7 @@ import (
 )
 
 // bodySizes is the table of doc/SPEC.md section 4.
-var bodySizes = []int{512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
+var bodySizes = []int{512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
 
 func TestPaddedSizes(t *testing.T) {
 	for n := range MaxToken + 70000 {

@@ -27,6 +27,8 @@ func successes() []spec {
 		{name: "size-0", expect: Success, plain: -1},
 		{name: "size-1", expect: Success, plain: 1},
 		{name: "size-511", expect: Success, plain: 511, comment: "the longest in the smallest body"},
+		{name: "size-2863", expect: Success, plain: 2863, comment: "the longest in a body of 2864"},
+		{name: "size-2864", expect: Success, plain: 2864, comment: "the shortest in a body of 3072"},
 		{name: "size-512", expect: Success, plain: 512},
 		{name: "size-768", expect: Success, plain: 768},
 		{name: "size-1165", expect: Success, plain: 1165, comment: "a Kerberos context as MIT exports it"},

@@ -114,7 +114,7 @@ func newAEAD(suite uint8, key []byte) (cipher.AEAD, error) {
 }
 
 // bodySizes are the lengths that a body can have.
-var bodySizes = []int{512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
+var bodySizes = []int{512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
 
 // Pad returns the body of a plain token. It has no size to offer for more than
 // 49151 bytes and then returns nil.

@@ -235,11 +235,11 @@ static size_t ask(int fd, int op, uint8_t *frame, uint8_t *end)
 
 static size_t padded(size_t n)
 {
-	size_t power = 512;
-	for (n++; power < n; power *= 2)
-		if (power + power / 2 >= n)
-			return power + power / 2;
-	return power;
+	static const size_t sizes[] = { 512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152 };
+	size_t i = 0;
+	while (sizes[i] <= n)
+		i++;
+	return sizes[i];
 }
 
 static void seal(int fd, const char *format, const uint8_t *plain, size_t n)
@@ -250,9 +250,11 @@ static void seal(int fd, const char *format, const uint8_t *plain, size_t n)
 	p = put_data(p, 2, "", 0); /* no mechanism */
 	p = put_data(p, 2, format, strlen(format));
 	p = put_data(p, 2, "", 0); /* for this user */
+	if (n > MAXPLAIN)
+		die(100, "too much to seal");
 	size_t got = ask(fd, RESERVE, frame, p), start = get(frame + HEADER + 2 + KEY, 2), size = padded(n);
-	if (get(frame + HEADER, 2) != KEY || got != 2 + KEY + 2 + start || n > MAXPLAIN)
-		die(100, "not the agent's protocol, or too much to seal");
+	if (get(frame + HEADER, 2) != KEY || got != 2 + KEY + 2 + start)
+		die(100, "not the agent's protocol");
 	memcpy(key, frame + HEADER + 2, KEY);
 	memcpy(token, frame + HEADER + 2 + KEY + 2, start);
 	explicit_bzero(frame, sizeof frame);
