@@ -411,131 +411,131 @@ func (b *provider) combine() gssapi.Provider {
 	}
 	switch set {
 	case 1:
-		return &provider1{b, b.inner.(providerRFC5587)}
+		return &provider1{b, providerRFC5587{b}}
 	case 2:
-		return &provider2{b, b.inner.(providerRFC5801)}
+		return &provider2{b, providerRFC5801{b}}
 	case 3:
-		return &provider3{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801)}
+		return &provider3{b, providerRFC5587{b}, providerRFC5801{b}}
 	case 4:
-		return &provider4{b, b.inner.(providerGGF)}
+		return &provider4{b, providerGGF{b}}
 	case 5:
-		return &provider5{b, b.inner.(providerRFC5587), b.inner.(providerGGF)}
+		return &provider5{b, providerRFC5587{b}, providerGGF{b}}
 	case 6:
-		return &provider6{b, b.inner.(providerRFC5801), b.inner.(providerGGF)}
+		return &provider6{b, providerRFC5801{b}, providerGGF{b}}
 	case 7:
-		return &provider7{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF)}
+		return &provider7{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}}
 	case 8:
-		return &provider8{b, b.inner.(providerCredPassword)}
+		return &provider8{b, providerCredPassword{b}}
 	case 9:
-		return &provider9{b, b.inner.(providerRFC5587), b.inner.(providerCredPassword)}
+		return &provider9{b, providerRFC5587{b}, providerCredPassword{b}}
 	case 10:
-		return &provider10{b, b.inner.(providerRFC5801), b.inner.(providerCredPassword)}
+		return &provider10{b, providerRFC5801{b}, providerCredPassword{b}}
 	case 11:
-		return &provider11{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerCredPassword)}
+		return &provider11{b, providerRFC5587{b}, providerRFC5801{b}, providerCredPassword{b}}
 	case 12:
-		return &provider12{b, b.inner.(providerGGF), b.inner.(providerCredPassword)}
+		return &provider12{b, providerGGF{b}, providerCredPassword{b}}
 	case 13:
-		return &provider13{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerCredPassword)}
+		return &provider13{b, providerRFC5587{b}, providerGGF{b}, providerCredPassword{b}}
 	case 14:
-		return &provider14{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword)}
+		return &provider14{b, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}}
 	case 15:
-		return &provider15{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword)}
+		return &provider15{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}}
 	case 16:
-		return &provider16{b, b.inner.(providerKrb5Identity)}
+		return &provider16{b, providerKrb5Identity{b}}
 	case 17:
-		return &provider17{b, b.inner.(providerRFC5587), b.inner.(providerKrb5Identity)}
+		return &provider17{b, providerRFC5587{b}, providerKrb5Identity{b}}
 	case 18:
-		return &provider18{b, b.inner.(providerRFC5801), b.inner.(providerKrb5Identity)}
+		return &provider18{b, providerRFC5801{b}, providerKrb5Identity{b}}
 	case 19:
-		return &provider19{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerKrb5Identity)}
+		return &provider19{b, providerRFC5587{b}, providerRFC5801{b}, providerKrb5Identity{b}}
 	case 20:
-		return &provider20{b, b.inner.(providerGGF), b.inner.(providerKrb5Identity)}
+		return &provider20{b, providerGGF{b}, providerKrb5Identity{b}}
 	case 21:
-		return &provider21{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerKrb5Identity)}
+		return &provider21{b, providerRFC5587{b}, providerGGF{b}, providerKrb5Identity{b}}
 	case 22:
-		return &provider22{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerKrb5Identity)}
+		return &provider22{b, providerRFC5801{b}, providerGGF{b}, providerKrb5Identity{b}}
 	case 23:
-		return &provider23{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerKrb5Identity)}
+		return &provider23{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerKrb5Identity{b}}
 	case 24:
-		return &provider24{b, b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider24{b, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 25:
-		return &provider25{b, b.inner.(providerRFC5587), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider25{b, providerRFC5587{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 26:
-		return &provider26{b, b.inner.(providerRFC5801), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider26{b, providerRFC5801{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 27:
-		return &provider27{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider27{b, providerRFC5587{b}, providerRFC5801{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 28:
-		return &provider28{b, b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider28{b, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 29:
-		return &provider29{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider29{b, providerRFC5587{b}, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 30:
-		return &provider30{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider30{b, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 31:
-		return &provider31{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity)}
+		return &provider31{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}}
 	case 32:
-		return &provider32{b, b.inner.(providerCredStore)}
+		return &provider32{b, providerCredStore{b}}
 	case 33:
-		return &provider33{b, b.inner.(providerRFC5587), b.inner.(providerCredStore)}
+		return &provider33{b, providerRFC5587{b}, providerCredStore{b}}
 	case 34:
-		return &provider34{b, b.inner.(providerRFC5801), b.inner.(providerCredStore)}
+		return &provider34{b, providerRFC5801{b}, providerCredStore{b}}
 	case 35:
-		return &provider35{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerCredStore)}
+		return &provider35{b, providerRFC5587{b}, providerRFC5801{b}, providerCredStore{b}}
 	case 36:
-		return &provider36{b, b.inner.(providerGGF), b.inner.(providerCredStore)}
+		return &provider36{b, providerGGF{b}, providerCredStore{b}}
 	case 37:
-		return &provider37{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerCredStore)}
+		return &provider37{b, providerRFC5587{b}, providerGGF{b}, providerCredStore{b}}
 	case 38:
-		return &provider38{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredStore)}
+		return &provider38{b, providerRFC5801{b}, providerGGF{b}, providerCredStore{b}}
 	case 39:
-		return &provider39{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredStore)}
+		return &provider39{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerCredStore{b}}
 	case 40:
-		return &provider40{b, b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider40{b, providerCredPassword{b}, providerCredStore{b}}
 	case 41:
-		return &provider41{b, b.inner.(providerRFC5587), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider41{b, providerRFC5587{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 42:
-		return &provider42{b, b.inner.(providerRFC5801), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider42{b, providerRFC5801{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 43:
-		return &provider43{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider43{b, providerRFC5587{b}, providerRFC5801{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 44:
-		return &provider44{b, b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider44{b, providerGGF{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 45:
-		return &provider45{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider45{b, providerRFC5587{b}, providerGGF{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 46:
-		return &provider46{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider46{b, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 47:
-		return &provider47{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerCredStore)}
+		return &provider47{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}, providerCredStore{b}}
 	case 48:
-		return &provider48{b, b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider48{b, providerKrb5Identity{b}, providerCredStore{b}}
 	case 49:
-		return &provider49{b, b.inner.(providerRFC5587), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider49{b, providerRFC5587{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 50:
-		return &provider50{b, b.inner.(providerRFC5801), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider50{b, providerRFC5801{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 51:
-		return &provider51{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider51{b, providerRFC5587{b}, providerRFC5801{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 52:
-		return &provider52{b, b.inner.(providerGGF), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider52{b, providerGGF{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 53:
-		return &provider53{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider53{b, providerRFC5587{b}, providerGGF{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 54:
-		return &provider54{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider54{b, providerRFC5801{b}, providerGGF{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 55:
-		return &provider55{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider55{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 56:
-		return &provider56{b, b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider56{b, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 57:
-		return &provider57{b, b.inner.(providerRFC5587), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider57{b, providerRFC5587{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 58:
-		return &provider58{b, b.inner.(providerRFC5801), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider58{b, providerRFC5801{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 59:
-		return &provider59{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider59{b, providerRFC5587{b}, providerRFC5801{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 60:
-		return &provider60{b, b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider60{b, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 61:
-		return &provider61{b, b.inner.(providerRFC5587), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider61{b, providerRFC5587{b}, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 62:
-		return &provider62{b, b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider62{b, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	case 63:
-		return &provider63{b, b.inner.(providerRFC5587), b.inner.(providerRFC5801), b.inner.(providerGGF), b.inner.(providerCredPassword), b.inner.(providerKrb5Identity), b.inner.(providerCredStore)}
+		return &provider63{b, providerRFC5587{b}, providerRFC5801{b}, providerGGF{b}, providerCredPassword{b}, providerKrb5Identity{b}, providerCredStore{b}}
 	}
 	return b
 }

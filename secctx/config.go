@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"os"
 	"path"
-	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -70,7 +69,7 @@ func Wrap(p gssapi.Provider, s seal.Sealer) gssapi.Provider {
 // The Config may be used again and changed after. Wrap panics without a
 // provider or a sealer, which is a mistake of the program.
 func (c *Config) Wrap(p gssapi.Provider) gssapi.Provider {
-	if p == nil || absent(c.Sealer) {
+	if isNil(p) || isNil(c.Sealer) {
 		panic("secctx: Wrap needs a provider and a sealer")
 	}
 	w := &provider{
@@ -85,13 +84,6 @@ func (c *Config) Wrap(p gssapi.Provider) gssapi.Provider {
 		w.lifetime = seal.DefaultLifetime
 	}
 	return w.combine()
-}
-
-// absent reports whether there is no sealer: a nil *seal.Host is none either, of an
-// OpenHost whose error nobody looked at.
-func absent(s seal.Sealer) bool {
-	v := reflect.ValueOf(s)
-	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 func plainFormat(format string, p gssapi.Provider) string {

@@ -2,7 +2,6 @@ package secctx
 
 import (
 	"errors"
-	"reflect"
 	"sync"
 
 	"github.com/golang-auth/go-gssapi/v3"
@@ -94,7 +93,7 @@ func (c *secContext) unalone() { c.gate.Unlock() }
 func (c *secContext) learn(info *gssapi.SecContextInfoPartial) {
 	c.established = info.FullyEstablished && !c.inner.ContinueNeeded()
 	c.transferable = info.Transferrable
-	c.mech = info.Mech
+	c.mech = optional(info.Mech)
 }
 
 func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartial, error) {
@@ -127,8 +126,9 @@ func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartia
 // if the context is open).
 func (c *secContext) disclose(info *gssapi.SecContextInfoPartial) {
 	info.FullyEstablished = c.established
-	info.InitiatorName = withoutNilPointer(info.InitiatorName)
-	info.DelegatedCredential = withoutNilPointer(info.DelegatedCredential)
+	info.InitiatorName = optional(info.InitiatorName)
+	info.DelegatedCredential = optional(info.DelegatedCredential)
+	info.Mech = c.mech
 	if c.acceptor && !c.established {
 		info.InitiatorName, info.DelegatedCredential = nil, nil
 	}
@@ -148,22 +148,19 @@ func (c *secContext) Inquire() (*gssapi.SecContextInfo, error) {
 	}
 	defer c.unalone()
 	c.named = true
-	info, err := c.inner.Inquire()
-	if info == nil || err != nil {
-		return info, err
+	return c.inquire()
+}
+
+// inquire asks the mechanism, which may release the names that it gave out.
+func (c *secContext) inquire() (*gssapi.SecContextInfo, error) {
+	info, err := answer(c.inner.Inquire())
+	if err != nil {
+		return nil, err
 	}
 	c.learn(&info.SecContextInfoPartial)
 	c.disclose(&info.SecContextInfoPartial)
-	info.AcceptorName = withoutNilPointer(info.AcceptorName)
+	info.AcceptorName = optional(info.AcceptorName)
 	return info, nil
-}
-
-func withoutNilPointer[T any](v T) T {
-	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
-		var none T
-		return none
-	}
-	return v
 }
 
 // Delete ends the context, or what the mechanism kept of one that was exported:
@@ -210,7 +207,7 @@ func (c *secContext) ExpiresAt() (*gssapi.GssLifetime, error) {
 		return nil, err
 	}
 	defer c.unshare()
-	return c.inner.ExpiresAt()
+	return answer(c.inner.ExpiresAt())
 }
 
 func (c *secContext) WrapSizeLimit(conf bool, max uint, qop gssapi.QoP) (uint, error) {

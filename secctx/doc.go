@@ -49,6 +49,8 @@
 //
 //   - Export, ImportSecContext and Continue after an import, are as described;
 //   - InquireByOid refuses what may return keys, see Config.AllowInquire;
+//   - nil without an error is an error (GSS_S_FAILURE), where the inner one owes a
+//     result; after a token was claimed it is ErrLost;
 //   - a name or credential that is not there is nil in the results of Continue
 //     and Inquire, where some providers return nil pointers that compare as
 //     not nil. FullyEstablished is false as long as ContinueNeeded is true, and an

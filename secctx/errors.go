@@ -35,7 +35,6 @@ var (
 	errBlindHandler   = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established or names no initiator, and go-gssapi's http.Handler does not look; serve HTTP with a handler that checks FullyEstablished"))
 	errUntransferable = status(gssapi.ErrUnavailable, errors.New("secctx: mechanism cannot transfer this context"))
 	errExpired        = status(gssapi.ErrContextExpired, errors.New("secctx: context has expired"))
-	errNoLifetime     = status(gssapi.ErrFailure, errors.New("secctx: mechanism does not tell the context's lifetime"))
 	errEstablished    = status(gssapi.ErrFailure, errors.New("secctx: context is established already"))
 	errNotExported    = status(gssapi.ErrFailure, errors.New("secctx: context is here, not exported"))
 	errNoInquiry      = status(gssapi.ErrUnavailable, errors.New("secctx: inquiry by this object identifier is not allowed, it might return keys"))

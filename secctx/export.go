@@ -109,7 +109,7 @@ func (c *secContext) export(to seal.Audience) ([]byte, error) {
 	if c.mech != nil {
 		request.Mechanism = c.mech.Oid()
 	}
-	r, err := c.p.sealer.Reserve(request)
+	r, err := answer(c.p.sealer.Reserve(request))
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -145,12 +145,9 @@ func (c *secContext) exportable() (time.Duration, error) {
 	if !c.transferable {
 		return 0, errUntransferable
 	}
-	expiry, err := c.inner.ExpiresAt()
+	expiry, err := answer(c.inner.ExpiresAt())
 	if err != nil {
 		return 0, err
-	}
-	if expiry == nil {
-		return 0, errNoLifetime
 	}
 	switch expiry.Status {
 	case gssapi.GssLifetimeIndefinite:
@@ -166,7 +163,7 @@ func (c *secContext) exportable() (time.Duration, error) {
 // restore brings the context back from its plain token after sealing failed. A
 // failed Seal has let no sealed byte out, so nobody else can have it.
 func (c *secContext) restore(plain []byte, why error) error {
-	inner, err := c.p.inner.ImportSecContext(plain)
+	inner, err := answer(c.p.inner.ImportSecContext(plain))
 	if err != nil {
 		return lost(fmt.Errorf("sealing: %w; importing it back: %w", why, err))
 	}

@@ -9,36 +9,56 @@ import (
 //go:generate go run ./internal/gen -o combine_gen.go
 //go:generate go run ./internal/gen -fakes -o fakes_gen_test.go
 
-// What the optional interfaces of go-gssapi add to Provider. The wrapper embeds
-// the inner provider as these, so that its calls are the inner one's and no
-// method of Provider goes past the wrapper.
+// The types of this file are what the optional interfaces of go-gssapi add to
+// Provider and to SecContext. Each is embedded beside the base type, so that it
+// adds its own methods alone. The compiler checks that they are complete: see the
+// assertions in combine_gen.go.
+
+// Those of Provider. combine embeds one only if the inner provider has it.
 type (
-	providerRFC5587 interface {
-		IndicateMechsByAttrs(desired, except, critical []gssapi.GssMechAttr) ([]gssapi.GssMech, error)
-	}
-	providerRFC5801 interface {
-		InquireSASLNameForMech(gssapi.GssMech) (gssapi.SASLMechInfo, error)
-		InquireMechForSASLName(string) (gssapi.GssMech, error)
-	}
-	providerGGF interface {
-		ImportCredential([]byte) (gssapi.Credential, error)
-	}
-	providerCredPassword interface {
-		AcquireCredentialWithPassword(name gssapi.GssName, password string, lifetime time.Duration, mechs []gssapi.GssMech, usage gssapi.CredUsage) (gssapi.Credential, error)
-	}
-	providerKrb5Identity interface {
-		RegisterAcceptorIdentity(string) error
-		SetCCacheName(string) error
-	}
-	providerCredStore interface {
-		AcquireCredentialFrom(name gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime, opts ...gssapi.CredStoreOption) (gssapi.Credential, error)
-	}
+	providerRFC5587      struct{ p *provider }
+	providerRFC5801      struct{ p *provider }
+	providerGGF          struct{ p *provider }
+	providerCredPassword struct{ p *provider }
+	providerKrb5Identity struct{ p *provider }
+	providerCredStore    struct{ p *provider }
 )
 
-// secContextGGF and secContextRFC4121 are what the optional interfaces add to
-// SecContext, behind the gate. They ask the context of the moment for the
-// interface: one that came back by import may be of another type than the one
-// that the handle began with.
+func (e providerRFC5587) IndicateMechsByAttrs(desired, except, critical []gssapi.GssMechAttr) ([]gssapi.GssMech, error) {
+	return answers(e.p.inner.(gssapi.ProviderExtRFC5587).IndicateMechsByAttrs(desired, except, critical))
+}
+
+func (e providerRFC5801) InquireSASLNameForMech(m gssapi.GssMech) (gssapi.SASLMechInfo, error) {
+	return e.p.inner.(gssapi.ProviderExtRFC5801).InquireSASLNameForMech(m)
+}
+
+func (e providerRFC5801) InquireMechForSASLName(name string) (gssapi.GssMech, error) {
+	return answer(e.p.inner.(gssapi.ProviderExtRFC5801).InquireMechForSASLName(name))
+}
+
+func (e providerGGF) ImportCredential(token []byte) (gssapi.Credential, error) {
+	return answer(e.p.inner.(gssapi.ProviderExtGGF).ImportCredential(token))
+}
+
+func (e providerCredPassword) AcquireCredentialWithPassword(name gssapi.GssName, password string, lifetime time.Duration, mechs []gssapi.GssMech, usage gssapi.CredUsage) (gssapi.Credential, error) {
+	return answer(e.p.inner.(gssapi.ProviderExtCredPassword).AcquireCredentialWithPassword(name, password, lifetime, mechs, usage))
+}
+
+func (e providerKrb5Identity) RegisterAcceptorIdentity(identity string) error {
+	return e.p.inner.(gssapi.ProviderExtKrb5Identity).RegisterAcceptorIdentity(identity)
+}
+
+func (e providerKrb5Identity) SetCCacheName(name string) error {
+	return e.p.inner.(gssapi.ProviderExtKrb5Identity).SetCCacheName(name)
+}
+
+func (e providerCredStore) AcquireCredentialFrom(name gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime, opts ...gssapi.CredStoreOption) (gssapi.Credential, error) {
+	return answer(e.p.inner.(gssapi.ProviderExtCredStore).AcquireCredentialFrom(name, mechs, usage, lifetime, opts...))
+}
+
+// Those of SecContext, behind the gate. They ask the present inner context for the
+// interface: a context that came back by import may be of another type than the
+// one that the handle began with.
 type (
 	secContextGGF     struct{ c *secContext }
 	secContextRFC4121 struct{ c *secContext }

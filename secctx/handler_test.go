@@ -237,7 +237,7 @@ func TestIsBlindHandler(t *testing.T) {
 		"github.com/golang-auth/go-gssapi/v3/http.(*GSSAPITransport).Round": false,
 		"net/http.(*ServeMux).ServeHTTP":                                    false,
 		"example.org/app/http.(*Handler).ServeHTTP":                         false,
-		"":                                                                  false,
+		"": false,
 	} {
 		require.Equal(t, want, isBlindHandler(function), function)
 	}

@@ -25,25 +25,25 @@ type provider struct {
 func (p *provider) Name() string { return p.inner.Name() }
 
 func (p *provider) ImportName(name string, nt gssapi.GssNameType) (gssapi.GssName, error) {
-	return p.inner.ImportName(name, nt)
+	return answer(p.inner.ImportName(name, nt))
 }
 
 func (p *provider) AcquireCredential(name gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime) (gssapi.Credential, error) {
-	return p.inner.AcquireCredential(name, mechs, usage, lifetime)
+	return answer(p.inner.AcquireCredential(name, mechs, usage, lifetime))
 }
 
 func (p *provider) InquireNamesForMech(m gssapi.GssMech) ([]gssapi.GssNameType, error) {
-	return p.inner.InquireNamesForMech(m)
+	return answers(p.inner.InquireNamesForMech(m))
 }
 
-func (p *provider) IndicateMechs() ([]gssapi.GssMech, error) { return p.inner.IndicateMechs() }
+func (p *provider) IndicateMechs() ([]gssapi.GssMech, error) { return answers(p.inner.IndicateMechs()) }
 
 func (p *provider) HasExtension(e gssapi.GssapiExtension) bool { return p.inner.HasExtension(e) }
 
 func (p *provider) Release() error { return p.inner.Release() }
 
 func (p *provider) InitSecContext(name gssapi.GssName, opts ...gssapi.InitSecContextOption) (gssapi.SecContext, error) {
-	inner, err := p.inner.InitSecContext(name, opts...)
+	inner, err := answer(p.inner.InitSecContext(name, opts...))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (p *provider) InitSecContext(name gssapi.GssName, opts ...gssapi.InitSecCon
 }
 
 func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
-	inner, err := p.inner.AcceptSecContext(opts...)
+	inner, err := answer(p.inner.AcceptSecContext(opts...))
 	if err != nil {
 		return nil, err
 	}
@@ -85,11 +85,9 @@ func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
 	c := &secContext{p: p, inner: inner, settled: true}
 	// The one time that this package inquires by itself: nobody holds names of
 	// this context yet that Inquire could release.
-	info, err := inner.Inquire()
-	if err == nil {
-		if c.learn(&info.SecContextInfoPartial); !c.established {
-			err = errHalf
-		}
+	_, err = c.inquire()
+	if err == nil && !c.established {
+		err = errHalf
 	}
 	if err != nil {
 		_, _ = inner.Delete() // nobody has it, and its token is not for the peer
@@ -100,9 +98,12 @@ func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
 
 // importPlain has the mechanism import a plain token, and wipes it.
 func (p *provider) importPlain(plain *memsafe.Secret) (gssapi.SecContext, error) {
+	if plain == nil {
+		return nil, errNothing
+	}
 	defer plain.Wipe()
 	if plain.Len() == 0 {
 		return nil, errEmptyToken
 	}
-	return p.inner.ImportSecContext(plain.Bytes())
+	return answer(p.inner.ImportSecContext(plain.Bytes()))
 }
