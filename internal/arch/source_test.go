@@ -22,7 +22,7 @@ var unsafeFiles = map[string]string{
 	"internal/memscan/stop.go":            "ptrace",
 	"internal/memscan/stack.go":           "the stack below a function",
 	"seal/agent/internal/peer/groups.go":  "SO_PEERGROUPS",
-	"seal/agent/internal/peer/message.go": "recvmsg and sendmsg that do not wait, without waking the scheduler",
+	"internal/foreign/message.go": "recvmsg and sendmsg that do not wait, without waking the scheduler",
 	"internal/pidfd/pidfd.go":             "ppoll that does not wait, at each request to the agent",
 }
 

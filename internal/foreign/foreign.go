@@ -10,7 +10,9 @@
 package foreign
 
 import (
+	"errors"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -22,29 +24,35 @@ import (
 	"github.com/sealctx/sealctx/internal/pidfd"
 )
 
-// MaxDescriptors is how many descriptors one message can bring (SCM_MAX_FD of
-// Linux). Whoever receives with room for fewer has the kernel close the rest,
-// inside recvmsg and as their maker has it.
-const MaxDescriptors = 253
-
-// RightsSpace is the room for them among the control messages, in bytes.
-var RightsSpace = unix.CmsgSpace(4 * MaxDescriptors)
-
 // Inline has out-of-band bytes come in line with the others: the kernel drops
 // those that do not inside recvmsg, with the descriptors that they bring. It is to
 // be called before a connection is first read.
-func Inline(c syscall.Conn) error {
+func Inline(c syscall.Conn) error { return set(c, unix.SO_OOBINLINE) }
+
+// Prepare is Inline, and has the kernel put the sender's credentials on each message
+// (SO_PASSCRED). Connections inherit that from a listener, so that their first byte
+// has them too.
+func Prepare(c syscall.Conn) error { return set(c, unix.SO_OOBINLINE, unix.SO_PASSCRED) }
+
+func set(c syscall.Conn, options ...int) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	if ctlErr := raw.Control(func(fd uintptr) { err = inline(int(fd)) }); ctlErr != nil {
+	if ctlErr := raw.Control(func(fd uintptr) { err = setOn(int(fd), options...) }); ctlErr != nil {
 		return ctlErr
 	}
 	return err
 }
 
-func inline(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
+func setOn(fd int, options ...int) error {
+	for _, option := range options {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
+}
 
 // threads bounds how many closings may wait at the same time, of all Closers: each
 // holds a thread, and a program that can have no more of them is aborted.
@@ -54,16 +62,20 @@ var threads = make(chan struct{}, 64)
 // party has made of them, they hold one thread. The zero value is ready. Safe for
 // concurrent use.
 type Closer struct {
+	// Patience is how long Close waits. What is not closed by then is closed later.
+	// Zero: until all is closed.
+	Patience time.Duration
+
 	turn    sync.Mutex
-	waiting atomic.Int32 // calls of Close
+	waiting atomic.Int32 // closings that may wait for the party
 }
 
-// Busy reports whether descriptors that may wait are being closed, or are still to
-// be: the party that has sent them holds room in the table of descriptors.
+// Busy reports whether something of the party is being closed, or still to be, that
+// may take its time: it holds room in the table of descriptors.
 func (c *Closer) Busy() bool { return c.waiting.Load() > 0 }
 
-// Close closes descriptors; negative ones are none. It returns when they are closed,
-// so that it may wait for whoever made them, but it holds nobody else up. Those of
+// Close closes descriptors; negative ones are none. It waits until they are closed,
+// which may depend on the party that made them, for at most Patience. Descriptors of
 // processes are closed at once, and sockets before the rest.
 func (c *Closer) Close(fds ...int) {
 	var sockets, others []int
@@ -81,49 +93,88 @@ func (c *Closer) Close(fds ...int) {
 	if len(sockets)+len(others) == 0 {
 		return
 	}
-	c.waiting.Add(1)
-	defer c.waiting.Add(-1)
-	c.alone(func() {
+	c.await(c.start(func() {
 		for _, fd := range append(sockets, others...) {
 			interrupted(func() { _ = unix.Close(fd) })
 		}
-	})
+	}))
 }
 
-// HangUp closes a Unix stream connection, as Close does where descriptors may wait
-// in it unread: closing it closes them. No other goroutine may use it any more.
-func (c *Closer) HangUp(conn *net.UnixConn) {
-	if drained(conn) {
+// HangUp closes a Unix stream connection. Descriptors that lie in it unread are
+// closed with it, so that HangUp may wait for the party that sent them, for at most
+// Patience. The channel that it returns is closed when the connection is. No other
+// goroutine may use the connection any more.
+func (c *Closer) HangUp(conn *net.UnixConn) (closed <-chan struct{}) {
+	if Ended(conn) {
 		_ = conn.Close()
+		return nothing
+	}
+	closed = c.start(func() { interrupted(func() { _ = conn.Close() }) })
+	c.await(closed)
+	return closed
+}
+
+// nothing is to be waited for.
+var nothing = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// start runs f in a goroutine, when it is this Closer's turn and a thread may wait.
+func (c *Closer) start(f func()) (done <-chan struct{}) {
+	c.waiting.Add(1)
+	end := make(chan struct{})
+	go func() {
+		defer close(end)
+		defer c.waiting.Add(-1)
+		c.turn.Lock()
+		defer c.turn.Unlock()
+		threads <- struct{}{}
+		defer func() { <-threads }()
+		f()
+	}()
+	return end
+}
+
+func (c *Closer) await(done <-chan struct{}) {
+	if c.Patience == 0 {
+		<-done
 		return
 	}
-	c.alone(func() { interrupted(func() { _ = conn.Close() }) })
+	timer := time.NewTimer(c.Patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
 
-// alone runs f when it is this Closer's turn and a thread may wait.
-func (c *Closer) alone(f func()) {
-	c.turn.Lock()
-	defer c.turn.Unlock()
-	threads <- struct{}{}
-	defer func() { <-threads }()
-	f()
-}
-
-// drained ends a connection for its other end, and reports whether nothing that it
-// has sent is unread.
-func drained(conn *net.UnixConn) (empty bool) {
+// Ended ends a Unix stream connection for its other end, and reports whether closing
+// it now waits for nothing: no descriptor lies in it unread. It reads and drops the
+// bytes of a connection without descriptors.
+func Ended(conn *net.UnixConn) (harmless bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return true // it is closed
+		return true // there is none
 	}
-	_ = raw.Control(func(fd uintptr) {
-		if unix.Shutdown(int(fd), unix.SHUT_RDWR) != nil || inline(int(fd)) != nil {
+	if raw.Control(func(fd uintptr) {
+		if unix.Shutdown(int(fd), unix.SHUT_RDWR) != nil || setOn(int(fd), unix.SO_OOBINLINE, unix.SO_PASSCRED) != nil {
 			return
 		}
-		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		empty = n == 0 && err == nil
-	})
-	return empty
+		r := Receiver{buf: make([]byte, 4096), oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}
+		for {
+			r.one[0] = r.buf
+			n, err := r.readPlain(fd)
+			if err != nil || n == 0 {
+				harmless = err == nil || errors.Is(err, unix.ECONNRESET)
+				return
+			}
+		}
+	}) != nil {
+		return true // it is closed
+	}
+	return harmless
 }
 
 // isSocket asks nothing of whoever made the descriptor.
@@ -171,30 +222,21 @@ func interrupted(f func()) {
 	}
 }
 
-// patience is how long Close and HangUp wait.
+// patience is how long Close, HangUp and CloseListener wait.
 const patience = 100 * time.Millisecond
 
-// Close is Closer.Close for one who has better things to do than wait: what is not
-// closed soon is closed later.
-func Close(fds ...int) { soon(func() { new(Closer).Close(fds...) }) }
+// Close is Closer.Close with a Closer of its own, for a caller that has better things
+// to do than wait: what is not closed soon is closed later.
+func Close(fds ...int) { (&Closer{Patience: patience}).Close(fds...) }
 
 // HangUp is Closer.HangUp, likewise.
-func HangUp(conn *net.UnixConn) { soon(func() { new(Closer).HangUp(conn) }) }
+func HangUp(conn *net.UnixConn) (closed <-chan struct{}) {
+	return (&Closer{Patience: patience}).HangUp(conn)
+}
 
 // CloseListener closes a listener likewise: descriptors may wait in connections that
 // nobody has accepted.
 func CloseListener(l *net.UnixListener) {
-	soon(func() { new(Closer).alone(func() { interrupted(func() { _ = l.Close() }) }) })
-}
-
-func soon(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(patience):
-	}
+	c := &Closer{Patience: patience}
+	c.await(c.start(func() { interrupted(func() { _ = l.Close() }) }))
 }

@@ -80,7 +80,7 @@ func (c *conn) start() wire.Code {
 	if c.raw, err = c.sock.SyscallConn(); err != nil {
 		return wire.Unavailable
 	}
-	if err := peer.Prepare(c.sock); err != nil { // should it have connected before Serve began
+	if err := foreign.Prepare(c.sock); err != nil { // should it have connected before Serve began
 		return wire.Unavailable
 	}
 	c.id, err = c.s.ns.Identify(c.sock)
@@ -288,13 +288,16 @@ func (c *conn) setBusy() {
 	c.mu.Unlock()
 }
 
-// violation is the code for an error of receiving that is the peer's fault.
+// violation is the code for an error of receiving after which the peer is told why its
+// connection ends.
 func violation(err error) wire.Code {
 	switch {
 	case errors.Is(err, peer.ErrImpostor):
 		return wire.NotYou
 	case errors.Is(err, peer.ErrDescriptors):
 		return wire.Protocol
+	case errors.Is(err, peer.ErrNoRoom): // no fault of the peer's
+		return wire.Unavailable
 	}
 	return wire.OK
 }

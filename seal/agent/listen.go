@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/listen"
-	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 )
 
 // Listen listens at an absolute path, in a directory that clients will trust, see
@@ -33,7 +33,7 @@ func Listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	err = peer.Prepare(l) // before the first peer can connect
+	err = foreign.Prepare(l) // before the first peer can connect
 	if err == nil {
 		err = os.Chmod(path, 0o666)
 	}

@@ -216,7 +216,7 @@ func (s *Server) Close() error {
 // none is left but of connections whose descriptors wait to be closed, see package
 // internal/foreign. It does not close l. One Serve runs at a time.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	if err := peer.Prepare(l); err != nil {
+	if err := foreign.Prepare(l); err != nil {
 		return err
 	}
 	if err := l.SetDeadline(time.Time{}); err != nil { // of another Serve, which had ended

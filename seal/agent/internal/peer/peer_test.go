@@ -4,14 +4,18 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -22,7 +26,7 @@ func pair(t *testing.T, pass bool) (client, server *net.UnixConn) {
 	require.NoError(t, err)
 	defer l.Close()
 	if pass {
-		require.NoError(t, Prepare(l))
+		require.NoError(t, foreign.Prepare(l))
 	}
 	client, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
 	require.NoError(t, err)
@@ -149,7 +153,7 @@ func TestSendParts(t *testing.T) {
 	head, body, tail := make([]byte, 4), make([]byte, len(big)), make([]byte, 4)
 	parts := [][]byte{head, body, tail}
 	for got := 0; got < 8+len(big); {
-		n, err := ReceiveInto(sraw, parts)
+		n, err := foreign.ReceiveInto(sraw, parts)
 		require.NoError(t, err)
 		require.Positive(t, n)
 		got += n
@@ -164,4 +168,155 @@ func TestSendParts(t *testing.T) {
 	require.NoError(t, server.Close())
 	_, err = Send(raw, nil, []byte("x"))
 	require.ErrorIs(t, err, unix.EPIPE)
+}
+
+// child runs a shell that has one end of a connection as descriptor 3, and returns its
+// identity and the other end. The shell says hello when it has read a line, and ends
+// when it has read another.
+func child(t *testing.T) (id *Identity, server *net.UnixConn, line func(), ended func()) {
+	t.Helper()
+	client, server := pair(t, true)
+	theirs, err := client.File()
+	require.NoError(t, err)
+	defer theirs.Close()
+	cmd := exec.Command("/bin/sh", "-c", "read x; printf hello >&3; read x")
+	cmd.ExtraFiles = []*os.File{theirs}
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	id = &Identity{UID: uint32(os.Geteuid()), PID: cmd.Process.Pid}
+	id.pidfd, err = pidfd.Open(id.PID)
+	require.NoError(t, err)
+	t.Cleanup(id.Close)
+	line = func() {
+		_, err := in.Write([]byte("\n"))
+		require.NoError(t, err)
+	}
+	return id, server, line, func() { require.NoError(t, cmd.Wait()) }
+}
+
+// TestReceiveFromTheDead: bytes of a process that has ended count for nothing. A later
+// process may have its id.
+func TestReceiveFromTheDead(t *testing.T) {
+	for _, dead := range []bool{false, true} {
+		id, server, line, ended := child(t)
+		r, err := NewReceiver(server, id, new(foreign.Closer))
+		require.NoError(t, err)
+		line()
+		if dead {
+			line()
+			ended()
+		}
+		buf := make([]byte, 10)
+		_, n, fd, err := r.Receive(buf, nil, nil)
+		require.Equal(t, -1, fd)
+		if dead {
+			require.ErrorIs(t, err, ErrImpostor)
+			continue
+		}
+		require.NoError(t, err, "the control: it lives")
+		require.Equal(t, "hello", string(buf[:n]))
+		line()
+		ended()
+	}
+}
+
+// TestReceiveOfAnother: the connection's process and user must have sent the bytes.
+func TestReceiveOfAnother(t *testing.T) {
+	for name, forge := range map[string]func(*Identity){
+		"process": func(id *Identity) { id.PID++ },
+		"no id":   func(id *Identity) { id.PID = 0 },
+		"user":    func(id *Identity) { id.UID++ },
+		"":        func(*Identity) {},
+	} {
+		client, server := pair(t, true)
+		id := identify(t, server)
+		forge(id)
+		r, err := NewReceiver(server, id, new(foreign.Closer))
+		require.NoError(t, err)
+		_, err = client.Write([]byte("hello"))
+		require.NoError(t, err)
+		_, _, _, err = r.Receive(make([]byte, 10), nil, nil)
+		if name == "" {
+			require.NoError(t, err, "the control")
+			continue
+		}
+		require.ErrorIs(t, err, ErrImpostor, name)
+	}
+}
+
+// TestOutsideNamespace: a process that has no id here, which the kernel calls 0, is no
+// peer, and neither are its bytes anybody's.
+func TestOutsideNamespace(t *testing.T) {
+	apart.NeedRoot(t)
+	client, server := pair(t, true)
+	_, err := client.Write([]byte("hello"))
+	require.NoError(t, err)
+	theirs, err := server.File()
+	require.NoError(t, err)
+	defer theirs.Close()
+	if !apart.Run(t, func(cmd *exec.Cmd) {
+		cmd.ExtraFiles = []*os.File{theirs}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	}) {
+		return
+	}
+	c, err := net.FileConn(os.NewFile(3, "inherited"))
+	require.NoError(t, err)
+	server = c.(*net.UnixConn)
+	ns, err := NewNamespace()
+	require.NoError(t, err)
+	_, err = ns.Identify(server)
+	require.ErrorIs(t, err, ErrUnknown)
+	require.ErrorContains(t, err, "process of user 0")
+	own, err := pidfd.Open(os.Getpid())
+	require.NoError(t, err)
+	r, err := NewReceiver(server, &Identity{pidfd: own}, new(foreign.Closer))
+	require.NoError(t, err)
+	_, _, _, err = r.Receive(make([]byte, 10), nil, nil)
+	require.ErrorIs(t, err, ErrImpostor)
+}
+
+// TestReceiveDescriptors: one descriptor comes, several are refused, and one that this
+// process has no room for is the peer's fault in no way. No error leaves one open.
+func TestReceiveDescriptors(t *testing.T) {
+	if !apart.Run(t, nil) { // it changes a limit of the process
+		return
+	}
+	var old unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	for name, c := range map[string]struct {
+		n     int
+		limit uint64
+		want  error
+	}{
+		"one":               {1, old.Cur, nil},
+		"two":               {2, old.Cur, ErrDescriptors},
+		"all":               {foreign.MaxDescriptors, old.Cur, ErrDescriptors},
+		"one, at the limit": {1, 3, ErrNoRoom},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server := pair(t, true)
+			r, err := NewReceiver(server, identify(t, server), new(foreign.Closer))
+			require.NoError(t, err)
+			fds := make([]int, c.n) // of standard input
+			_, _, err = client.WriteMsgUnix([]byte("hello"), unix.UnixRights(fds...), nil)
+			require.NoError(t, err)
+			open := func() int {
+				list, err := os.ReadDir("/proc/self/fd")
+				require.NoError(t, err)
+				return len(list)
+			}
+			before := open()
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: c.limit, Max: old.Max}))
+			_, _, fd, err := r.Receive(make([]byte, 10), nil, nil)
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+			require.ErrorIs(t, err, c.want)
+			require.Equal(t, c.want == nil, fd >= 0)
+			if fd >= 0 {
+				require.NoError(t, unix.Close(fd))
+			}
+			require.Equal(t, before, open())
+		})
+	}
 }

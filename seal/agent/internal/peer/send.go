@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign"
 )
 
 // Send writes the buffers, as one run of bytes, with control messages on the
@@ -21,13 +23,13 @@ func TrySend(raw syscall.RawConn, wait func(), buffers ...[]byte) (sent int, err
 }
 
 func send(raw syscall.RawConn, oob []byte, wait func(), buffers [][]byte) (sent int, err error) {
-	var m message
+	var m foreign.Message
 	var opErr error
 	waited := false
 	err = raw.Write(func(fd uintptr) bool {
 		for len(buffers) > 0 {
-			m.set(buffers, oob)
-			n, err := m.send(fd)
+			m.Set(buffers, oob)
+			n, err := m.Send(fd)
 			switch {
 			case errors.Is(err, unix.EAGAIN):
 				if !waited {

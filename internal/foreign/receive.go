@@ -1,0 +1,222 @@
+package foreign
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrControl: more descriptors came, or other control messages, than the receiver
+// takes. None is left open here.
+var ErrControl = errors.New("unix socket: descriptor or control message that has no place there")
+
+// A Control is what the kernel says of the bytes that one call received.
+type Control struct {
+	// Sender is the process that sent the bytes and its user and group. It is zero
+	// unless the receiver has set SO_PASSCRED. Pid is 0 for a process that has no
+	// number in this process namespace.
+	Sender unix.Ucred
+
+	// FD is the descriptor that came with the bytes, or -1. The caller closes it.
+	FD int
+
+	// Dropped reports that the kernel could not install a descriptor here: the
+	// process is at its RLIMIT_NOFILE, or a security module forbids it. The sender
+	// did nothing wrong and the bytes are complete.
+	Dropped bool
+}
+
+// A Receiver reads a Unix stream socket together with what the kernel says of each
+// message. One goroutine at a time may use it.
+type Receiver struct {
+	raw    syscall.RawConn
+	closer *Closer
+	oob    []byte
+
+	// Of one Receive; here so that it need not allocate.
+	fill  func() []byte
+	spare func([]byte)
+	buf   []byte
+	n     int
+	msg   Message
+	one   [1][]byte
+	err   error
+	try   func(uintptr) bool
+}
+
+// NewReceiver returns a receiver for a connection. closer closes descriptors that
+// the receiver does not take. If closer is nil, the receiver takes no descriptors:
+// it looks before it reads, and leaves them in the connection, where they take no
+// room in this process. Prepare must have been called on the connection, or Inline if
+// there is a closer.
+func NewReceiver(c *net.UnixConn, closer *Closer) (*Receiver, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	r := &Receiver{raw: raw, closer: closer}
+	size := unix.CmsgSpace(unix.SizeofUcred)
+	if closer != nil {
+		// What the kernel cannot store here it closes inside recvmsg, and that can
+		// take as long as the sender likes.
+		size += RightsSpace
+	}
+	r.oob = make([]byte, size)
+	r.try = r.attempt
+	return r, nil
+}
+
+// MaxDescriptors is how many descriptors one message can bring (SCM_MAX_FD of Linux),
+// and RightsSpace the room for them among the control messages, in bytes.
+const MaxDescriptors = 253
+
+var RightsSpace = unix.CmsgSpace(4 * MaxDescriptors)
+
+// Receive waits for bytes and puts them into buf, up to its length. If buf is nil,
+// fill makes it once there is something to receive, and spare takes it back if
+// there was not: a connection that waits holds no buffer. Receive returns the
+// buffer, the number of bytes, and what the kernel says of them.
+//
+// Errors: ErrControl, also while the closer is busy, when nothing more is read;
+// io.EOF; os.ErrDeadlineExceeded; those of recvmsg(2). None leaves a descriptor
+// open.
+func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n int, ctl Control, err error) {
+	r.buf, r.fill, r.spare, r.err = buf, fill, spare, nil
+	err = r.raw.Read(r.try)
+	got, r.buf, r.one[0] = r.buf, nil, nil
+	defer r.msg.Forget()
+	if err == nil {
+		err = r.err
+	}
+	if err != nil {
+		return got, 0, Control{FD: -1}, err
+	}
+	ctl, err = parse(r.oob[:r.msg.hdr.Controllen], int(r.msg.hdr.Flags), r.closer)
+	switch {
+	case err != nil:
+		return got, 0, Control{FD: -1}, err
+	case r.n == 0:
+		if ctl.FD >= 0 {
+			r.closer.Close(ctl.FD)
+		}
+		return got, 0, Control{FD: -1}, io.EOF
+	}
+	return got, r.n, ctl, nil
+}
+
+// Drop closes a descriptor that Receive returned and the protocol does not have.
+func (r *Receiver) Drop(fd int) { r.closer.Close(fd) }
+
+// attempt tries once; false has the poller wait.
+func (r *Receiver) attempt(fd uintptr) bool {
+	if r.closer != nil && r.closer.Busy() {
+		r.err = ErrControl
+		return true
+	}
+	own := r.buf == nil
+	if own {
+		r.buf = r.fill()
+	}
+	r.one[0] = r.buf
+	if r.closer == nil {
+		r.n, r.err = r.readPlain(fd)
+	} else {
+		r.msg.Set(r.one[:], r.oob)
+		r.n, r.err = r.msg.Receive(fd)
+	}
+	if !errors.Is(r.err, unix.EAGAIN) {
+		return true
+	}
+	if own {
+		r.spare(r.buf)
+		r.buf = nil
+	}
+	return false
+}
+
+// readPlain reads bytes that bring no descriptor. A descriptor belongs to the first
+// of the bytes that it was sent with, so none comes with bytes that were looked at. The
+// kernel may show one that comes only behind them.
+func (r *Receiver) readPlain(fd uintptr) (int, error) {
+	n, err := r.msg.lookAt(fd, r.one[:], r.oob)
+	if err != nil || n == 0 {
+		return n, err
+	}
+	r.one[0] = r.buf[:n]
+	r.msg.Set(r.one[:], r.oob)
+	return r.msg.Receive(fd)
+}
+
+// lookAt peeks. If a descriptor is with the bytes it returns ErrControl. The room is
+// for credentials only, which come first (SO_PASSCRED must be set), so that the kernel
+// installs no descriptor.
+func (m *Message) lookAt(fd uintptr, buffers [][]byte, oob []byte) (int, error) {
+	m.Set(buffers, oob)
+	n, err := m.peek(fd)
+	if err == nil && m.hdr.Flags&unix.MSG_CTRUNC != 0 {
+		err = ErrControl
+	}
+	return n, err
+}
+
+// parse takes apart what the kernel wrote. With an error it has closed every
+// descriptor in it.
+func parse(oob []byte, flags int, closer *Closer) (ctl Control, err error) {
+	ctl = Control{FD: -1, Dropped: flags&unix.MSG_CTRUNC != 0}
+	var fds []int
+	for len(oob) >= unix.CmsgLen(0) {
+		header, data, rest, perr := unix.ParseOneSocketControlMessage(oob)
+		if perr != nil {
+			err = ErrControl
+			break
+		}
+		oob = rest
+		switch {
+		case header.Level == unix.SOL_SOCKET && header.Type == unix.SCM_CREDENTIALS && len(data) >= unix.SizeofUcred:
+			ctl.Sender = unix.Ucred{Pid: int32(word(data)), Uid: word(data[4:]), Gid: word(data[8:])}
+		case header.Level == unix.SOL_SOCKET && header.Type == unix.SCM_RIGHTS:
+			for ; len(data) >= 4; data = data[4:] {
+				fds = append(fds, int(int32(word(data))))
+			}
+		default:
+			err = ErrControl
+		}
+	}
+	switch {
+	case len(fds) == 0:
+		return ctl, err
+	// One that found room where another did not: the sender sent more than one.
+	case err == nil && len(fds) == 1 && !ctl.Dropped && closer != nil:
+		ctl.FD = fds[0]
+		return ctl, nil
+	}
+	if closer == nil {
+		closer = &Closer{Patience: patience}
+	}
+	closer.Close(fds...)
+	return ctl, ErrControl
+}
+
+func word(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
+
+// ReceiveInto waits for bytes and puts them through the buffers, one after the
+// other; zero is the connection's end. The kernel writes them where they are to
+// lie: a secret that comes has no copy in ordinary memory. The kernel closes
+// descriptors that come with them.
+func ReceiveInto(raw syscall.RawConn, buffers [][]byte) (n int, err error) {
+	var m Message
+	var opErr error
+	err = raw.Read(func(fd uintptr) bool {
+		m.Set(buffers, nil)
+		n, opErr = m.Receive(fd)
+		return !errors.Is(opErr, unix.EAGAIN)
+	})
+	if err == nil {
+		err = opErr
+	}
+	return n, err
+}
