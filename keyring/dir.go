@@ -8,21 +8,26 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sealctx/sealctx/internal/secureenv"
 	"golang.org/x/sys/unix"
 )
 
 // DirVariable names the runtime directory; see [Open].
 const DirVariable = "SEALCTX_DIR"
 
-// findDir returns the runtime directory of this user, made if need be: the
-// first place that is there and on tmpfs. An unsafe one is an error and not a
+// findDir opens this user's runtime directory: the first place that exists and is on
+// tmpfs. It makes the directory if need be. An unsafe directory is an error and no
 // reason to look further: two processes must not end up in two places.
 func findDir(o *Options) (*os.File, error) {
-	if dir := os.Getenv(DirVariable); dir != "" {
+	if dir := secureenv.Get(DirVariable); dir != "" {
 		if !filepath.IsAbs(dir) { // it would be another place in each working directory
 			return nil, fmt.Errorf("%w: %s is %q and must be an absolute path", ErrNoDir, DirVariable, dir)
 		}
-		return openDir(filepath.Clean(dir), o) // with a slash behind it, O_NOFOLLOW would follow
+		dir = filepath.Clean(dir) // with a slash behind it, O_NOFOLLOW would follow
+		if err := vouched(filepath.Dir(dir)); err != nil {
+			return nil, fmt.Errorf("%w; name another in %s", err, DirVariable)
+		}
+		return openDir(dir, o)
 	}
 	var tried []string
 	for _, dir := range candidates() {
@@ -36,29 +41,36 @@ func findDir(o *Options) (*os.File, error) {
 		ErrNoDir, strings.Join(tried, ", "), DirVariable)
 }
 
-// candidates are the places to look, best first. In the directories of others
-// ours is a subdirectory, since theirs may have a mode that suits them.
+// candidates are the places to look, best first. In a directory that a variable
+// names ours is a subdirectory, since that directory may have a mode that suits
+// others.
+//
+// A variable counts only if its directory belongs to this user, as the XDG
+// specification has it, and if nobody else can put another in its place. A session's
+// variables reach programs of other users, through su and sudo: a directory of root
+// in a user's directory would lock that user out. A service manager may keep the
+// directory that it made for a service, so RUNTIME_DIRECTORY may be root's too.
 func candidates() []string {
 	var dirs []string
-	if dir, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(dir) {
+	uid := uint32(os.Geteuid())
+	first, _, _ := strings.Cut(secureenv.Get("RUNTIME_DIRECTORY"), ":")
+	if believed(first, uid, 0) {
+		dirs = append(dirs, filepath.Join(first, "sealctx"))
+	}
+	if dir := secureenv.Get("XDG_RUNTIME_DIR"); believed(dir, uid) {
 		dirs = append(dirs, filepath.Join(dir, "sealctx"))
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) { // its specification: ignore others
-		dirs = append(dirs, filepath.Join(dir, "sealctx"))
-	}
-	uid := os.Geteuid()
 	if uid == 0 {
 		dirs = append(dirs, "/run/sealctx-root")
 	}
 	return append(dirs, fmt.Sprintf("/dev/shm/sealctx-%d", uid))
 }
 
-// openDir opens a runtime directory, made with mode 0700 if it is not there,
-// and checks what it got: by the descriptor, so that nothing can change between.
+// openDir opens a runtime directory and makes it with mode 0700 if it is not there.
+// It checks the directory by its descriptor, so that nothing can change between.
 func openDir(dir string, o *Options) (*os.File, error) {
-	made := os.Mkdir(dir, 0o700)
-	if made != nil && !errors.Is(made, fs.ErrExist) {
-		return nil, fmt.Errorf("%w: %w; make it for this user, with mode 0700, or name another in %s", ErrNoDir, made, DirVariable)
+	if err := makeDir(dir, o); err != nil {
+		return nil, err
 	}
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_RDONLY, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
@@ -76,12 +88,29 @@ func openDir(dir string, o *Options) (*os.File, error) {
 	}
 	if err := checkDir(fd, dir, o); err != nil {
 		_ = unix.Close(fd)
-		if made == nil {
-			_ = os.Remove(dir) // it is of no use to anybody
-		}
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// makeDir makes a directory that is not there yet. It makes none where the directory
+// would be refused.
+func makeDir(dir string, o *Options) error {
+	_, err := os.Lstat(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil // to open it says what is wrong
+	}
+	if !o.AnyFilesystem {
+		var sfs unix.Statfs_t
+		err = unix.Statfs(filepath.Dir(dir), &sfs)
+		if err == nil && !isTmpfs(&sfs) {
+			return notTmpfs(dir)
+		}
+	}
+	if err = os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %w; make it for this user, with mode 0700, or name another in %s", ErrNoDir, err, DirVariable)
+	}
+	return nil
 }
 
 func checkDir(fd int, dir string, o *Options) error {
@@ -103,22 +132,22 @@ func checkDir(fd int, dir string, o *Options) error {
 		return fmt.Errorf("%w: %s: %w", ErrNoDir, dir, err)
 	}
 	if !isTmpfs(&sfs) {
-		return fmt.Errorf("%w: %s is not on tmpfs, and the host key must not reach a disk; name another in %s", ErrUnsafeDir, dir, DirVariable)
+		return notTmpfs(dir)
 	}
 	return nil
+}
+
+func notTmpfs(dir string) error {
+	return fmt.Errorf("%w: %s is not on tmpfs, and the host key must not reach a disk; name another in %s", ErrUnsafeDir, dir, DirVariable)
 }
 
 func notOurs(dir string, st *unix.Stat_t) error {
 	return fmt.Errorf("%w: %s belongs to user %d and this process runs as %d; name another in %s", ErrUnsafeDir, dir, st.Uid, os.Geteuid(), DirVariable)
 }
 
-func onTmpfs(dir string) bool {
-	var sfs unix.Statfs_t
-	return unix.Statfs(dir, &sfs) == nil && isTmpfs(&sfs)
-}
-
-// fit reports whether dir is the place: it, or where it is to be made, is on
-// tmpfs. So is one that is there and no directory: openDir says what is wrong.
+// fit reports whether findDir is to open dir: dir, or the directory above it if dir
+// does not exist, is on tmpfs. A dir that is no directory fits too, and openDir says
+// what is wrong with it.
 func fit(dir string) bool {
 	info, err := os.Lstat(dir)
 	switch {
@@ -128,6 +157,11 @@ func fit(dir string) bool {
 		return true
 	}
 	return onTmpfs(dir)
+}
+
+func onTmpfs(dir string) bool {
+	var sfs unix.Statfs_t
+	return unix.Statfs(dir, &sfs) == nil && isTmpfs(&sfs)
 }
 
 func isTmpfs(sfs *unix.Statfs_t) bool { return sfs.Type == unix.TMPFS_MAGIC }

@@ -82,18 +82,19 @@ func TestDirectoryRules(t *testing.T) {
 	}
 }
 
-// What was made for a ring and is no place for one does not stay; what somebody
-// else made does.
-func TestRefusedDirectoryRemoved(t *testing.T) {
+// No directory is made where it would be refused, and none is removed.
+func TestRefusedDirectoryNotMade(t *testing.T) {
 	disk := diskDir(t)
 	for range 2 {
 		_, err := Open(disk+"/ring", nil)
 		require.ErrorIs(t, err, ErrUnsafeDir)
+		require.ErrorContains(t, err, "not on tmpfs")
 		require.NoDirExists(t, disk+"/ring")
 	}
-	_, err := Open(disk, nil)
+	require.NoError(t, os.Mkdir(disk+"/ring", 0o700))
+	_, err := Open(disk+"/ring", nil)
 	require.ErrorIs(t, err, ErrUnsafeDir)
-	require.DirExists(t, disk, "the control")
+	require.DirExists(t, disk+"/ring")
 }
 
 func mode(m os.FileMode) func(*testing.T, string) string {

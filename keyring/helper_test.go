@@ -31,6 +31,7 @@ var helpers = map[string]func() error{
 	"timens": helpTimeNamespace,
 	"clock":  helpClock,
 	"core":   helpCore,
+	"where":  helpWhere,
 }
 
 // A time namespace is entered by the main thread alone, so helpers stay on it.

@@ -44,20 +44,30 @@ type Ring struct {
 	closed  bool
 }
 
-// Open opens the ring of this host's user in a runtime directory. Where dir is
-// empty it is the first of these that is on tmpfs:
+// Open opens the ring of this host's user in a runtime directory. If dir is empty it
+// is the first of these that is on tmpfs:
 //
-//	$SEALCTX_DIR (an absolute path; must be on tmpfs)
+//	$SEALCTX_DIR (an absolute path; an error if it is not on tmpfs)
 //	$RUNTIME_DIRECTORY/sealctx (systemd)
 //	$XDG_RUNTIME_DIR/sealctx
-//	/run/sealctx-root (root; /run/sealctx is the agent's socket's)
+//	/run/sealctx-root (root; the agent's socket is in /run/sealctx)
 //	/dev/shm/sealctx-UID
 //
-// The directory is made with mode 0700 if need be. It must belong to the
-// effective user, with no rights for others, and must not be a symbolic link:
-// else ErrUnsafeDir; ErrNoDir where there is no such place. No epoch is made
-// before one is asked for. One page of memory is locked, on machines of many
-// processors a few, and one more for each epoch: else memsafe.ErrLimit.
+// Open makes the directory with mode 0700 if it does not exist. It makes no epoch. It
+// locks one page of memory, and a few on machines with many processors; each epoch
+// needs one more.
+//
+// The variables count for nothing in a program that has more rights than its caller's,
+// see internal/secureenv. The directory that RUNTIME_DIRECTORY or XDG_RUNTIME_DIR
+// names is passed over unless it is the effective user's (or root's, for
+// RUNTIME_DIRECTORY) and only root and that user can put another in its place.
+//
+// Errors:
+//   - ErrUnsafeDir if the directory does not belong to the effective user, gives others
+//     rights, is a symbolic link or not on tmpfs, or if another user can put another in
+//     the place of the one that SEALCTX_DIR names;
+//   - ErrNoDir if there is no place for it;
+//   - memsafe.ErrLimit if RLIMIT_MEMLOCK does not allow the locked memory.
 func Open(dir string, o *Options) (*Ring, error) {
 	r, err := newRing(o)
 	if err != nil {

@@ -16,19 +16,19 @@ import (
 var arrows = map[string][]string{
 	"memsafe":            {}, // knows no cryptography and none of us
 	"internal/boottime":  {},
-	"keyring":            {"memsafe", "internal/boottime"},
+	"keyring":            {"memsafe", "internal/boottime", "internal/secureenv"},
 	"internal/wipe":      {"memsafe"},
 	"internal/token":     {"memsafe", "internal/wipe"}, // bytes; neither keys nor registers
 	"internal/pidfd":     {},
 	"seal":               {"keyring", "memsafe", "internal/token", "internal/pidfd"},
 	"internal/foreign":   {"internal/pidfd"},
 	"internal/listen":    {},
-	"seal/agent":         {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen", "internal/pidfd"},
+	"seal/agent":         {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen", "internal/pidfd", "internal/secureenv"},
 	"secctx":             {"seal", "memsafe"},
 	"internal/secureenv": {},
 	"secctx/krb5":        {"memsafe", "internal/wipe", "internal/secureenv"}, // a mechanism like any other: it knows no sealing
 	"handoff":            {"secctx", "seal", "internal/foreign"},
-	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/foreign", "internal/listen"},
+	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/foreign", "internal/listen", "internal/secureenv"},
 	"examples":           {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe"},
 
 	// What serves tests and measurements only, and is imported by nothing else.

@@ -161,6 +161,104 @@ func f(s S, key []byte) error { return fmt.Errorf("key of %d bytes, secret of %d
 	require.Empty(t, revealing(good))
 }
 
+// environment are the functions that read the environment, by package. Temporary
+// and home directories are variables too.
+var environment = map[string][]string{
+	"os":                    {"Getenv", "LookupEnv", "Environ", "ExpandEnv", "TempDir", "UserHomeDir", "UserConfigDir", "UserCacheDir"},
+	"syscall":               {"Getenv", "Environ"},
+	"golang.org/x/sys/unix": {"Getenv", "Environ"},
+	"os/user":               {"Current"},
+}
+
+// mayReadEnvironment are the trees outside internal/secureenv whose code may read the
+// environment, and why.
+var mayReadEnvironment = map[string]string{
+	"internal/secureenv": "decides whether it counts",
+	"internal/apart":     "tests: hands it to the process of a test",
+	"internal/memscan":   "tests: hands it to the process of a test",
+	"internal/bench":     "measurements: hands it to the programs that it measures",
+	"examples/prefork":   "hands it to its workers, and reads nothing in it",
+}
+
+// readingEnvironment are the places of a file where it reads the environment without
+// asking whether the environment counts: by a call, by a temporary file whose
+// directory is not said, or by a field of a command line that a variable fills.
+func readingEnvironment(s source) (at []string) {
+	names := map[string][]string{} // by the name that the file gives the package
+	for _, i := range s.file.Imports {
+		path := strings.Trim(i.Path.Value, `"`)
+		name := path[strings.LastIndex(path, "/")+1:]
+		if i.Name != nil {
+			name = i.Name.Name
+		}
+		names[name] = environment[path]
+		if path == "os" {
+			names[name] = append(slices.Clone(environment[path]), "MkdirTemp", "CreateTemp")
+		}
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr: // a temporary file with its directory
+			sel, ok := n.Fun.(*ast.SelectorExpr)
+			if ok && (sel.Sel.Name == "MkdirTemp" || sel.Sel.Name == "CreateTemp") && len(n.Args) > 0 {
+				if dir, ok := n.Args[0].(*ast.BasicLit); !ok || dir.Value != `""` {
+					return false
+				}
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && slices.Contains(names[x.Name], n.Sel.Name) {
+				at = append(at, s.at(n))
+			}
+		case *ast.Field:
+			if n.Tag != nil && strings.Contains(n.Tag.Value, `env:"`) {
+				at = append(at, s.at(n))
+			}
+		}
+		return true
+	})
+	return at
+}
+
+// The environment of a program with more rights than its caller's counts for
+// nothing: what reads it asks internal/secureenv.
+func TestEnvironment(t *testing.T) {
+	used := map[string]bool{}
+	checked := 0
+	for _, p := range packages(t) {
+		for _, s := range files(t, p, false) {
+			checked++
+			at := readingEnvironment(s)
+			if mayReadEnvironment[p.path()] != "" {
+				used[p.path()] = used[p.path()] || len(at) > 0
+				continue
+			}
+			require.Empty(t, at, "reads the environment; use internal/secureenv")
+		}
+	}
+	require.Greater(t, checked, 100)
+	for path := range mayReadEnvironment {
+		require.True(t, used[path], "%s no longer reads the environment", path)
+	}
+
+	bad := parse(t, "bad.go", `package bad
+import ("os"; sys "syscall"; "os/user")
+type c struct { A string `+"`env:\"AGENT\"`"+` }
+func f() {
+	_ = os.Getenv("A")
+	_, _ = os.LookupEnv("A")
+	g := os.Environ
+	_, _ = sys.Getenv("A")
+	_, _ = os.MkdirTemp("", "x")
+	_, _ = os.CreateTemp("", "x")
+	_ = os.TempDir()
+	_, _ = user.Current()
+}`)
+	require.Len(t, readingEnvironment(bad), 9)
+	require.Empty(t, readingEnvironment(parse(t, "good.go", `package good
+import ("os"; "github.com/sealctx/sealctx/internal/secureenv")
+func f() { _ = secureenv.Get("A"); _, _ = os.MkdirTemp("/run", "x"); _ = os.Unsetenv("A") }`)))
+}
+
 // Each package says what it is for, in a comment that begins as go doc wants it.
 func TestPackageComments(t *testing.T) {
 	for _, p := range packages(t) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/listen"
+	"github.com/sealctx/sealctx/internal/secureenv"
 )
 
 // Listen listens at an absolute path, in a directory that clients will trust, see
@@ -63,7 +64,7 @@ const firstInherited = 3
 // SO_PASSCRED on it (PassCredentials=yes in the unit): what a peer sent without,
 // before Serve began, is refused.
 func Inherited() (*net.UnixListener, error) {
-	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	pid, count := secureenv.Get("LISTEN_PID"), secureenv.Get("LISTEN_FDS")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		if err := os.Unsetenv(name); err != nil {
 			return nil, fmt.Errorf("agent: %w", err)
@@ -97,7 +98,7 @@ type Notifier struct{ conn *net.UnixConn }
 // takes the variable out of the environment; it returns nil where there is none.
 // It comes before the sandbox, in which no socket can be made.
 func NewNotifier() (*Notifier, error) {
-	name := os.Getenv("NOTIFY_SOCKET")
+	name := secureenv.Get("NOTIFY_SOCKET")
 	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil || name == "" {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/secureenv"
 	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
 )
 
@@ -74,11 +75,17 @@ func (d *director) play(crowd int) error {
 	return nil
 }
 
-// stage makes the play's own directory, on tmpfs as a keyring wants it.
+// stage makes the play's own directory, on tmpfs as a keyring wants it. A directory
+// that a variable names must be this user's: root may have another user's session.
 func stage() (string, error) {
-	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/dev/shm", "/run"} {
+	session := secureenv.Get("XDG_RUNTIME_DIR")
+	for _, parent := range []string{session, "/dev/shm", "/run"} {
 		var fs unix.Statfs_t
+		var st unix.Stat_t
 		if parent == "" || unix.Statfs(parent, &fs) != nil || fs.Type != unix.TMPFS_MAGIC {
+			continue
+		}
+		if parent == session && (unix.Stat(parent, &st) != nil || int(st.Uid) != os.Geteuid()) {
 			continue
 		}
 		if dir, err := os.MkdirTemp(parent, "sealctx-demo-"); err == nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/sealctx/sealctx/internal/secureenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,10 +13,10 @@ import (
 // TERM says can do more than print, and NO_COLOR is not set (https://no-color.org).
 func Colour(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" {
+	if !ok || secureenv.Get("NO_COLOR") != "" {
 		return false
 	}
-	if term := os.Getenv("TERM"); term == "" || term == "dumb" {
+	if term := secureenv.Get("TERM"); term == "" || term == "dumb" {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
