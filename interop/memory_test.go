@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/jcmturner/gokrb5/v8/crypto"
-	"github.com/jcmturner/gokrb5/v8/crypto/common"
+	"github.com/go-krb5/krb5/crypto"
+	"github.com/go-krb5/krb5/crypto/common"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/memscan"

@@ -55,7 +55,7 @@ var libraries = map[string]library{
 		"it panics and wipes everything where it cannot lock; memsafe keeps that in"},
 	"github.com/golang-auth/go-gssapi/v3": {[]string{"secctx", "handoff", "cmd/sealctx", "examples", "internal/bench"},
 		"sealing knows tokens and no contexts"},
-	"github.com/jcmturner/gokrb5/v8": {[]string{"secctx/krb5/kdc"},
+	"github.com/go-krb5/krb5": {[]string{"secctx/krb5/kdc"},
 		"a client that talks to a KDC; on a peer's bytes it panics, and it takes tickets of other realms"},
 	"github.com/alecthomas/kong": {[]string{"cmd/sealctx"}, "the command line"},
 	"github.com/prometheus/client_golang": {[]string{"seal/agent/metrics", "cmd/sealctx"},
@@ -176,9 +176,9 @@ func TestLibraries(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, wrongLibraries("seal", []string{"github.com/awnumar/memguard"}))
-	require.NotEmpty(t, wrongLibraries("secctx/krb5", []string{"github.com/jcmturner/gokrb5/v8/keytab"}))
+	require.NotEmpty(t, wrongLibraries("secctx/krb5", []string{"github.com/go-krb5/krb5/keytab"}))
 	require.NotEmpty(t, wrongLibraries("cmd/sealctx", []string{"example.org/left-pad"}))
-	require.Empty(t, wrongLibraries("secctx/krb5/kdc", []string{"github.com/jcmturner/gokrb5/v8/client", "net"}))
+	require.Empty(t, wrongLibraries("secctx/krb5/kdc", []string{"github.com/go-krb5/krb5/client", "net"}))
 }
 
 // Each module that go.mod asks for by itself has a rule, and so a reason.

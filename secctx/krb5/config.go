@@ -33,6 +33,12 @@ type Config struct {
 	// with where the cache has none. Empty: $KRB5_CLIENT_KTNAME, else none.
 	ClientKeytab string
 
+	// FileOwner is a user whose keytabs and credential caches are believed, beside
+	// those of root and of the process's effective user: the user of a sidecar
+	// that writes the cache, say. Files that others can write are refused whoever
+	// owns them. Zero, which is root: no further user.
+	FileOwner int
+
 	// ReplayCache is the directory in which this user's processes share the
 	// replay cache. It is made if it does not exist, and must be this user's
 	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-EUID, which another
@@ -102,6 +108,7 @@ type Request struct {
 	Client       string // empty: the cache's, or the keytab's first
 	CCache       string // path; its ticket-granting ticket is the first choice
 	ClientKeytab string // path; the second choice. Empty: none
+	FileOwner    int    // user whose files are believed, beside root and the effective user
 }
 
 // A Ticket is a service ticket with its session key. Principals are in text
@@ -134,6 +141,9 @@ func (c *Config) check() error {
 	if c.ClockSkew < 0 {
 		return failf(gssapi.ErrFailure, "clock skew %v", c.ClockSkew)
 	}
+	if c.FileOwner < 0 {
+		return failf(gssapi.ErrFailure, "file owner %d: a user id is not negative", c.FileOwner)
+	}
 	if c.ClockSkew == 0 {
 		c.ClockSkew = defaultSkew
 	}
@@ -163,6 +173,10 @@ func file(names ...string) (string, error) {
 	}
 	return "", nil
 }
+
+// owners are the users whose files are believed, beside root and the effective
+// user.
+func (c *Config) owners() []int { return []int{c.FileOwner} }
 
 func (c *Config) keytab(override string) (string, error) {
 	return file(override, c.Keytab, secureenv.Get("KRB5_KTNAME"), defaultKeytab)

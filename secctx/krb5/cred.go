@@ -9,7 +9,6 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 
-	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
 )
 
@@ -99,7 +98,7 @@ func (p *Provider) openAcceptor(want *name, from credStore) (*acceptorCred, erro
 	if err != nil {
 		return nil, err
 	}
-	keys, err := openVault(p.arena, path, keytab.MaxSize, keytab.Parse)
+	keys, err := openVault(p.arena, path, p.config.owners(), keytabs)
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -140,7 +139,7 @@ func (p *Provider) KeytabCredential(n gssapi.GssName, data []byte) (gssapi.Crede
 	if err != nil {
 		return nil, err
 	}
-	keys, err := holdVault(p.arena, data, keytab.MaxSize, keytab.Parse)
+	keys, err := holdVault(p.arena, data, keytabs)
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -155,7 +154,7 @@ func (p *Provider) KeytabCredential(n gssapi.GssName, data []byte) (gssapi.Crede
 // credential cache. data is copied and the caller's to wipe. Release the
 // credential. Errors as of AcquireCredential.
 func (p *Provider) CCacheCredential(data []byte) (gssapi.Credential, error) {
-	v, err := holdVault(p.arena, data, ccache.MaxSize, ccache.Parse)
+	v, err := holdVault(p.arena, data, ccaches)
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -215,7 +214,7 @@ func (c *credential) Inquire() (*gssapi.CredInfo, error) {
 		info.Usage = gssapi.CredUsageInitiateAndAccept
 	}
 	if tickets != nil {
-		client, expiry, err := tickets.inquire()
+		client, expiry, err := tickets.inquire(c.p.now())
 		if err != nil {
 			return nil, err
 		}

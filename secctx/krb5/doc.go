@@ -32,6 +32,15 @@
 // [Config.BindingsIfSent] is set. gssapi.ContextFlagChannelBound in the context's
 // flags says that the bindings were sent and right, before and after an export.
 //
+// # Which files count
+//
+// A keytab or credential cache counts only if root, the effective user or
+// [Config.FileOwner] owns it and nobody else can write it; otherwise the error is
+// ErrUntrusted. Files are read again when they change. A ticket that was removed
+// or has expired stands in the way of no living one. The clock offset that kinit
+// keeps in a cache counts. doc/OPERATIONS.md lists where this differs from MIT's
+// library, for programs that come from there.
+//
 // # What an acceptor believes
 //
 // Who the client is, the KDC says, in a ticket that the service's key opens;

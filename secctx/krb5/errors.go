@@ -10,6 +10,7 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ownfile"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/rcache"
 )
 
@@ -80,6 +81,7 @@ var (
 	ErrForeign        = errors.New("krb5: name or credential of another provider")         // GSS_S_BAD_NAME, GSS_S_DEFECTIVE_CREDENTIAL
 	ErrReleased       = errors.New("krb5: credential or provider was released")            // GSS_S_NO_CRED, GSS_S_FAILURE
 	ErrFormat         = errors.New("krb5: interprocess token is not of this mechanism")    // GSS_S_DEFECTIVE_TOKEN
+	ErrUntrusted      = ownfile.ErrUntrusted                                               // GSS_S_NO_CRED
 	ErrStore          = errors.New("krb5: this kind of credential store is not supported") // GSS_S_UNAVAILABLE, GSS_S_NO_CRED
 )
 

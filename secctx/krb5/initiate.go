@@ -33,7 +33,7 @@ func (c *secContext) initiate(tok []byte) ([]byte, error) {
 	c.secrets.mu.Lock()
 	c.secrets.key, c.secrets.subkey = ticket.key, sub // wiped with the context
 	c.secrets.mu.Unlock()
-	s.etype, s.ctime, s.seq = ticket.etype, c.p.stamp(), initialSeq()
+	s.etype, s.ctime, s.seq = ticket.etype, c.p.stamp().Add(ticket.offset), initialSeq()
 	s.result = facts{
 		initiator: &name{principal: ticket.client, mn: true},
 		acceptor:  &name{principal: ticket.service, mn: true},

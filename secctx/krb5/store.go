@@ -163,23 +163,6 @@ func (c *credential) duplicate() (*credential, error) {
 	return d, nil
 }
 
-// copyVault makes another vault with the same content.
-func copyVault[T any](v *vault[T]) (*vault[T], error) {
-	if v.path != "" {
-		d, err := openVault(v.arena, v.path, v.limit, v.parse)
-		if err != nil {
-			return nil, storeError(err)
-		}
-		return d, nil
-	}
-	var d *vault[T]
-	err := v.use(func(T) (err error) {
-		d, err = holdVault(v.arena, v.held.secret.Bytes(), v.limit, v.parse)
-		return err
-	})
-	return d, err
-}
-
 // StoreInto writes an initiator's tickets into a credential cache, the option's,
 // else SetCCacheName's, else the configured one: a file of mode 0600 that appears
 // whole. Nothing of an acceptor is stored. GSS_S_DUPLICATE_ELEMENT if the file

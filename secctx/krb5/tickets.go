@@ -66,7 +66,8 @@ type serviceTicket struct {
 	service kmsg.Principal
 	etype   etype.ID
 	key     *memsafe.Secret
-	end     time.Time
+	end     time.Time     // by this host's clock
+	offset  time.Duration // how far the KDC's clock is ahead of it
 	encoded []byte
 }
 
@@ -101,7 +102,7 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 			return nil, err
 		}
 	}
-	v, err := openVault(p.arena, path, ccache.MaxSize, ccache.Parse)
+	v, err := openVault(p.arena, path, p.config.owners(), ccaches)
 	if err != nil {
 		if keys == "" || !noFile(err) {
 			return nil, storeError(err)
@@ -129,17 +130,22 @@ func (p *Provider) ccachePath(from credStore) (string, error) {
 	return p.config.ccache(override)
 }
 
-// checkInitiator returns an error unless the cache is of whom was asked for and
-// alive.
+// checkInitiator returns an error unless the cache is of the client that was
+// asked for, and holds a ticket that has not expired or may be replaced with the
+// client keytab.
 func (p *Provider) checkInitiator(i *initiatorCred) error {
 	if i.cache == nil {
 		return nil
 	}
 	return i.use(func(c *ccache.Cache) error {
-		if end := cacheEnd(c); i.keytab == "" && !p.now().Before(end) {
-			return failf(gssapi.ErrCredentialsExpired, "%w: the cache's last on %s", KRB_AP_ERR_TKT_EXPIRED, end.UTC().Format(time.RFC3339))
+		end := cacheEnd(c, p.now())
+		switch {
+		case i.keytab != "" || p.now().Before(end):
+			return nil
+		case end.IsZero():
+			return failf(gssapi.ErrNoCred, "%w: the credential cache of %s holds none", ErrNoTicket, c.Client)
 		}
-		return nil
+		return failf(gssapi.ErrCredentialsExpired, "%w: the cache's last on %s", KRB_AP_ERR_TKT_EXPIRED, end.UTC().Format(time.RFC3339))
 	})
 }
 
@@ -167,28 +173,46 @@ func (i *initiatorCred) client() (who *name, err error) {
 	return who, err
 }
 
-// cacheEnd is when the ticket-granting ticket of the client's realm expires,
-// or the last ticket where there is none.
-func cacheEnd(c *ccache.Cache) time.Time {
-	var end time.Time
-	for i := range c.Credentials {
-		cr := &c.Credentials[i]
-		if cr.Server.IsTGS() && cr.Server.Parts[1] == c.Client.Realm {
-			return cr.EndTime
-		}
-		if cr.EndTime.After(end) {
-			end = cr.EndTime
-		}
+// offset is how far the KDC's clock is ahead of this host's, as far as the cache
+// knows.
+func (i *initiatorCred) offset() (ahead time.Duration) {
+	if i.cache == nil {
+		return 0
 	}
-	return end
+	_ = i.cache.use(func(c *ccache.Cache) error { // a cache that is gone knows nothing
+		ahead = c.Offset
+		return nil
+	})
+	return ahead
 }
 
-func (i *initiatorCred) inquire() (client string, expiry time.Time, err error) {
+// cacheEnd is when the ticket-granting ticket of the client's realm expires, by
+// this host's clock, or the last ticket where none of that kind is alive. Zero:
+// the cache holds no ticket.
+func cacheEnd(c *ccache.Cache, now time.Time) time.Time {
+	var granting, last time.Time
+	for i := range c.Credentials {
+		cr := &c.Credentials[i]
+		end := cr.EndTime.Add(-c.Offset)
+		if cr.Server.IsTGS() && cr.Server.Parts[1] == c.Client.Realm && end.After(granting) {
+			granting = end
+		}
+		if end.After(last) {
+			last = end
+		}
+	}
+	if now.Before(granting) {
+		return granting
+	}
+	return last
+}
+
+func (i *initiatorCred) inquire(now time.Time) (client string, expiry time.Time, err error) {
 	if i.cache == nil {
 		return i.clientText(), time.Time{}, nil
 	}
 	err = i.use(func(c *ccache.Cache) error {
-		client, expiry = c.Client.String(), cacheEnd(c)
+		client, expiry = c.Client.String(), cacheEnd(c, now)
 		return nil
 	})
 	return client, expiry, err
@@ -204,7 +228,7 @@ func (i *initiatorCred) clientText() string {
 // ticket returns a ticket for the service, with a copy of its key that the
 // caller wipes: from the cache, from what was granted before, from the KDC.
 func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error) {
-	t, expired, err := p.cached(i, target)
+	t, why, err := p.cached(i, target)
 	if t != nil || err != nil {
 		return t, err
 	}
@@ -216,28 +240,34 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 		return t, err
 	}
 	if p.config.Granter == nil || i.ccache == "" && i.keytab == "" {
-		if expired {
-			return nil, failf(gssapi.ErrCredentialsExpired, "%w: %s", KRB_AP_ERR_TKT_EXPIRED, target.principal)
+		switch why {
+		case KRB_AP_ERR_TKT_EXPIRED:
+			return nil, failf(gssapi.ErrCredentialsExpired, "%w: %s", why, target.principal)
+		case KRB_AP_ERR_TKT_NYV:
+			return nil, failf(gssapi.ErrNoCred, "%w: %s: %w, if this host's clock is right", ErrNoTicket, target.principal, why)
 		}
 		return nil, failf(gssapi.ErrNoCred, "%w: %s: the credential cache holds none and no Granter is configured", ErrNoTicket, target.principal)
 	}
 	return p.grant(i, client, target)
 }
 
-// cached looks for the ticket that lasts longest.
-func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, expired bool, err error) {
+// cached looks for the ticket that lasts longest. Where the cache holds tickets
+// for the service, but none that is valid now, why says so.
+func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why Code, err error) {
 	if i.cache == nil {
-		return nil, false, nil
+		return nil, 0, nil
 	}
 	err = i.use(func(c *ccache.Cache) error {
 		var best *ccache.Credential
+		now := p.now().Add(c.Offset) // by the KDC's clock
 		for n := range c.Credentials {
 			cr := &c.Credentials[n]
 			switch {
 			case !cr.Client.Equal(c.Client) || !target.names(serverOf(cr)) || !p.usableTicket(cr.Key):
-			case !p.begun(cr.Flags, cr.StartTime):
-			case !p.now().Before(cr.EndTime):
-				expired = true
+			case !p.begun(cr.Flags, cr.StartTime, now):
+				why = KRB_AP_ERR_TKT_NYV
+			case !now.Before(cr.EndTime):
+				why = KRB_AP_ERR_TKT_EXPIRED
 			case best == nil || cr.EndTime.After(best.EndTime):
 				best = cr
 			}
@@ -250,7 +280,7 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, exp
 			return fail(gssapi.ErrDefectiveCredential, err)
 		}
 		found := &serviceTicket{client: best.Client, service: parsed.Service, etype: etype.ID(best.Key.EType),
-			end: best.EndTime, encoded: bytes.Clone(best.Ticket)}
+			end: best.EndTime.Add(-c.Offset), offset: c.Offset, encoded: bytes.Clone(best.Ticket)}
 		if err := found.check(); err != nil {
 			return err
 		}
@@ -260,9 +290,9 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, exp
 		return err
 	})
 	if err != nil {
-		return nil, expired, err
+		return nil, why, err
 	}
-	return t, expired, nil
+	return t, why, nil
 }
 
 // serverOf is the service that a cache's credential is for. MIT's library files
@@ -288,9 +318,10 @@ func (t *serviceTicket) check() error {
 	return nil
 }
 
-// begun reports whether a ticket is valid already, and not postdated.
-func (p *Provider) begun(flags uint32, start time.Time) bool {
-	return flags&kmsg.FlagInvalid == 0 && !p.now().Add(p.config.ClockSkew).Before(start)
+// begun reports whether a ticket is valid already, and not postdated. now is by
+// the KDC's clock.
+func (p *Provider) begun(flags uint32, start, now time.Time) bool {
+	return flags&kmsg.FlagInvalid == 0 && !now.Add(p.config.ClockSkew).Before(start)
 }
 
 func (p *Provider) usableTicket(k kmsg.Key) bool {
@@ -326,12 +357,14 @@ func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket
 	defer cancel()
 	got, err := p.config.Granter.Grant(ctx, Request{
 		Service: target.principal.String(), Client: i.clientText(), CCache: i.ccache, ClientKeytab: i.keytab,
+		FileOwner: p.config.FileOwner,
 	})
 	if err != nil {
 		return nil, failf(gssapi.ErrNoCred, "%w: %w", ErrNoTicket, err)
 	}
 	defer memsafe.Wipe(got.Key)
-	t := &serviceTicket{etype: etype.ID(got.EType), end: got.EndTime, encoded: bytes.Clone(got.Encoded)}
+	offset := i.offset()
+	t := &serviceTicket{etype: etype.ID(got.EType), end: got.EndTime.Add(-offset), offset: offset, encoded: bytes.Clone(got.Encoded)}
 	if t.client, err = kmsg.ParsePrincipal(got.Client); err == nil {
 		t.service, err = kmsg.ParsePrincipal(got.Service)
 	}
@@ -347,7 +380,7 @@ func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket
 	if err != nil {
 		return nil, failf(gssapi.ErrDefectiveCredential, "the ticket that was granted: %w", err)
 	}
-	if !p.begun(got.Flags, got.StartTime) {
+	if !p.begun(got.Flags, got.StartTime, p.now().Add(offset)) {
 		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted is not valid yet", ErrNoTicket)
 	}
 	if !p.usableTicket(kmsg.Key{EType: got.EType, Value: got.Key}) {

@@ -1,6 +1,7 @@
 package krb5
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -12,36 +13,91 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ownfile"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/stream"
 )
 
-// A vault is a keytab or credential cache in locked memory: a file, read again
-// whenever it changed, or bytes that the program brought. T aliases the locked
-// memory, so it is used only inside use.
+// A vault is a keytab or credential cache whose keys lie in locked memory: a
+// file, read again whenever it changed, or bytes that the program brought. The
+// keys in T alias the locked memory, so T is used only inside use.
 type vault[T any] struct {
-	arena *arena
-	path  string // empty: held, not a file
-	limit int
-	parse func([]byte) (T, error)
+	arena  *arena
+	path   string // empty: not a file
+	owners []int  // users whose file counts, beside root and the effective user
+	kind   fileKind[T]
 
-	held *heldSecret
+	held *heldKeys
 
 	mu     sync.RWMutex
 	closed bool
 	id     fileID
+	young  bool // the file may have changed since without another fileID
 	value  T
 }
 
-// heldSecret is apart from the vault, so that a cleanup of the vault can hold it.
-type heldSecret struct {
-	mu     sync.Mutex
-	secret *memsafe.Secret
+// A fileKind is what a vault needs to know of a file format.
+type fileKind[T any] struct {
+	limit int64 // bytes
+	read  func(*stream.Reader, allocator) (T, error)
+	clone func(T, allocator) (T, error)
 }
 
-func (h *heldSecret) replace(s *memsafe.Secret) {
+// An allocator returns memory for a key.
+type allocator = func(n int) ([]byte, error)
+
+var (
+	keytabs = fileKind[[]keytab.Entry]{keytab.MaxSize, keytab.Read, keytab.Clone}
+	ccaches = fileKind[*ccache.Cache]{ccache.MaxSize, ccache.Read, (*ccache.Cache).Clone}
+)
+
+// heldKeys is apart from the vault, so that a cleanup of the vault can hold it.
+type heldKeys struct {
+	mu   sync.Mutex
+	keys keySpace
+}
+
+func (h *heldKeys) replace(k keySpace) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.secret.Wipe()
-	h.secret = s
+	h.keys.wipe()
+	h.keys = k
+}
+
+// A keySpace is the locked memory of one file's keys.
+type keySpace struct {
+	all  []*memsafe.Secret
+	free []byte // of the last one
+}
+
+// Sizes in bytes of the pieces of a keySpace: small, since most files hold a few
+// keys, and twice as large each time.
+const (
+	firstPiece   = 256
+	largestPiece = 8 << 10
+)
+
+func (k *keySpace) from(a *arena) allocator {
+	return func(n int) ([]byte, error) {
+		if n > len(k.free) {
+			s, err := a.alloc(max(n, min(firstPiece<<min(len(k.all), 16), largestPiece)))
+			if err != nil {
+				return nil, err
+			}
+			k.all, k.free = append(k.all, s), s.Bytes()
+		}
+		b := k.free[:n:n]
+		k.free = k.free[n:]
+		return b, nil
+	}
+}
+
+func (k *keySpace) wipe() {
+	for _, s := range k.all {
+		s.Wipe()
+	}
+	k.all, k.free = nil, nil
 }
 
 // fileID tells one content of a file from the next.
@@ -62,42 +118,71 @@ func identify(st os.FileInfo) fileID {
 	return id
 }
 
-func newVault[T any](a *arena, limit int, parse func([]byte) (T, error)) *vault[T] {
-	v := &vault[T]{arena: a, limit: limit, parse: parse, held: new(heldSecret)}
-	runtime.AddCleanup(v, func(h *heldSecret) { h.replace(nil) }, v.held)
+// settled is how old a file's last change must be for its fileID to tell the
+// next change. Within one tick of the file system's clock two changes give one
+// fileID. Ticks are up to two seconds long (FAT).
+const settled = 3 * time.Second
+
+// youngAt reports whether a file that was read at now may have changed since
+// without another fileID.
+func (id *fileID) youngAt(now time.Time) bool {
+	return now.Sub(time.Unix(id.changedSec, id.changedNsec)) < settled
+}
+
+func newVault[T any](a *arena, kind fileKind[T]) *vault[T] {
+	v := &vault[T]{arena: a, kind: kind, held: new(heldKeys)}
+	runtime.AddCleanup(v, func(h *heldKeys) { h.replace(keySpace{}) }, v.held)
 	return v
 }
 
 // openVault reads a file for the first time.
-func openVault[T any](a *arena, path string, limit int, parse func([]byte) (T, error)) (*vault[T], error) {
-	v := newVault(a, limit, parse)
-	v.path = path
+func openVault[T any](a *arena, path string, owners []int, kind fileKind[T]) (*vault[T], error) {
+	v := newVault(a, kind)
+	v.path, v.owners = path, owners
 	return v, v.refresh()
 }
 
-// holdVault takes a copy of b.
-func holdVault[T any](a *arena, b []byte, limit int, parse func([]byte) (T, error)) (*vault[T], error) {
-	if len(b) == 0 || len(b) > limit {
-		return nil, failf(gssapi.ErrDefectiveCredential, "%d bytes; between 1 and %d are taken", len(b), limit)
+// holdVault takes a copy of what b holds.
+func holdVault[T any](a *arena, b []byte, kind fileKind[T]) (*vault[T], error) {
+	if len(b) == 0 || int64(len(b)) > kind.limit {
+		return nil, failf(gssapi.ErrDefectiveCredential, "%d bytes; between 1 and %d are taken", len(b), kind.limit)
 	}
-	v := newVault(a, limit, parse)
-	s, err := a.copy(b)
-	if err != nil {
-		return nil, err
-	}
-	return v, v.set(s)
+	v := newVault(a, kind)
+	return v, v.fill(fileID{}, false, func(alloc allocator) (T, error) { return v.read(bytes.NewReader(b), int64(len(b)), alloc) })
 }
 
-// set parses s and puts it in place of what the vault held. On an error s is
-// wiped and the vault as it was.
-func (v *vault[T]) set(s *memsafe.Secret) error {
-	value, err := v.parse(s.Bytes())
+// copyVault makes another vault with the same content.
+func copyVault[T any](v *vault[T]) (*vault[T], error) {
+	if v.path != "" {
+		d, err := openVault(v.arena, v.path, v.owners, v.kind)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return d, nil
+	}
+	d := newVault(v.arena, v.kind)
+	return d, v.use(func(value T) error {
+		return d.fill(fileID{}, false, func(alloc allocator) (T, error) { return v.kind.clone(value, alloc) })
+	})
+}
+
+// fill puts new content in place of what the vault held. On an error the vault
+// is as it was.
+func (v *vault[T]) fill(id fileID, young bool, content func(allocator) (T, error)) error {
+	var keys keySpace
+	value, err := content(keys.from(v.arena))
 	if err != nil {
-		s.Wipe()
+		keys.wipe()
 		return err
 	}
-	v.value = value
-	v.held.replace(s)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		keys.wipe()
+		return nil
+	}
+	v.value, v.id, v.young = value, id, young
+	v.held.replace(keys)
 	return nil
 }
 
@@ -116,47 +201,41 @@ func (v *vault[T]) use(f func(T) error) error {
 	return f(v.value)
 }
 
-// refresh reads the file if it is not the one that was read before.
+// refresh reads the file unless it is the one that was read before.
 func (v *vault[T]) refresh() error {
-	// Without waiting: a named pipe without a writer would take for ever.
-	f, err := os.OpenFile(v.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, st, err := ownfile.Open(v.path, v.owners...)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	id := identify(st)
+	id, now := identify(st), time.Now()
 	v.mu.RLock()
-	same, closed := id == v.id, v.closed
+	same, closed := id == v.id && !v.young, v.closed
 	v.mu.RUnlock()
 	if same || closed {
 		return nil
 	}
-	if !st.Mode().IsRegular() || id.size <= 0 || id.size > int64(v.limit) {
-		return fmt.Errorf("%s: not a file of between 1 and %d bytes", v.path, v.limit)
+	if id.size <= 0 || id.size > v.kind.limit {
+		return fmt.Errorf("%s: %d bytes; between 1 and %d are read", v.path, id.size, v.kind.limit)
 	}
-	s, err := v.arena.alloc(int(id.size))
+	err = v.fill(id, id.youngAt(now), func(alloc allocator) (T, error) { return v.read(f, id.size, alloc) })
 	if err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(f, s.Bytes()); err != nil {
-		s.Wipe()
 		return fmt.Errorf("%s: %w", v.path, err)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.closed {
-		s.Wipe()
-		return nil
-	}
-	if err := v.set(s); err != nil {
-		return fmt.Errorf("%s: %w", v.path, err)
-	}
-	v.id = id
 	return nil
+}
+
+// readBuffer is the size in bytes of the locked buffer that files pass through.
+const readBuffer = 4 << 10
+
+// read reads a file's content through locked memory.
+func (v *vault[T]) read(src io.Reader, size int64, alloc allocator) (value T, err error) {
+	buf, err := v.arena.alloc(readBuffer)
+	if err != nil {
+		return value, err
+	}
+	defer buf.Wipe()
+	return v.kind.read(stream.NewReader(src, size, buf.Bytes()), alloc)
 }
 
 // wipe ends the vault.
@@ -166,5 +245,5 @@ func (v *vault[T]) wipe() {
 	v.closed = true
 	var none T
 	v.value = none
-	v.held.replace(nil)
+	v.held.replace(keySpace{})
 }

@@ -26,17 +26,13 @@ import (
 	"os"
 	"time"
 
-	"github.com/jcmturner/gokrb5/v8/client"
-	"github.com/jcmturner/gokrb5/v8/config"
-	gokeytab "github.com/jcmturner/gokrb5/v8/keytab"
-	"github.com/jcmturner/gokrb5/v8/messages"
-	"github.com/jcmturner/gokrb5/v8/types"
+	"github.com/go-krb5/krb5/client"
+	"github.com/go-krb5/krb5/config"
+	"github.com/go-krb5/krb5/messages"
+	"github.com/go-krb5/krb5/types"
 
 	"github.com/sealctx/sealctx/internal/secureenv"
-	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/secctx/krb5"
-	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
-	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
@@ -126,13 +122,13 @@ func (c *Client) Grant(ctx context.Context, r krb5.Request) (t *krb5.Ticket, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
 	}
-	return ticket(tgt.client, service, &rep)
+	return ticket(tgt, service, &rep)
 }
 
 // ticket checks what gokrb5 does not: that the ticket is the client's and for
 // the service that was asked for.
-func ticket(who, service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket, error) {
-	part := &rep.DecryptedEncPart
+func ticket(t *tgt, service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket, error) {
+	who, part := t.client, &rep.DecryptedEncPart
 	got := kmsg.Principal{Type: part.SName.NameType, Realm: part.SRealm, Parts: part.SName.NameString}
 	if !got.SameName(service) || !got.SameName(kmsg.Principal{Parts: rep.Ticket.SName.NameString}) ||
 		got.Realm != rep.Ticket.Realm || service.Realm != "" && got.Realm != service.Realm {
@@ -141,7 +137,7 @@ func ticket(who, service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket, er
 	if client := (kmsg.Principal{Realm: rep.CRealm, Parts: rep.CName.NameString}); !client.Equal(who) {
 		return nil, fmt.Errorf("%w: of client %s for %s", ErrWrongTicket, client, who)
 	}
-	if !part.EndTime.After(time.Now()) {
+	if !part.EndTime.After(time.Now().Add(t.offset)) {
 		return nil, fmt.Errorf("%w: expired", ErrWrongTicket)
 	}
 	encoded, err := rep.Ticket.Marshal()
@@ -168,42 +164,27 @@ type tgt struct {
 	client kmsg.Principal
 	ticket messages.Ticket
 	key    types.EncryptionKey
+	offset time.Duration // how far the KDC's clock is ahead, if the cache knows
 }
 
 // cached takes the ticket-granting ticket from the cache.
 func (c *Client) cached(r krb5.Request) (*tgt, error) {
-	if r.CCache == "" {
-		return nil, ErrNoTGT
-	}
-	b, err := os.ReadFile(r.CCache)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, ErrNoTGT
-	}
-	if err != nil {
-		return nil, fmt.Errorf("kdc: %w", err)
-	}
-	defer memsafe.Wipe(b)
-	cache, err := ccache.Parse(b)
+	cache, cr, err := readCCache(r)
 	if err != nil {
 		return nil, err
 	}
-	for i := range cache.Credentials {
-		cr := &cache.Credentials[i]
-		if !cr.Server.IsTGS() || cr.Server.Parts[1] != cache.Client.Realm || !cr.EndTime.After(time.Now()) {
-			continue
-		}
-		t := &tgt{
-			client: cache.Client,
-			gokrb5: client.NewWithPassword(cache.Client.Parts[0], cache.Client.Realm, "", c.config, client.DisablePAFXFAST(true)),
-			key:    types.EncryptionKey{KeyType: cr.Key.EType, KeyValue: append([]byte(nil), cr.Key.Value...)},
-		}
-		t.gokrb5.Credentials.SetCName(types.PrincipalName{NameType: cache.Client.Type, NameString: cache.Client.Parts})
-		if err := t.ticket.Unmarshal(cr.Ticket); err != nil {
-			return nil, fmt.Errorf("kdc: the cache's ticket-granting ticket: %w", err)
-		}
-		return t, nil
+	defer wipeCache(cache)
+	t := &tgt{
+		client: cache.Client,
+		gokrb5: client.NewWithPassword(cache.Client.Parts[0], cache.Client.Realm, "", c.config, client.DisablePAFXFAST(true)),
+		key:    types.EncryptionKey{KeyType: cr.Key.EType, KeyValue: append([]byte(nil), cr.Key.Value...)},
+		offset: cache.Offset,
 	}
-	return nil, ErrNoTGT
+	t.gokrb5.Credentials.SetCName(types.PrincipalName{NameType: cache.Client.Type, NameString: cache.Client.Parts})
+	if err := t.ticket.Unmarshal(cr.Ticket); err != nil {
+		return nil, fmt.Errorf("kdc: the cache's ticket-granting ticket: %w", err)
+	}
+	return t, nil
 }
 
 // login gets a ticket-granting ticket with a key of the client keytab.
@@ -211,13 +192,9 @@ func (c *Client) login(ctx context.Context, r krb5.Request) (*tgt, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	who, err := keytabClient(r)
+	who, keys, err := readKeytab(r)
 	if err != nil {
 		return nil, err
-	}
-	keys, err := gokeytab.Load(r.ClientKeytab)
-	if err != nil {
-		return nil, fmt.Errorf("kdc: %s: %w", r.ClientKeytab, err)
 	}
 	cl := client.NewWithKeytab(who.Parts[0], who.Realm, keys, c.config, client.DisablePAFXFAST(true))
 	name := types.PrincipalName{NameType: who.Type, NameString: who.Parts}
@@ -231,24 +208,4 @@ func (c *Client) login(ctx context.Context, r krb5.Request) (*tgt, error) {
 		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
 	}
 	return &tgt{gokrb5: cl, client: who, ticket: rep.Ticket, key: rep.DecryptedEncPart.Key}, nil
-}
-
-// keytabClient is the principal that was asked for, or the keytab's first.
-func keytabClient(r krb5.Request) (kmsg.Principal, error) {
-	if r.Client != "" {
-		return kmsg.ParsePrincipal(r.Client)
-	}
-	b, err := os.ReadFile(r.ClientKeytab)
-	if err != nil {
-		return kmsg.Principal{}, fmt.Errorf("kdc: %w", err)
-	}
-	defer memsafe.Wipe(b)
-	entries, err := keytab.Parse(b)
-	if err != nil {
-		return kmsg.Principal{}, err
-	}
-	if len(entries) == 0 {
-		return kmsg.Principal{}, ErrNoTGT
-	}
-	return entries[0].Principal, nil
 }

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-krb5/krb5/messages"
+	"github.com/go-krb5/krb5/types"
 	"github.com/golang-auth/go-gssapi/v3"
-	"github.com/jcmturner/gokrb5/v8/messages"
-	"github.com/jcmturner/gokrb5/v8/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/secctx/krb5"
@@ -299,4 +299,64 @@ func TestFailures(t *testing.T) {
 	require.ErrorIs(t, err, kdc.ErrExchange)
 	_, err = kdc.New(kt + ".none")
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// TestForeignFiles: a cache or client keytab that another user owns or can write
+// is refused, and no KDC is asked.
+func TestForeignFiles(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("gives files to another user, which takes root")
+	}
+	const stranger = 64991
+	for _, spoil := range []struct {
+		mode  os.FileMode
+		uid   int
+		owner int // allowed
+		good  bool
+	}{
+		{0o600, 0, 0, true}, {0o666, 0, 0, false}, {0o600, stranger, 0, false}, {0o600, stranger, stranger, true}, {0o620, stranger, stranger, false},
+	} {
+		k, granter := startKDC(t)
+		cc, kt := k.files()
+		for _, path := range []string{cc, kt} {
+			require.NoError(t, os.Chown(path, spoil.uid, spoil.uid))
+			require.NoError(t, os.Chmod(path, spoil.mode))
+		}
+		for _, r := range []krb5.Request{{CCache: cc}, {ClientKeytab: kt}} {
+			r.Service, r.FileOwner = service, spoil.owner
+			before := len(k.seen)
+			_, err := granter.Grant(context.Background(), r)
+			if spoil.good {
+				require.NoError(t, err)
+				continue
+			}
+			require.ErrorIs(t, err, krb5.ErrUntrusted)
+			require.ErrorContains(t, err, fmt.Sprintf("%04o", spoil.mode))
+			require.Len(t, k.seen, before)
+		}
+	}
+}
+
+// TestBestTGT: the ticket-granting ticket that is alive and lasts longest is used,
+// wherever it stands in the cache; where none is alive the keytab is.
+func TestBestTGT(t *testing.T) {
+	k, granter := startKDC(t)
+	cc, kt := k.files()
+	old := krb5test.Ticket{Service: tgsName, Start: time.Now().Add(-9 * time.Hour), Lifetime: -time.Hour}
+	for _, tickets := range [][]krb5test.Ticket{
+		{old, {Service: tgsName}}, {{Service: tgsName}, old}, {{Service: tgsName, Lifetime: time.Minute}, old, {Service: tgsName}},
+	} {
+		require.NoError(t, k.realm.WriteCCache(cc, "alice", tickets...))
+		_, err := granter.Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+		require.NoError(t, err)
+	}
+	require.NoError(t, k.realm.WriteCCache(cc, "alice", old))
+	_, err := granter.Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrNoTGT)
+	_, err = granter.Grant(context.Background(), krb5.Request{Service: service, CCache: cc, ClientKeytab: kt})
+	require.NoError(t, err)
+	_, err = granter.Grant(context.Background(), krb5.Request{Service: service, ClientKeytab: kt, Client: "bob"})
+	require.ErrorIs(t, err, kdc.ErrNoTGT)
+	_, err = granter.Grant(context.Background(), krb5.Request{Service: service, ClientKeytab: kt, Client: "alice"})
+	require.NoError(t, err)
 }

@@ -25,18 +25,22 @@ func Captured(t testing.TB, pattern string) map[string][]byte {
 	return all
 }
 
-// Damage requires that a parser refuses, with its error for that, a good file
-// that was cut anywhere but behind a whole record, and those that are bad.
-func Damage(t *testing.T, parse func([]byte) error, malformed error, good []byte, whole map[int]bool, bad map[string][]byte) {
+// Damage requires that a parser finds in a good file that was cut to n bytes as
+// many entries as kept says, and refuses it with its error where kept is
+// negative. It requires the error for those that are bad, too.
+func Damage(t *testing.T, parse func([]byte) (entries int, err error), malformed error, good []byte, kept func(n int) int, bad map[string][]byte) {
 	t.Helper()
 	for n := range good {
-		err := parse(good[:n])
-		require.Equal(t, whole[n], err == nil, "cut to %d", n)
-		if err != nil {
-			require.ErrorIs(t, err, malformed)
+		entries, err := parse(good[:n])
+		if kept(n) < 0 {
+			require.ErrorIs(t, err, malformed, "cut to %d", n)
+			continue
 		}
+		require.NoError(t, err, "cut to %d", n)
+		require.Equal(t, kept(n), entries, "cut to %d", n)
 	}
 	for name, b := range bad {
-		require.ErrorIs(t, parse(b), malformed, name)
+		_, err := parse(b)
+		require.ErrorIs(t, err, malformed, name)
 	}
 }

@@ -2,13 +2,19 @@ package keytab
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/secctx/krb5/internal/filetest"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/stream"
 )
 
 func sample() []Entry {
@@ -72,24 +78,99 @@ func TestHoles(t *testing.T) {
 	require.False(t, sample()[0].Matches(258))
 }
 
+func TestMatches(t *testing.T) {
+	for _, c := range []struct {
+		entry, ticket uint32
+		want          bool
+	}{
+		{2, 2, true}, {2, 3, false}, {3, 2, false}, {259, 259, true}, {259, 3, false}, {259, 260, false},
+		{0, 7, true}, {7, 0, true}, {0, 0, true}, // any
+		{2, 258, false},
+	} {
+		e := Entry{KVNO: c.entry}
+		require.Equal(t, c.want, e.Matches(c.ticket), c)
+	}
+}
+
 func TestDamage(t *testing.T) {
 	good := encode(t, sample())
-	sizes := map[int]bool{2: true, len(encode(t, sample()[:1])): true} // whole records, then the end
-	parse := func(b []byte) error {
-		_, err := Parse(b)
-		return err
+	one := len(encode(t, sample()[:1]))
+	kept := func(n int) int {
+		switch {
+		case n == 2:
+			return 0
+		case n >= one:
+			return 1
+		}
+		return -1
 	}
-	filetest.Damage(t, parse, ErrMalformed, good, sizes, map[string][]byte{
+	parse := func(b []byte) (int, error) {
+		entries, err := Parse(b)
+		return len(entries), err
+	}
+	filetest.Damage(t, parse, ErrMalformed, good, kept, map[string][]byte{
 		"version 1":            {5, 1},
 		"other file":           []byte("#!/bin/sh"),
 		"hole past the end":    {5, 2, 0xff, 0xff, 0xff, 0xff},
 		"largest hole":         {5, 2, 0x80, 0, 0, 0},
 		"record past the end":  {5, 2, 0x7f, 0xff, 0xff, 0xff, 0},
 		"too large":            append([]byte{5, 2}, make([]byte, MaxSize)...),
+		"a newline":            {5, 2, '\n'},
 		"no components":        {5, 2, 0, 0, 0, 5, 0, 0, 0, 1, 'R'},
 		"too many components":  {5, 2, 0, 0, 0, 5, 0, 17, 0, 1, 'R'},
 		"components not there": {5, 2, 0, 0, 0, 5, 0, 1, 0, 1, 'R'},
 	})
+}
+
+// TestTail: what editors, templates and interrupted writers leave behind the last
+// record is its end, as it is for MIT's library.
+func TestTail(t *testing.T) {
+	good := encode(t, sample())
+	for _, tail := range []string{"", "\n", "\r\n", "\x00", "\x00\x00\x00", "\n\n\n", "\x00\x00\x00\x00", "\x00\x00\x00\x00\n", "\n\n\n\n",
+		"\x00\x00\x00\x5a12345", "\x80\x00\x00\x00", "\xff\xff\xff\x00", "\x7f\xff\xff\xff", string(good[2:40]), strings.Repeat("\x00", 9000)} {
+		entries, err := Parse(append(bytes.Clone(good), tail...))
+		require.NoError(t, err, "%q", tail)
+		require.Equal(t, sample(), entries, "%q", tail)
+	}
+}
+
+// TestDamagedRecord: a record that holds no entry loses none behind it.
+func TestDamagedRecord(t *testing.T) {
+	entry := encode(t, sample()[:1])[2:]
+	for name, body := range map[string]string{
+		"no components":   "\x00\x00\x00\x01R",
+		"many components": "\x00\x11\x00\x01R",
+		"cut name":        "\x00\x01\x00\x09R",
+		"long name":       "\x00\x01\xff\xff" + strings.Repeat("R", 0xffff),
+		"NUL in the name": strings.ReplaceAll(string(entry[4:]), "www.", "w\x00w."),
+		"no key":          string(entry[4:len(entry)-4-34]) + "\x00\x00",
+		"long key":        string(entry[4:len(entry)-4-34]) + "\x00\x41" + strings.Repeat("k", 65),
+		"cut key":         string(entry[4 : len(entry)-10]),
+		"zeroed":          strings.Repeat("\x00", 40),
+	} {
+		b := binary.BigEndian.AppendUint32([]byte{5, 2}, uint32(len(body)))
+		b = append(append(b, body...), entry...)
+		entries, err := Parse(b)
+		require.NoError(t, err, name)
+		require.Equal(t, sample()[:1], entries, name)
+		_, err = Parse(b[:len(b)-len(entry)])
+		require.ErrorIs(t, err, ErrMalformed, name)
+	}
+}
+
+// TestReadFails: no memory for keys, and a source that fails, are not a malformed
+// table.
+func TestReadFails(t *testing.T) {
+	b := encode(t, sample())
+	full := errors.New("full")
+	_, err := Read(stream.NewReader(bytes.NewReader(b), int64(len(b)), make([]byte, stream.MinBuffer)), func(int) ([]byte, error) { return nil, full })
+	require.ErrorIs(t, err, full)
+	src := io.MultiReader(bytes.NewReader(b[:len(b)-9]), iotest.ErrReader(full))
+	_, err = Read(stream.NewReader(src, int64(len(b)), make([]byte, stream.MinBuffer)), func(n int) ([]byte, error) { return make([]byte, n), nil })
+	require.ErrorIs(t, err, full)
+	require.NotErrorIs(t, err, ErrMalformed)
+	_, err = Clone(sample(), func(int) ([]byte, error) { return nil, full })
+	require.ErrorIs(t, err, full)
 }
 
 // FuzzParse: what is read is written so that it is read again.
@@ -105,10 +186,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for i := range entries { // what MarshalTo does not keep apart
-			if entries[i].KVNO == 0 {
-				return
-			}
-			entries[i].Short = false
+			entries[i].Short = entries[i].KVNO == 0
 		}
 		again, err := MarshalTo(make([]byte, 2*len(b)+64), entries)
 		require.NoError(t, err)
