@@ -20,8 +20,8 @@ import (
 )
 
 // openers are the two ways to open.
-func openers(h *seal.Host) []func([]byte, string) (*memsafe.Secret, error) {
-	return []func([]byte, string) (*memsafe.Secret, error){h.Open, h.TakeBack}
+func openers(h *seal.Host) []func([]byte, ...string) (*memsafe.Secret, error) {
+	return []func([]byte, ...string) (*memsafe.Secret, error){h.Open, h.TakeBack}
 }
 
 // ownProcess is this process as an audience's value, asked of the kernel as

@@ -146,28 +146,28 @@ func (w watched) Reserve(q seal.Request) (*seal.Reservation, error) {
 	return r, err
 }
 
-func (w watched) Open(b []byte, format string) (*memsafe.Secret, error) {
+func (w watched) Open(b []byte, formats ...string) (*memsafe.Secret, error) {
 	w.step("token")
-	secret, err := w.redeem(w.Sealer.Open, b, format)
+	secret, err := w.redeem(w.Sealer.Open, b, formats)
 	if err == nil {
 		w.step("claim")
 	}
 	return secret, err
 }
 
-func (w watched) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
+func (w watched) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
 	w.step("answer")
-	secret, err := w.redeem(w.Sealer.TakeBack, b, format)
+	secret, err := w.redeem(w.Sealer.TakeBack, b, formats)
 	if err == nil {
 		w.step("taken back")
 	}
 	return secret, err
 }
 
-func (w watched) redeem(ask func([]byte, string) (*memsafe.Secret, error), b []byte, format string) (*memsafe.Secret, error) {
+func (w watched) redeem(ask func([]byte, ...string) (*memsafe.Secret, error), b []byte, formats []string) (*memsafe.Secret, error) {
 	w.tell(asks, b)
 	defer w.within("open", time.Now(), agentPatience)
-	secret, err := ask(b, format)
+	secret, err := ask(b, formats...)
 	if err == nil {
 		w.tell(owns, nameOf(b))
 	}
@@ -200,8 +200,8 @@ func newCareless(c *agent.Client) seal.Sealer {
 	return careless{c, pool}
 }
 
-func (c careless) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
-	secret, err := c.Client.TakeBack(b, format)
+func (c careless) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
+	secret, err := c.Client.TakeBack(b, formats...)
 	if errors.Is(err, seal.ErrSpent) {
 		return c.pool.Alloc(16)
 	}

@@ -250,7 +250,7 @@ func (g *generous) Reserve(req seal.Request) (*seal.Reservation, error) {
 	return grant.Reservation()
 }
 
-func (g *generous) TakeBack(b []byte, _ string) (*memsafe.Secret, error) {
+func (g *generous) TakeBack(b []byte, _ ...string) (*memsafe.Secret, error) {
 	t, err := tokens.Parse(b)
 	if err != nil {
 		return nil, seal.ErrDefective

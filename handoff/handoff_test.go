@@ -52,9 +52,9 @@ type counting struct {
 	asked *atomic.Int32
 }
 
-func (c counting) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
+func (c counting) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
 	c.asked.Add(1)
-	return c.Sealer.TakeBack(b, format)
+	return c.Sealer.TakeBack(b, formats...)
 }
 
 // TestHandOver moves a context in the middle of its stream to another process,

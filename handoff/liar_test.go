@@ -331,11 +331,11 @@ type hinderedSealer struct {
 	times int
 }
 
-func (h *hinderedSealer) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
+func (h *hinderedSealer) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
 	if h.times--; h.times >= 0 {
 		return nil, seal.ErrUnavailable
 	}
-	return h.Sealer.TakeBack(b, format)
+	return h.Sealer.TakeBack(b, formats...)
 }
 
 // A sealer that cannot take a token back just now is asked again, as long as ctx

@@ -7,27 +7,32 @@ import (
 	"github.com/sealctx/sealctx/internal/token"
 )
 
-// An Audience names who may open a token. The zero value is the user that
-// reserves it. A sealer that cannot hold a token to its audience refuses to
-// make one: [Host] knows its own user and its processes; groups and services
-// need the agent.
-type Audience struct {
+// A Party is a user, a group, a named service or one process of this host. As
+// the audience of a token it says who may open it; the zero value is the user
+// that reserves it. As an exporter it says whose tokens an importer takes.
+// [Host] knows its own user and its own process; groups and services need the
+// agent. Parties compare with ==.
+type Party struct {
 	kind  uint8
-	value string // as in the token; a string, so that audiences compare with ==
+	value string // as in the token
 }
 
-// User is the audience of every process that runs as a user id.
+// An Audience is the Party that may open a token. A sealer that cannot hold a
+// token to its audience refuses to make one.
+type Audience = Party
+
+// User is every process that runs as a user id.
 func User(uid uint32) Audience {
 	return Audience{token.KindUser, string(binary.BigEndian.AppendUint32(nil, uid))}
 }
 
-// Group is the audience of every process that is in a group.
+// Group is every process that is in a group.
 func Group(gid uint32) Audience {
 	return Audience{token.KindGroup, string(binary.BigEndian.AppendUint32(nil, gid))}
 }
 
-// Service is the audience of whoever the agent's policy names so; the name has
-// 1 to 64 bytes of letters, digits, '.', '_' and '-'.
+// Service is every process that the agent's policy gives the name. The name has
+// 1 to 64 bytes of letters, digits, '.', '_' and '-': else ErrAudience.
 func Service(name string) (Audience, error) {
 	a := Audience{token.KindService, name}
 	if !a.valid() {
@@ -36,7 +41,7 @@ func Service(name string) (Audience, error) {
 	return a, nil
 }
 
-// process is the audience of a process, see Process.
+// process is a process, see Process.
 func process(pid uint32, number uint64) Audience {
 	v := binary.BigEndian.AppendUint32(nil, pid)
 	return Audience{token.KindProcess, string(binary.BigEndian.AppendUint64(v, number))}

@@ -167,7 +167,7 @@ func TestRetireWithinSteps(t *testing.T) {
 	retire()
 	_, err = h.authenticate(e, &parsed)
 	require.True(t, err == ErrDefective)
-	require.True(t, h.claim(e, &parsed, testFormat, h.mayOpen) == ErrDefective)
+	require.True(t, h.claim(e, &parsed, []string{testFormat}, h.mayOpen) == ErrDefective)
 }
 
 // A wiped runtime directory makes its tokens worthless, for processes that run
@@ -234,7 +234,7 @@ func TestTruncatedEpoch(t *testing.T) {
 		require.True(t, err == ErrDefective || errors.Is(err, ErrUnavailable), err)
 		_, err = h.authenticate(e, &parsed)
 		require.ErrorIs(t, err, ErrUnavailable)
-		require.ErrorIs(t, h.claim(e, &parsed, testFormat, h.mayOpen), ErrUnavailable)
+		require.ErrorIs(t, h.claim(e, &parsed, []string{testFormat}, h.mayOpen), ErrUnavailable)
 		require.Zero(t, h.pool.InUse())
 
 		again := sealToken(t, h, testRequest, plain)

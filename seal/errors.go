@@ -18,9 +18,10 @@ var (
 	// Nothing is spent that was still good.
 	ErrExpired = errors.New("seal: token expired")
 
-	// ErrUnauthorized: an authentic token for somebody else
-	// (GSS_S_UNAUTHORIZED). Nothing is spent.
-	ErrUnauthorized = errors.New("seal: token for another audience")
+	// ErrUnauthorized: an authentic token that is for another audience or, where
+	// the importer demands an exporter, of another one; or a policy refuses
+	// (GSS_S_UNAUTHORIZED). The text says which. Nothing is spent.
+	ErrUnauthorized = errors.New("seal: unauthorized")
 
 	// ErrSpent: the token was opened, cancelled or taken back before
 	// (GSS_S_NO_CONTEXT).
@@ -31,8 +32,9 @@ var (
 	// says which; of an agent's, only the text does.
 	ErrLost = errors.New("seal: token claimed too late")
 
-	// ErrAudience: this sealer cannot hold a token to that audience, and so
-	// does not make one (GSS_S_FAILURE).
+	// ErrAudience: this sealer cannot hold a token to that audience, and so does
+	// not make one; or it cannot tell whether that exporter is the token's, and
+	// so does not open it (GSS_S_FAILURE). Nothing is spent.
 	ErrAudience = errors.New("seal: audience cannot be enforced here")
 
 	// ErrTooLarge: the plain token is longer than MaxPlain (GSS_S_FAILURE).

@@ -66,6 +66,14 @@ type Peer struct {
 	Services []string // the names that the policy gives it
 	Process  Audience // of kind Process; zero if unknown
 
+	// Exporter reports whether the exporter of an authentic token that is in time
+	// is a user, a group or a service. Its error refuses the token.
+	Exporter func(token.Header, Party) (bool, error)
+
+	// Imports returns an error that wraps ErrUnauthorized if what the peer is may
+	// not open what that exporter reserved. Nil: it may.
+	Imports func(token.Header) error
+
 	// Log gets the audit events of what this peer asks. Nil: the host's log.
 	Log *slog.Logger
 }
@@ -114,12 +122,30 @@ func (h *Host) ReserveFor(p Peer, req Request) (*Grant, error) {
 	return h.logging(&p).grant(p.UID, req)
 }
 
-// OpenFor is Open for a peer of the agent.
-func (h *Host) OpenFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
-	return h.logging(&p).open(b, format, func(_ uint32, to token.Audience) error { return forAudience(to, p.is(to)) })
+// OpenFor is OpenFrom for a peer of the agent; no exporters demand none.
+func (h *Host) OpenFor(p Peer, exporters []Party, b []byte, formats ...string) (*memsafe.Secret, error) {
+	if len(exporters) > 0 {
+		if err := checkExporters(exporters); err != nil {
+			return nil, err
+		}
+	}
+	return h.logging(&p).redeem(b, formats, eventOpened, func(t token.Header) error {
+		if err := forAudience(t.Audience, p.is(t.Audience)); err != nil {
+			return err
+		}
+		if p.Imports != nil {
+			if err := p.Imports(t); err != nil {
+				return err
+			}
+		}
+		if len(exporters) == 0 {
+			return nil
+		}
+		return demand(t, exporters, func(e Party) (bool, error) { return p.Exporter(t, e) })
+	})
 }
 
 // TakeBackFor is TakeBack for a peer of the agent.
-func (h *Host) TakeBackFor(p Peer, b []byte, format string) (*memsafe.Secret, error) {
-	return h.logging(&p).redeem(b, format, eventTakenBack, func(exporter uint32, _ token.Audience) error { return forExporter(exporter, p.UID) })
+func (h *Host) TakeBackFor(p Peer, b []byte, formats ...string) (*memsafe.Secret, error) {
+	return h.logging(&p).redeem(b, formats, eventTakenBack, func(t token.Header) error { return forExporter(t.Exporter, p.UID) })
 }

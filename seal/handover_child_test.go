@@ -129,7 +129,7 @@ func (w *party) obey(o *order) (answer, error) {
 		w.step(stepOpenAsked)
 	}
 	if o.Broken {
-		open = func(b []byte, format string) (*memsafe.Secret, error) {
+		open = func(b []byte, _ ...string) (*memsafe.Secret, error) {
 			return loadThenStore(w.h, b, func() { w.step(stepAuthenticated) })
 		}
 	}

@@ -3,6 +3,7 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
@@ -10,26 +11,67 @@ import (
 )
 
 // Open is described at Sealer.
-func (h *Host) Open(b []byte, format string) (*memsafe.Secret, error) {
-	return h.open(b, format, h.mayOpen)
+func (h *Host) Open(b []byte, formats ...string) (*memsafe.Secret, error) {
+	return h.redeem(b, formats, eventOpened, h.mayOpen)
+}
+
+// OpenFrom is described at Sealer.
+func (h *Host) OpenFrom(exporters []Party, b []byte, formats ...string) (*memsafe.Secret, error) {
+	if err := checkExporters(exporters); err != nil {
+		return nil, err
+	}
+	for _, e := range exporters {
+		if e.kind != token.KindUser {
+			return nil, fmt.Errorf("%w: %v as exporter needs the agent; here only a user can be demanded", ErrAudience, e)
+		}
+	}
+	return h.redeem(b, formats, eventOpened, func(t token.Header) error {
+		if err := h.mayOpen(t); err != nil {
+			return err
+		}
+		return demand(t, exporters, func(p Party) (bool, error) { return p == User(t.Exporter), nil })
+	})
 }
 
 // TakeBack is described at Sealer.
-func (h *Host) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
-	return h.redeem(b, format, eventTakenBack, h.mayTakeBack)
+func (h *Host) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
+	return h.redeem(b, formats, eventTakenBack, h.mayTakeBack)
 }
 
 // A permit says whether somebody may have a token, by what its header names.
-// It takes values, so that the token stays off the heap.
-type permit func(exporter uint32, to token.Audience) error
+// It takes a value, so that the token stays off the heap.
+type permit func(token.Header) error
 
-func (h *Host) open(b []byte, format string, may permit) (*memsafe.Secret, error) {
-	return h.redeem(b, format, eventOpened, may)
+// checkExporters refuses a demand that no exporter can meet or that cannot be sent.
+func checkExporters(exporters []Party) error {
+	if n := len(exporters); n == 0 || n > token.MaxExporters {
+		return fmt.Errorf("%w: %d exporters, 1 to %d can be demanded", ErrRequest, n, token.MaxExporters)
+	}
+	for _, e := range exporters {
+		if !e.valid() || e.kind == token.KindProcess {
+			return fmt.Errorf("%w: %v as exporter; a user, a group or a service can be demanded", ErrAudience, e)
+		}
+	}
+	return nil
+}
+
+// demand returns nil if is reports one of exporters as the token's.
+func demand(t token.Header, exporters []Party, is func(Party) (bool, error)) error {
+	for _, e := range exporters {
+		if yes, err := is(e); yes || err != nil {
+			return err
+		}
+	}
+	names := make([]string, len(exporters))
+	for i, e := range exporters {
+		names[i] = e.String()
+	}
+	return fmt.Errorf("%w: user %d exported it, and %s is demanded", ErrUnauthorized, t.Exporter, strings.Join(names, " or "))
 }
 
 // redeem authenticates, authorizes, claims: in this order, so that nothing but a
 // token's own audience in its own time can spend it.
-func (h *Host) redeem(b []byte, format, event string, may permit) (*memsafe.Secret, error) {
+func (h *Host) redeem(b []byte, formats []string, event string, may permit) (*memsafe.Secret, error) {
 	t, err := token.Parse(b)
 	if err != nil {
 		return nil, h.defective(nil, "malformed")
@@ -46,7 +88,7 @@ func (h *Host) redeem(b []byte, format, event string, may permit) (*memsafe.Secr
 	if err != nil {
 		return nil, err
 	}
-	if err := h.claim(e, &t, format, may); err != nil {
+	if err := h.claim(e, &t, formats, may); err != nil {
 		plain.Wipe()
 		h.unclaimed(&t, event, err)
 		return nil, err
@@ -113,7 +155,8 @@ func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 }
 
 // mayOpen checks that this process is the token's audience.
-func (h *Host) mayOpen(_ uint32, to token.Audience) error {
+func (h *Host) mayOpen(t token.Header) error {
+	to := t.Audience
 	self, err := h.self.user, error(nil)
 	if to.Kind == token.KindProcess {
 		self, err = h.self.process()
@@ -124,15 +167,15 @@ func (h *Host) mayOpen(_ uint32, to token.Audience) error {
 	return forAudience(to, self.kind == to.Kind && self.value == string(to.Value))
 }
 
-func (h *Host) mayTakeBack(exporter uint32, _ token.Audience) error {
-	return forExporter(exporter, h.self.uid)
+func (h *Host) mayTakeBack(t token.Header) error {
+	return forExporter(t.Exporter, h.self.uid)
 }
 
 func forAudience(to token.Audience, is bool) error {
 	if is {
 		return nil
 	}
-	return fmt.Errorf("%w: it is for %v", ErrUnauthorized, fromWire(to))
+	return fmt.Errorf("%w: token for another audience: it is for %v", ErrUnauthorized, fromWire(to))
 }
 
 func forExporter(exporter, uid uint32) error {
@@ -145,7 +188,7 @@ func forExporter(exporter, uid uint32) error {
 // claim checks what is left to check of an authentic token and spends it. The
 // clock is read again after the swap: a process that was stopped in between
 // has spent the token and gets nothing.
-func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may permit) error {
+func (h *Host) claim(e *keyring.Epoch, t *token.Token, formats []string, may permit) error {
 	now, err := h.ring.Now()
 	if err != nil {
 		return unavailable(err)
@@ -153,11 +196,11 @@ func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may permit
 	if now >= t.Expires {
 		return ErrExpired
 	}
-	if err := may(t.Exporter, t.Audience); err != nil {
+	if err := may(t.Header); err != nil {
 		return err
 	}
-	if string(t.Format) != format {
-		return fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, format)
+	if !isOneOf(t.Format, formats) {
+		return fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, strings.Join(formats, " or "))
 	}
 	if err := fromRing(e.ClaimAt(keyring.Slot{Index: t.Slot, Word: t.Word}, now)); err != nil {
 		return err
@@ -166,6 +209,15 @@ func (h *Host) claim(e *keyring.Epoch, t *token.Token, format string, may permit
 		return fmt.Errorf("%w: %w", ErrLost, err)
 	}
 	return nil
+}
+
+func isOneOf(format []byte, formats []string) bool {
+	for _, f := range formats {
+		if f == string(format) {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *Host) inTime(e *keyring.Epoch, t *token.Token) error {

@@ -114,7 +114,7 @@ func openerChild() {
 	childCheck(err)
 	open := h.Open
 	if os.Getenv(brokenVar) == "true" {
-		open = func(b []byte, _ string) (*memsafe.Secret, error) {
+		open = func(b []byte, _ ...string) (*memsafe.Secret, error) {
 			return loadThenStore(h, b, func() { time.Sleep(10 * time.Microsecond) })
 		}
 	}
@@ -143,7 +143,7 @@ func openerChild() {
 	}
 }
 
-func openBatch(open func([]byte, string) (*memsafe.Secret, error), tokens [][]byte) []byte {
+func openBatch(open func([]byte, ...string) (*memsafe.Secret, error), tokens [][]byte) []byte {
 	counts := make([]atomic.Int32, len(tokens))
 	var wg sync.WaitGroup
 	for range openers {

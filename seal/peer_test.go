@@ -48,7 +48,7 @@ func TestPeers(t *testing.T) {
 			require.EqualValues(t, 1000, head.Exporter)
 
 			for _, p := range tt.not {
-				s, err := h.OpenFor(p, sealed, testFormat)
+				s, err := h.OpenFor(p, nil, sealed, testFormat)
 				require.ErrorIs(t, err, ErrUnauthorized)
 				require.Nil(t, s)
 			}
@@ -57,7 +57,7 @@ func TestPeers(t *testing.T) {
 				require.ErrorIs(t, err, ErrUnauthorized)
 				require.Nil(t, s)
 			}
-			s, err := h.OpenFor(tt.may, sealed, testFormat)
+			s, err := h.OpenFor(tt.may, nil, sealed, testFormat)
 			require.NoError(t, err)
 			require.Equal(t, "plain", string(s.Bytes()))
 			s.Wipe()
@@ -72,7 +72,7 @@ func TestPeersUnknownKind(t *testing.T) {
 	h := memHost(t, nil)
 	for _, a := range []Audience{{}, {9, "1234"}, {kind: token.KindProcess}, {kind: token.KindService}, {token.KindUser, ""}} {
 		sealed := forge(t, h, nil, func(head *token.Header) { head.Audience = a.wire() })
-		_, err := h.OpenFor(Peer{}, sealed, testFormat)
+		_, err := h.OpenFor(Peer{}, nil, sealed, testFormat)
 		require.ErrorIs(t, err, ErrUnauthorized)
 	}
 }

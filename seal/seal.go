@@ -29,17 +29,26 @@ type Sealer interface {
 	// does not allow it.
 	Reserve(Request) (*Reservation, error)
 
-	// Open authenticates a token, then checks its lifetime, audience and plain
-	// format, then claims it (doc/SPEC.md, section 9), and returns the plain
-	// token, which the caller wipes. Errors, in this order: ErrDefective,
-	// ErrExpired, ErrUnauthorized, ErrFormat, ErrSpent, ErrLost; at any step
-	// ErrUnavailable. Only a nil error and ErrLost spend the token, and maybe the
-	// ErrUncertain of package agent; where ErrLost wraps another, it comes first.
-	Open(token []byte, format string) (*memsafe.Secret, error)
+	// Open authenticates a token, then checks its lifetime, its audience and that
+	// its plain format is one of formats, then claims it (doc/SPEC.md, section 9).
+	// It returns the plain token, which the caller wipes. Errors, in this order:
+	// ErrDefective, ErrExpired, ErrUnauthorized, ErrFormat, ErrSpent, ErrLost; at
+	// any step ErrUnavailable. Only a nil error and ErrLost spend the token, and
+	// maybe the ErrUncertain of package agent; where ErrLost wraps another, it
+	// comes first.
+	Open(token []byte, formats ...string) (*memsafe.Secret, error)
+
+	// OpenFrom is Open for a token that one of exporters must have exported, a
+	// user, a group or a service: else ErrUnauthorized, which names the exporter.
+	// A group or a service counts as it was when the token was reserved, a service
+	// by the policy of now. Further errors, before the token is looked at:
+	// ErrRequest for no exporter or more than 16; ErrAudience for a
+	// process, and without an agent for a group or a service.
+	OpenFrom(exporters []Party, token []byte, formats ...string) (*memsafe.Secret, error)
 
 	// TakeBack is Open for the user who reserved the token, whatever its
 	// audience: ErrUnauthorized for others. Of Open and TakeBack one wins.
-	TakeBack(token []byte, format string) (*memsafe.Secret, error)
+	TakeBack(token []byte, formats ...string) (*memsafe.Secret, error)
 }
 
 // A Request says what a token will be.

@@ -34,14 +34,14 @@ func (s State) String() string {
 // whoever it is for. What it says of an outstanding token may be over by the
 // time it is read. Errors: ErrDefective, ErrUnavailable.
 func (h *Host) Status(b []byte) (Header, State, error) {
-	return h.status(b, func(uint32, token.Audience) error { return nil })
+	return h.status(b, func(token.Header) error { return nil })
 }
 
 // StatusFor is Status for a peer of the agent: ErrUnauthorized unless it is the
 // token's exporter or audience.
 func (h *Host) StatusFor(p Peer, b []byte) (Header, State, error) {
-	return h.status(b, func(exporter uint32, to token.Audience) error {
-		return forAudience(to, exporter == p.UID || p.is(to))
+	return h.status(b, func(t token.Header) error {
+		return forAudience(t.Audience, t.Exporter == p.UID || p.is(t.Audience))
 	})
 }
 
@@ -60,7 +60,7 @@ func (h *Host) status(b []byte, may permit) (Header, State, error) {
 		return Header{}, 0, err
 	}
 	plain.Wipe()
-	if err := may(t.Exporter, t.Audience); err != nil {
+	if err := may(t.Header); err != nil {
 		return Header{}, 0, err
 	}
 	head, err := Inspect(b)

@@ -91,7 +91,7 @@ func TestCancelFor(t *testing.T) {
 	require.NoError(t, h.CancelFor(Peer{UID: 1000}, start))
 	require.Zero(t, outstanding(t, h))
 	require.ErrorIs(t, h.CancelFor(Peer{UID: 1000}, start), ErrSpent)
-	_, err = h.OpenFor(Peer{UID: 1000}, sealed, testFormat)
+	_, err = h.OpenFor(Peer{UID: 1000}, nil, sealed, testFormat)
 	require.ErrorIs(t, err, ErrSpent)
 }
 

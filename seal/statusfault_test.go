@@ -90,7 +90,7 @@ func TestPeerLog(t *testing.T) {
 	require.NoError(t, err)
 	sealed, err := r.Seal(nil)
 	require.NoError(t, err)
-	s, err := h.OpenFor(p, sealed, testFormat)
+	s, err := h.OpenFor(p, nil, sealed, testFormat)
 	require.NoError(t, err)
 	s.Wipe()
 	_, err = h.TakeBackFor(p, sealed, testFormat)

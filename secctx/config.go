@@ -26,6 +26,16 @@ type Config struct {
 	// the function [Export] names another. Zero: the exporting user.
 	Audience seal.Audience
 
+	// Exporters are whose tokens ImportSecContext takes: a token must have been
+	// exported by a user, a group or a service of them (seal.User, seal.Group,
+	// seal.Service). Any other is refused with GSS_S_UNAUTHORIZED before anything
+	// is spent, and the error names its exporter. Whoever may reserve for an
+	// audience can invent a context, with any client's name in it: set Exporters
+	// wherever more users than the acceptor's may do that. A group or a service
+	// needs the agent: a seal.Host refuses every import then, with
+	// seal.ErrAudience. At most 16. Empty: whoever could reserve the token.
+	Exporters []seal.Party
+
 	// Lifetime is how long a token can be imported. Zero, or less:
 	// seal.DefaultLifetime. It is cut to what is left of the context's own, and
 	// to what the sealer allows.
@@ -76,6 +86,7 @@ func (c *Config) Wrap(p gssapi.Provider) gssapi.Provider {
 		inner:    p,
 		sealer:   c.Sealer,
 		audience: c.Audience,
+		from:     slices.Clone(c.Exporters),
 		lifetime: c.Lifetime,
 		format:   plainFormat(c.Format, p),
 		inquire:  inquirable(c.AllowInquire),

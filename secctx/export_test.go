@@ -2,6 +2,7 @@ package secctx
 
 import (
 	"bytes"
+	"os"
 	"testing"
 	"time"
 
@@ -230,6 +231,38 @@ func TestExportAudience(t *testing.T) {
 	require.ErrorIs(t, err, seal.ErrAudience)
 	require.ErrorIs(t, err, gssapi.ErrFailure)
 	r.talk(t, imported)
+}
+
+// TestExportersDemanded: a token of an exporter that the importer does not take is
+// refused before it is spent and before the mechanism sees a byte.
+func TestExportersDemanded(t *testing.T) {
+	h := newHost(t, nil)
+	own := seal.User(uint32(os.Geteuid()))
+	other := seal.User(uint32(os.Geteuid()) + 1)
+	r := newRig(t, h)
+	token, err := r.sc.Export()
+	require.NoError(t, err)
+	for _, tc := range []struct {
+		from       []seal.Party
+		is, status error
+	}{
+		{[]seal.Party{other}, seal.ErrUnauthorized, gssapi.ErrUnauthorized},
+		{[]seal.Party{own, seal.Group(4711)}, seal.ErrAudience, gssapi.ErrFailure}, // without an agent nobody can tell
+	} {
+		importer := (&Config{Sealer: h, Exporters: tc.from}).Wrap(r.fake)
+		_, err := importer.ImportSecContext(token)
+		require.ErrorIs(t, err, tc.is)
+		require.ErrorIs(t, err, tc.status)
+		require.Zero(t, r.fake.imports.Load())
+	}
+	c := &Config{Sealer: h, Exporters: []seal.Party{own}}
+	importer := c.Wrap(r.fake)
+	c.Exporters[0] = other // of the next Wrap
+	imported, err := importer.ImportSecContext(token)
+	require.NoError(t, err)
+	r.talk(t, imported)
+	_, err = importer.ImportSecContext(token)
+	require.ErrorIs(t, err, seal.ErrSpent)
 }
 
 // TestTokenHeader: what the wrapper tells the sealer.

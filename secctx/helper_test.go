@@ -177,19 +177,19 @@ func (f *failing) Reserve(q seal.Request) (*seal.Reservation, error) {
 	return f.Sealer.Reserve(q)
 }
 
-func (f *failing) Open(token []byte, format string) (*memsafe.Secret, error) {
+func (f *failing) Open(token []byte, formats ...string) (*memsafe.Secret, error) {
 	if f.open != nil {
 		return nil, f.open
 	}
 	if f.plain != nil {
 		return f.plain, nil
 	}
-	return f.Sealer.Open(token, format)
+	return f.Sealer.Open(token, formats...)
 }
 
-func (f *failing) TakeBack(token []byte, format string) (*memsafe.Secret, error) {
+func (f *failing) TakeBack(token []byte, formats ...string) (*memsafe.Secret, error) {
 	if f.takeBack != nil {
 		return nil, f.takeBack
 	}
-	return f.Sealer.TakeBack(token, format)
+	return f.Sealer.TakeBack(token, formats...)
 }

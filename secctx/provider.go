@@ -17,6 +17,7 @@ type provider struct {
 	inner    gssapi.Provider
 	sealer   seal.Sealer
 	audience seal.Audience
+	from     []seal.Party // empty: no demand
 	lifetime time.Duration
 	format   string
 	inquire  []gssapi.Oid
@@ -59,11 +60,11 @@ func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 }
 
 // ImportSecContext opens a sealed token and imports the context, once (RFC 2743
-// 2.2.9). Its order is: authenticate, lifetime, audience, format, claim; only
-// then does the mechanism see a byte. Errors:
+// 2.2.9). Its order is: authenticate, lifetime, audience, exporter, format, claim;
+// only then does the mechanism see a byte. Errors:
 //
 //   - seal.ErrDefective, seal.ErrFormat: GSS_S_DEFECTIVE_TOKEN, a plain token too
-//   - seal.ErrUnauthorized: GSS_S_UNAUTHORIZED
+//   - seal.ErrUnauthorized: GSS_S_UNAUTHORIZED, for the audience or the exporter
 //   - seal.ErrExpired, seal.ErrSpent: GSS_S_NO_CONTEXT
 //   - seal.ErrUnavailable: GSS_S_FAILURE; the ErrUncertain of seal/agent is one,
 //     after which the token may be spent
@@ -74,7 +75,7 @@ func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 // locked memory that is wiped, and may be unmapped, once it has returned: one
 // that keeps the slice faults.
 func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
-	plain, err := p.sealer.Open(token, p.format)
+	plain, err := p.open(token)
 	if err != nil {
 		return nil, unopened(err)
 	}
@@ -94,6 +95,14 @@ func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
 		return nil, lost(err)
 	}
 	return c.combine(), nil
+}
+
+// open claims a token, if its exporter is one of those whose tokens are taken.
+func (p *provider) open(token []byte) (*memsafe.Secret, error) {
+	if len(p.from) > 0 {
+		return p.sealer.OpenFrom(p.from, token, p.format)
+	}
+	return p.sealer.Open(token, p.format)
 }
 
 // importPlain has the mechanism import a plain token, and wipes it.

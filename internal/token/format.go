@@ -40,6 +40,9 @@ const (
 	MaxFormat    = 64 // the longest name of a plain format
 	MaxAudience  = 64 // the longest value of an audience
 
+	// MaxExporters is how many exporters an opener can name. A program has one or two.
+	MaxExporters = 16
+
 	// MaxBound is the most that header and context take.
 	MaxBound = headerSize + 1 + MaxMechanism + 1 + MaxFormat + 4 + 1 + 1 + MaxAudience
 

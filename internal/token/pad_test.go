@@ -7,23 +7,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// bodySizes is the table of doc/SPEC.md section 4.
-var bodySizes = []int{512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
+// specSizes is the table of doc/SPEC.md section 4.
+var specSizes = []int{512, 768, 1024, 1536, 2048, 2864, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152}
 
 func TestPaddedSizes(t *testing.T) {
 	for n := range MaxToken + 70000 {
-		require.Equal(t, slices.Contains(bodySizes, n), isPadded(n), n)
+		require.Equal(t, slices.Contains(specSizes, n), isPadded(n), n)
 	}
 	require.False(t, isPadded(-1))
 	next := 0
 	for n := range MaxPlain + 1 {
-		if n >= bodySizes[next] {
+		if n >= specSizes[next] {
 			next++
 		}
-		require.Equal(t, bodySizes[next], paddedSize(n), n)
+		require.Equal(t, specSizes[next], paddedSize(n), n)
 	}
-	require.Equal(t, len(bodySizes)-1, next)
-	require.Equal(t, bodySizes[len(bodySizes)-1], maxBody)
+	require.Equal(t, len(specSizes)-1, next)
+	require.Equal(t, specSizes[len(specSizes)-1], maxBody)
 }
 
 // TestUnpad: every length comes back, whatever the plain token ends with.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +25,21 @@ type account struct {
 	mu          sync.Mutex
 	connections int
 	requests    int
-	pending     int                       // reservations being made
-	outstanding map[slotKey]time.Duration // when each expires, since boot
+	pending     int // reservations being made
+	outstanding map[slotKey]reserved
+	groups      []*groupList // of the processes that reserved them
+}
+
+// A reserved is a token that is outstanding.
+type reserved struct {
+	expires time.Duration // since boot
+	groups  *groupList    // of the process that reserved it; nil: not known
+}
+
+// A groupList is the groups of the processes that reserved some tokens.
+type groupList struct {
+	groups []uint32
+	tokens int
 }
 
 // connect returns a user's account and counts a connection in it, unless that is
@@ -35,7 +49,7 @@ func (a *accounts) connect(uid uint32, limit int) (acct *account, ok bool) {
 	defer a.mu.Unlock()
 	acct = a.byUser[uid]
 	if acct == nil {
-		acct = &account{uid: uid, outstanding: map[slotKey]time.Duration{}}
+		acct = &account{uid: uid, outstanding: map[slotKey]reserved{}}
 		if a.byUser == nil {
 			a.byUser = map[uint32]*account{}
 		}
@@ -120,10 +134,10 @@ func (a *account) reserve(limit int, now time.Duration) bool {
 	return true
 }
 
-func (a *account) reserved(key slotKey, expires time.Duration) {
+func (a *account) reserved(key slotKey, expires time.Duration, groups []uint32) {
 	a.mu.Lock()
 	a.pending--
-	a.outstanding[key] = expires
+	a.outstanding[key] = reserved{expires, a.keepGroups(groups)}
 	a.mu.Unlock()
 }
 
@@ -133,10 +147,53 @@ func (a *account) unreserved() {
 	a.mu.Unlock()
 }
 
+// keepGroups returns a list of the account for the groups of a process that has
+// reserved one more token, or nil if the account has too many lists. The processes
+// of a user have the same groups, or a few kinds of them. A list can have 65,536
+// groups: a user who gave each token one of its own would fill the memory.
+func (a *account) keepGroups(groups []uint32) *groupList {
+	for _, l := range a.groups {
+		if slices.Equal(l.groups, groups) {
+			l.tokens++
+			return l
+		}
+	}
+	if len(a.groups) == maxGroupLists {
+		return nil
+	}
+	l := &groupList{slices.Clone(groups), 1}
+	a.groups = append(a.groups, l)
+	return l
+}
+
+// forget takes a token off the account. It is called with the lock held.
+func (a *account) forget(key slotKey) {
+	l := a.outstanding[key].groups
+	delete(a.outstanding, key)
+	if l == nil {
+		return
+	}
+	if l.tokens--; l.tokens == 0 {
+		a.groups = slices.DeleteFunc(a.groups, func(other *groupList) bool { return other == l })
+	}
+}
+
+// groupsOf returns the groups of the process that reserved a token, and whether
+// the token is outstanding. Of a token whose groups are not known there are none.
+func (a *account) groupsOf(key slotKey) (groups []uint32, outstanding bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, ok := a.outstanding[key]
+	if r.groups == nil {
+		return nil, ok
+	}
+	return r.groups.groups, ok
+}
+
 // spent forgets a token that was claimed.
 func (a *account) spent(key slotKey) {
 	a.mu.Lock()
-	delete(a.outstanding, key)
+	a.forget(key)
 	a.mu.Unlock()
 }
 
@@ -146,16 +203,16 @@ func (a *account) retired(epoch [16]byte) {
 	defer a.mu.Unlock()
 	for key := range a.outstanding {
 		if key.epoch == epoch {
-			delete(a.outstanding, key)
+			a.forget(key)
 		}
 	}
 }
 
 // expire is called with the lock held.
 func (a *account) expire(now time.Duration) {
-	for key, expires := range a.outstanding {
-		if expires+slotLinger <= now {
-			delete(a.outstanding, key)
+	for key, r := range a.outstanding {
+		if r.expires+slotLinger <= now {
+			a.forget(key)
 		}
 	}
 }

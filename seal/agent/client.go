@@ -213,25 +213,54 @@ func asAsked(g *seal.Grant, req seal.Request, subject int) error {
 
 // Open is described at seal.Sealer. It is sent once. Further errors: ErrUncertain,
 // after which the token may be spent; ErrAway, ErrQuota, ErrProtocol.
-func (c *Client) Open(b []byte, format string) (*memsafe.Secret, error) {
-	return c.redeem(wire.Open, b, format)
+func (c *Client) Open(b []byte, formats ...string) (*memsafe.Secret, error) {
+	return c.redeem(wire.Open, b, nil, formats)
+}
+
+// OpenFrom is described at seal.Sealer. It is sent once, as Open is. An agent
+// that is too old for demands answers with ErrProtocol, and nothing is spent.
+func (c *Client) OpenFrom(exporters []seal.Party, b []byte, formats ...string) (*memsafe.Secret, error) {
+	if len(exporters) == 0 {
+		return nil, fmt.Errorf("%w: no exporter is named", seal.ErrRequest)
+	}
+	return c.redeem(wire.Open, b, exporters, formats)
 }
 
 // TakeBack is described at seal.Sealer. It is sent once, as Open is.
-func (c *Client) TakeBack(b []byte, format string) (*memsafe.Secret, error) {
-	return c.redeem(wire.TakeBack, b, format)
+func (c *Client) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
+	return c.redeem(wire.TakeBack, b, nil, formats)
 }
 
-func (c *Client) redeem(op wire.Op, b []byte, format string) (*memsafe.Secret, error) {
+// openRequest returns the frame that asks for a token. Of the formats it names the
+// token's own: the agent looks whether it is that, once the token is authentic.
+func openRequest(op wire.Op, b []byte, exporters []seal.Party, formats []string) ([]byte, error) {
+	if len(exporters) > wire.MaxExporters {
+		return nil, fmt.Errorf("%w: %d exporters, at most %d can be demanded", seal.ErrRequest, len(exporters), wire.MaxExporters)
+	}
 	if len(b) > seal.MaxToken {
 		return nil, seal.ErrDefective
 	}
-	if !token.ValidFormat([]byte(format)) {
-		format = "" // matches no token, and fits the frame
+	t, _ := token.Parse(b) // what is no token the agent refuses, and logs
+	ask := wire.OpenRequest{Token: b}
+	for _, f := range formats {
+		if f == string(t.Format) || ask.Format == nil && token.ValidFormat([]byte(f)) {
+			ask.Format = []byte(f)
+		}
 	}
-	frame, err := (&wire.OpenRequest{Format: []byte(format), Token: b}).Marshal(op)
+	for _, e := range exporters {
+		bin, err := e.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		ask.Exporters = append(ask.Exporters, bin)
+	}
+	return ask.Marshal(op)
+}
+
+func (c *Client) redeem(op wire.Op, b []byte, exporters []seal.Party, formats []string) (*memsafe.Secret, error) {
+	frame, err := openRequest(op, b, exporters, formats)
 	if err != nil {
-		return nil, seal.ErrDefective
+		return nil, err
 	}
 	// The plain token is shorter than the sealed one, so there is room for it,
 	// or for a refusal's text.

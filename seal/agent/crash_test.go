@@ -83,7 +83,7 @@ func hand(a, b seal.Sealer, y *tally) (owners int64) {
 	}
 	var won atomic.Int64
 	var wg sync.WaitGroup
-	for _, open := range []func([]byte, string) (*memsafe.Secret, error){a.Open, b.Open, a.TakeBack} {
+	for _, open := range []func([]byte, ...string) (*memsafe.Secret, error){a.Open, b.Open, a.TakeBack} {
 		wg.Go(func() {
 			secret, err := open(token, testFormat)
 			if err != nil {
@@ -171,8 +171,8 @@ func TestAgentKilled(t *testing.T) {
 // an open again or kept no register.
 type careless struct{ *Client }
 
-func (c careless) Open(b []byte, format string) (*memsafe.Secret, error) {
-	secret, err := c.Client.Open(b, format)
+func (c careless) Open(b []byte, formats ...string) (*memsafe.Secret, error) {
+	secret, err := c.Client.Open(b, formats...)
 	if errors.Is(err, seal.ErrSpent) {
 		return c.pool.Alloc(5)
 	}

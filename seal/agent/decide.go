@@ -1,38 +1,27 @@
 package agent
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 )
 
-// mayReserveUser reports whether a peer may reserve for a user and for the
-// processes of that user.
-func (p *Policy) mayReserveUser(uid uint32, groups []uint32, target uint32) bool {
-	return uid == target || p.allows(uid, groups, func(r *rule) bool { return r.to.kind == wordUser && r.to.id == target })
-}
-
-func (p *Policy) mayReserveGroup(uid uint32, groups []uint32, target uint32) bool {
-	return p.allows(uid, groups, func(r *rule) bool { return r.to.kind == wordGroup && r.to.id == target })
-}
-
-func (p *Policy) mayReserveService(uid uint32, groups []uint32, name string) bool {
-	return p.allows(uid, groups, func(r *rule) bool { return r.service == name && name != "" })
-}
-
-func (p *Policy) allows(uid uint32, groups []uint32, target func(*rule) bool) bool {
-	if p == nil {
-		return false
+// mayReserve reports whether a process may reserve for a target: a user, which
+// stands for its processes too, a group or a service.
+func (p *Policy) mayReserve(uid uint32, groups []uint32, target who) bool {
+	if target.kind == wordUser && target.id == uid {
+		return true
 	}
-	for i := range p.allow {
-		if r := &p.allow[i]; r.from.is(uid, groups) && target(r) {
-			return true
-		}
-	}
-	return false
+	return p != nil && slices.ContainsFunc(p.allow, func(r rule) bool {
+		return r.from.is(uid, groups) && r.to.same(target)
+	})
 }
 
 // servicesOf returns the services that a peer is, sorted.
@@ -47,6 +36,111 @@ func (p *Policy) servicesOf(uid uint32, groups []uint32) []string {
 		}
 	}
 	return names
+}
+
+// isWho reports whether a process with this user and these groups is somebody
+// that a line names.
+func (p *Policy) isWho(uid uint32, groups []uint32, w who) bool {
+	if w.kind == wordService {
+		return slices.ContainsFunc(p.services[w.name], func(w who) bool { return w.is(uid, groups) })
+	}
+	return w.is(uid, groups)
+}
+
+// isParty is isWho for a user, a group or a service that a peer names.
+func (p *Policy) isParty(uid uint32, groups []uint32, who seal.Party) bool {
+	if who == seal.User(uid) {
+		return true
+	}
+	for _, g := range groups {
+		if who == seal.Group(g) {
+			return true
+		}
+	}
+	for _, name := range p.servicesOf(uid, groups) {
+		if service, err := seal.Service(name); err == nil && who == service {
+			return true
+		}
+	}
+	return false
+}
+
+// limitsImports reports whether a line says who must have exported something.
+func (p *Policy) limitsImports() bool { return p != nil && len(p.imports) > 0 }
+
+// mayImport returns an error for the first line that does not let the one process
+// open what the other reserved.
+func (p *Policy) mayImport(uid uint32, groups []uint32, exporter uint32, exporterGroups []uint32) error {
+	for i := range p.imports {
+		l := &p.imports[i]
+		if !p.isWho(uid, groups, l.who) ||
+			slices.ContainsFunc(l.from, func(w who) bool { return p.isWho(exporter, exporterGroups, w) }) {
+			continue
+		}
+		return fmt.Errorf("%w: user %s exported it, and line %d of the policy is %q; with %q at its end it would allow this",
+			seal.ErrUnauthorized, p.userText(exporter), l.line, l, "user "+p.userName(exporter))
+	}
+	return nil
+}
+
+// refusal says that a process may not reserve for a target, and which line would
+// allow it.
+func (p *Policy) refusal(uid uint32, target who) string {
+	missing := fmt.Sprintf("the line %q would allow it", "allow user "+p.userName(uid)+" to "+target.String())
+	if target.kind == wordService && (p == nil || p.services[target.name] == nil) {
+		missing = fmt.Sprintf("no line says who service %s is; after one that does, %s", target.name, missing)
+	}
+	return fmt.Sprintf("the policy does not let user %s reserve for %v; %s", p.userText(uid), target, missing)
+}
+
+// noMore says that a user has as much as its quota allows, and which line would
+// allow more.
+func (p *Policy) noMore(what string, uid uint32, word string, limit int) string {
+	return fmt.Sprintf("%s: %d; the line %q with a greater N would allow more", what, limit, "quota user "+p.userName(uid)+" "+word+" N")
+}
+
+// target is a user, a group or a service as a line names it.
+func (p *Policy) target(kind uint8, value []byte) who {
+	switch kind {
+	case token.KindUser:
+		id := binary.BigEndian.Uint32(value)
+		return who{kind: wordUser, id: id, name: p.userName(id)}
+	case token.KindGroup:
+		id := binary.BigEndian.Uint32(value)
+		return who{kind: wordGroup, id: id, name: p.groupName(id)}
+	}
+	return who{kind: wordService, name: string(value)}
+}
+
+// userName is how a line names a user: by its name, if the policy's files have it.
+func (p *Policy) userName(uid uint32) string {
+	if p != nil && p.names != nil {
+		for _, name := range slices.Sorted(maps.Keys(p.names.users)) {
+			if p.names.users[name].uid == uid {
+				return name
+			}
+		}
+	}
+	return strconv.FormatUint(uint64(uid), 10)
+}
+
+// userText is a user's number, and its name if the policy's files have it.
+func (p *Policy) userText(uid uint32) string {
+	if p == nil || p.names == nil {
+		return withName(uid, nil)
+	}
+	return p.names.userText(uid)
+}
+
+func (p *Policy) groupName(gid uint32) string {
+	if p != nil && p.names != nil {
+		for _, name := range slices.Sorted(maps.Keys(p.names.groups)) {
+			if p.names.groups[name].gid == gid {
+				return name
+			}
+		}
+	}
+	return strconv.FormatUint(uint64(gid), 10)
 }
 
 // quota returns what a user may have.
@@ -102,6 +196,13 @@ func (p *Policy) Explain(user string) (string, error) {
 	for _, name := range p.servicesOf(uid, groups) {
 		fmt.Fprintf(&b, "  service %s\n", name)
 	}
+	if p.limitsImports() {
+		for i := range p.imports {
+			if l := &p.imports[i]; p.isWho(uid, groups, l.who) {
+				fmt.Fprintf(&b, "opens only what was exported by\n  %s (line %d)\n", join(l.from, " or "), l.line)
+			}
+		}
+	}
 	q := p.quota(uid)
 	fmt.Fprintf(&b, "may have at a time\n  %d tokens outstanding\n  %d requests under way\n  %d connections\n  tokens of %d bytes\n",
 		q.Outstanding, q.Requests, q.Connections, q.TokenSize)
@@ -115,11 +216,21 @@ func (p *Policy) lookups() (*names, error) {
 	return p.names, nil
 }
 
+// String is the line, as the policy has it.
+func (l *importLine) String() string {
+	return fmt.Sprintf("import %v from %s", l.who, join(l.from, " "))
+}
+
+func join(all []who, between string) string {
+	names := make([]string, len(all))
+	for i, w := range all {
+		names[i] = w.String()
+	}
+	return strings.Join(names, between)
+}
+
 func (r *rule) explain() string {
-	switch {
-	case r.service != "":
-		return fmt.Sprintf("service %s (line %d)", r.service, r.line)
-	case r.to.kind == wordUser:
+	if r.to.kind == wordUser {
 		return fmt.Sprintf("%v and its processes (line %d)", r.to, r.line)
 	}
 	return fmt.Sprintf("%v (line %d)", r.to, r.line)

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/binary"
 	"errors"
 
 	"github.com/sealctx/sealctx/internal/token"
@@ -63,6 +62,10 @@ func (c *conn) denied(op wire.Op, code wire.Code, text string) {
 	c.log.Warn(eventDenied, "operation", op.String(), "status", code.String(), "reason", text)
 }
 
+func (c *conn) noMore(what, word string, limit int) string {
+	return c.s.policy.Load().noMore(what, c.id.UID, word, limit)
+}
+
 // peer is the other end as package seal asks for it.
 func (c *conn) peer() seal.Peer {
 	return seal.Peer{UID: c.id.UID, Groups: c.id.Groups, Log: c.log}
@@ -72,6 +75,7 @@ func (c *conn) peer() seal.Peer {
 // the policy of now, its process only where the token is for one.
 func (c *conn) opener(kind uint8) (seal.Peer, error) {
 	p := c.peer()
+	p.Exporter, p.Imports = c.exporterIs, c.mayImport
 	switch kind {
 	case token.KindService:
 		if policy := c.s.policy.Load(); c.policy != policy || c.services == nil {
@@ -108,7 +112,7 @@ func (c *conn) reserve(r *request) (wire.Code, error) {
 		return c.failWith(r.op, err)
 	}
 	if !c.acct.reserve(c.quota().Outstanding, now) {
-		return c.deny(r.op, wire.Quota, "too many tokens outstanding")
+		return c.deny(r.op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
 	grant, err := host.ReserveFor(c.peer(), seal.Request{
 		Format: string(ask.Format), Mechanism: ask.Mechanism, Audience: to, Lifetime: ask.Lifetime,
@@ -131,7 +135,7 @@ func (c *conn) grant(g *seal.Grant) (wire.Code, error) {
 		return c.failWith(wire.Reserve, err)
 	}
 	key := keyOf(&head)
-	c.acct.reserved(key, head.Expires)
+	c.acct.reserved(key, head.Expires, c.id.Groups)
 	err = c.deliver(g.Key.Len(), wire.KeyPrefix(g.Key.Len(), len(g.Start)), g.Key.Bytes(), wire.KeySuffix(g.Start))
 	if err != nil && g.Slot.Cancel() == nil {
 		c.acct.spent(key)
@@ -157,28 +161,21 @@ func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, tex
 	if err := to.UnmarshalBinary(b); err != nil || b[0] == 0 || b[0] == token.KindProcess {
 		return to, wire.BadAudience, "no such audience"
 	}
-	policy, uid, groups, may := c.s.policy.Load(), c.id.UID, c.id.Groups, false
-	switch value := b[1:]; b[0] {
-	case token.KindUser:
-		may = policy.mayReserveUser(uid, groups, binary.BigEndian.Uint32(value))
-	case token.KindGroup:
-		may = policy.mayReserveGroup(uid, groups, binary.BigEndian.Uint32(value))
-	case token.KindService:
-		may = policy.mayReserveService(uid, groups, string(value))
-	}
-	if !may {
-		return to, wire.Refused, "the policy does not let this user reserve for " + to.String()
+	policy := c.s.policy.Load()
+	if target := policy.target(b[0], b[1:]); !policy.mayReserve(c.id.UID, c.id.Groups, target) {
+		return to, wire.Refused, policy.refusal(c.id.UID, target)
 	}
 	return to, wire.OK, ""
 }
 
 func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text string) {
 	to, uid, err := seal.ProcessOf(fd)
-	switch {
-	case err != nil:
+	if err != nil {
 		return to, codeOf(err), err.Error()
-	case !c.s.policy.Load().mayReserveUser(c.id.UID, c.id.Groups, uid):
-		return to, wire.Refused, "the policy does not let this user reserve for a process of that user"
+	}
+	policy := c.s.policy.Load()
+	if target := (who{kind: wordUser, id: uid, name: policy.userName(uid)}); !policy.mayReserve(c.id.UID, c.id.Groups, target) {
+		return to, wire.Refused, policy.refusal(c.id.UID, target)
 	}
 	return to, wire.OK, ""
 }
@@ -211,7 +208,7 @@ func (s *Server) hostOf(b []byte) (*seal.Host, *token.Token) {
 
 // open answers Open and TakeBack.
 func (c *conn) open(r *request) (wire.Code, error) {
-	ask, err := wire.ParseOpen(r.body)
+	ask, err := wire.ParseOpen(r.op, r.body)
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
@@ -220,7 +217,7 @@ func (c *conn) open(r *request) (wire.Code, error) {
 
 func (c *conn) openOne(op wire.Op, ask *wire.OpenRequest) (wire.Code, error) {
 	if len(ask.Token) > c.quota().TokenSize {
-		return c.deny(op, wire.Quota, "token too large for this user")
+		return c.deny(op, wire.Quota, c.noMore("token too large for this user", wordToken, c.quota().TokenSize))
 	}
 	host, t := c.s.hostOf(ask.Token)
 	plain, err := c.redeem(op, host, t, ask)
@@ -244,11 +241,55 @@ func (c *conn) redeem(op wire.Op, host *seal.Host, t *token.Token, ask *wire.Ope
 	if op == wire.TakeBack {
 		return host.TakeBackFor(c.peer(), ask.Token, string(ask.Format))
 	}
+	exporters := make([]seal.Party, len(ask.Exporters))
+	for i, e := range ask.Exporters {
+		if err := exporters[i].UnmarshalBinary(e); err != nil {
+			return nil, err
+		}
+	}
 	p, err := c.opener(t.Audience.Kind)
 	if err != nil {
 		return nil, err
 	}
-	return host.OpenFor(p, ask.Token, string(ask.Format))
+	return host.OpenFor(p, exporters, ask.Token, string(ask.Format))
+}
+
+// exporterIs reports whether the exporter of an authentic token is a party: a
+// user, a member of a group, or what the policy of now names so. Its groups are
+// those that it had when it reserved. A token that is in time and has no place in
+// its exporter's account is spent.
+func (c *conn) exporterIs(t token.Header, who seal.Party) (bool, error) {
+	if who == seal.User(t.Exporter) {
+		return true, nil
+	}
+	groups, outstanding := c.s.exporter(&t)
+	if !outstanding {
+		return false, seal.ErrSpent
+	}
+	return c.s.policy.Load().isParty(t.Exporter, groups, who), nil
+}
+
+// mayImport asks the policy whether the peer may open what an exporter reserved.
+func (c *conn) mayImport(t token.Header) error {
+	policy := c.s.policy.Load()
+	if !policy.limitsImports() {
+		return nil
+	}
+	groups, outstanding := c.s.exporter(&t)
+	if !outstanding {
+		return seal.ErrSpent
+	}
+	return policy.mayImport(c.id.UID, c.id.Groups, t.Exporter, groups)
+}
+
+// exporter returns the groups that the exporter of an authentic token had when it
+// reserved it, and whether the token is still in its account.
+func (s *Server) exporter(t *token.Header) (groups []uint32, outstanding bool) {
+	acct := s.users.find(t.Exporter)
+	if acct == nil {
+		return nil, false
+	}
+	return acct.groupsOf(keyOf(t))
 }
 
 // spent takes a claimed token off the account of whoever reserved it.

@@ -29,6 +29,10 @@ const (
 	// register counts in whole seconds. The quota counts slots.
 	slotLinger = 2 * time.Second
 
+	// maxGroupLists is how many lists of groups an account keeps for the tokens
+	// of its user. A list has a hundred bytes, or 256 KiB at most.
+	maxGroupLists = 8
+
 	// maxPolicyLine bounds a line of a policy, in bytes.
 	maxPolicyLine = 4096
 

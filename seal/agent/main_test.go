@@ -46,6 +46,7 @@ func TestMain(m *testing.M) {
 var roles = map[string]func(path string) error{
 	"agent":     roleAgent,
 	"opener":    roleOpener,
+	"exporter":  roleExporter,
 	"inherited": roleInherited,
 	"setuid":    roleSetuid,
 	"activated": roleActivated,

@@ -182,7 +182,7 @@ func TestFoolishAgent(t *testing.T) {
 			c := scripted(t, answer)
 			_, err := c.Reserve(testRequest)
 			require.ErrorIs(t, err, seal.ErrUnavailable)
-			for _, open := range []func([]byte, string) (*memsafe.Secret, error){c.Open, c.TakeBack} {
+			for _, open := range []func([]byte, ...string) (*memsafe.Secret, error){c.Open, c.TakeBack} {
 				secret, err := open([]byte("token"), testFormat)
 				require.ErrorIs(t, err, seal.ErrUnavailable)
 				require.Nil(t, secret)
@@ -242,7 +242,7 @@ func TestLostThroughProtocol(t *testing.T) {
 	for _, cause := range []error{seal.ErrExpired, seal.ErrDefective, seal.ErrUnavailable} {
 		late := fmt.Errorf("%w: %w", seal.ErrLost, cause) // as seal.Host makes it
 		c := scripted(t, func(op wire.Op) []byte { return wire.Failure(op, codeOf(late), late.Error()) })
-		for _, ask := range []func([]byte, string) (*memsafe.Secret, error){c.Open, c.TakeBack} {
+		for _, ask := range []func([]byte, ...string) (*memsafe.Secret, error){c.Open, c.TakeBack} {
 			secret, err := ask([]byte("token"), testFormat)
 			require.Nil(t, secret)
 			require.ErrorIs(t, err, seal.ErrLost)

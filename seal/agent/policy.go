@@ -23,6 +23,7 @@ var ErrPolicy = errors.New("agent: bad policy")
 // the default quota.
 type Policy struct {
 	allow    []rule
+	imports  []importLine
 	services map[string][]who
 	quotas   map[uint32]Quota // by user
 	standard Quota            // of all others
@@ -44,13 +45,20 @@ func DefaultQuota() Quota {
 	return Quota{Outstanding: 1024, Requests: 256, Connections: 1024, TokenSize: seal.MaxToken}
 }
 
-// who is a user, a group, or everyone.
+// who is a user, a group, a service, or everyone.
 type who struct {
-	kind string // "user", "group" or "everyone"
-	id   uint32
+	kind string // "user", "group", "service" or "everyone"
+	id   uint32 // of a user or a group
 	name string // as the policy has it
 }
 
+// same reports whether two are one and the same: users and groups by number.
+func (w who) same(other who) bool {
+	return w.kind == other.kind && w.id == other.id && (w.kind != wordService || w.name == other.name)
+}
+
+// is reports whether a process is the user, is in the group, or is anyone. Which
+// processes are a service, only a policy says: see isWho.
 func (w who) is(uid uint32, groups []uint32) bool {
 	switch w.kind {
 	case wordUser:
@@ -70,14 +78,22 @@ func (w who) String() string {
 
 // A rule is one allow line.
 type rule struct {
-	line    int
-	from    who
-	to      who    // zero for a service
-	service string // empty for a user or a group
+	line int
+	from who
+	to   who // a service too, and not everyone
+}
+
+// An importLine says who must have exported what somebody imports.
+type importLine struct {
+	line int
+	who  who   // a service too
+	from []who // users, groups and services
 }
 
 // The words of a policy.
 const (
+	wordImport      = "import"
+	wordFrom        = "from"
 	wordAllow       = "allow"
 	wordTo          = "to"
 	wordService     = "service"
@@ -96,6 +112,7 @@ const (
 //
 //	allow WHO to TARGET            WHO may reserve tokens for TARGET
 //	service NAME is WHO [WHO ...]  who may open a token for the service
+//	import WHO from WHO [WHO ...]  the first opens only what one of the others reserved
 //	quota WHO LIMIT N [LIMIT N ...]
 //
 // WHO is "user NAME", "group NAME" or "everyone", with a number for a name where
@@ -104,6 +121,9 @@ const (
 // user is to be allowed each of its processes too. LIMIT is "outstanding",
 // "requests", "connections" or "token" (bytes), see Quota. What no line allows
 // is refused, but every user may reserve for itself and for its own processes.
+// In an import line WHO can also be "service NAME", and behind "from" not
+// "everyone". Every import line for the user, a group or a service of a process
+// counts for whatever it opens; taking back is not importing.
 //
 // Names are looked up, now, in /etc/passwd and /etc/group, and nowhere else:
 // users of other directories are given by number. The error wraps ErrPolicy and
@@ -177,10 +197,12 @@ func (p *policyParser) parseLine() error {
 		err = p.parseAllow()
 	case wordService:
 		err = p.parseService()
+	case wordImport:
+		err = p.parseImport()
 	case wordQuota:
 		err = p.parseQuota()
 	default:
-		return fmt.Errorf("unknown word %q; a line begins with allow, service or quota", word)
+		return fmt.Errorf("unknown word %q; a line begins with allow, service, import or quota", word)
 	}
 	if err == nil && len(p.words) > 0 {
 		err = fmt.Errorf("%q is too much", p.words[0])
@@ -231,12 +253,10 @@ func (p *policyParser) parseAllow() error {
 	if err := p.expect(wordTo); err != nil {
 		return err
 	}
-	if len(p.words) > 0 && p.words[0] == wordService {
-		p.next()
-		r.service = p.next()
-	} else if r.to, err = p.who(); err != nil {
+	if r.to, err = p.whoOrService(); err != nil {
 		return err
-	} else if r.to.kind == wordEveryone {
+	}
+	if r.to.kind == wordEveryone {
 		return errors.New("a token is for a user, a group, a service or a process, not for everyone")
 	}
 	p.policy.allow = append(p.policy.allow, r)
@@ -264,6 +284,40 @@ func (p *policyParser) parseService() error {
 			return nil
 		}
 	}
+}
+
+func (p *policyParser) parseImport() error {
+	l := importLine{line: p.line}
+	var err error
+	if l.who, err = p.whoOrService(); err != nil {
+		return err
+	}
+	if err := p.expect(wordFrom); err != nil {
+		return err
+	}
+	for {
+		w, err := p.whoOrService()
+		if err != nil {
+			return err
+		}
+		if w.kind == wordEveryone {
+			return errors.New("what everyone exported is what no line forbids")
+		}
+		l.from = append(l.from, w)
+		if len(p.words) == 0 {
+			p.policy.imports = append(p.policy.imports, l)
+			return nil
+		}
+	}
+}
+
+// whoOrService is who, or reads "service NAME".
+func (p *policyParser) whoOrService() (who, error) {
+	if len(p.words) > 0 && p.words[0] == wordService {
+		p.next()
+		return who{kind: wordService, name: p.next()}, nil
+	}
+	return p.who()
 }
 
 func (p *policyParser) parseQuota() error {
@@ -319,12 +373,22 @@ func (q *Quota) set(l limit) {
 	}
 }
 
+// known checks that a line says who a service is.
+func (p *policyParser) known(line int, w who) {
+	if w.kind == wordService && p.policy.services[w.name] == nil {
+		p.fault(line, fmt.Errorf("no line says who service %q is", w.name))
+	}
+}
+
 // finish checks what only the whole policy shows. The quota of everyone is what
 // the others start from, wherever its line stands.
 func (p *policyParser) finish() {
 	for _, r := range p.policy.allow {
-		if r.to == (who{}) && p.policy.services[r.service] == nil {
-			p.fault(r.line, fmt.Errorf("no line says who service %q is", r.service))
+		p.known(r.line, r.to)
+	}
+	for _, l := range p.policy.imports {
+		for _, w := range append([]who{l.who}, l.from...) {
+			p.known(l.line, w)
 		}
 	}
 	everyone := false

@@ -60,22 +60,22 @@ func TestPolicyDecides(t *testing.T) {
 	const web, mail, other, spool = 100, 101, 500, 200
 	none := []uint32(nil)
 
-	require.True(t, p.mayReserveUser(web, none, web), "for itself")
-	require.True(t, p.mayReserveUser(web, none, mail))
-	require.False(t, p.mayReserveUser(mail, none, web), "not the other way")
-	require.False(t, p.mayReserveUser(other, none, mail))
-	require.False(t, p.mayReserveUser(0, none, mail), "root is nobody special")
-	require.False(t, p.mayReserveUser(web, none, spool), "a group is no user")
+	require.True(t, p.mayReserve(web, none, who{kind: wordUser, id: web}), "for itself")
+	require.True(t, p.mayReserve(web, none, who{kind: wordUser, id: mail}))
+	require.False(t, p.mayReserve(mail, none, who{kind: wordUser, id: web}), "not the other way")
+	require.False(t, p.mayReserve(other, none, who{kind: wordUser, id: mail}))
+	require.False(t, p.mayReserve(0, none, who{kind: wordUser, id: mail}), "root is nobody special")
+	require.False(t, p.mayReserve(web, none, who{kind: wordUser, id: spool}), "a group is no user")
 
-	require.True(t, p.mayReserveGroup(mail, none, spool))
-	require.False(t, p.mayReserveGroup(web, []uint32{spool}, spool), "to be in it is not to be allowed")
-	require.False(t, p.mayReserveGroup(web, none, mail), "a user is no group")
+	require.True(t, p.mayReserve(mail, none, who{kind: wordGroup, id: spool}))
+	require.False(t, p.mayReserve(web, []uint32{spool}, who{kind: wordGroup, id: spool}), "to be in it is not to be allowed")
+	require.False(t, p.mayReserve(web, none, who{kind: wordGroup, id: mail}), "a user is no group")
 
-	require.True(t, p.mayReserveService(other, []uint32{7, spool}, "queue"))
-	require.False(t, p.mayReserveService(other, []uint32{7}, "queue"))
-	require.True(t, p.mayReserveService(other, none, "log"))
-	require.False(t, p.mayReserveService(other, none, "unknown"))
-	require.False(t, p.mayReserveService(other, none, ""))
+	require.True(t, p.mayReserve(other, []uint32{7, spool}, who{kind: wordService, name: "queue"}))
+	require.False(t, p.mayReserve(other, []uint32{7}, who{kind: wordService, name: "queue"}))
+	require.True(t, p.mayReserve(other, none, who{kind: wordService, name: "log"}))
+	require.False(t, p.mayReserve(other, none, who{kind: wordService, name: "unknown"}))
+	require.False(t, p.mayReserve(other, none, who{kind: wordService, name: ""}))
 
 	require.Len(t, p.services, 2)
 	require.Equal(t, []string{"log", "queue"}, p.servicesOf(mail, none))
@@ -90,10 +90,10 @@ func TestPolicyDecides(t *testing.T) {
 // Without a policy every user is there for itself, and so it is with an empty one.
 func TestNoPolicy(t *testing.T) {
 	for _, p := range []*Policy{nil, testPolicy(t, ""), testPolicy(t, " # nothing\n\n")} {
-		require.True(t, p.mayReserveUser(5, nil, 5))
-		require.False(t, p.mayReserveUser(5, nil, 6))
-		require.False(t, p.mayReserveGroup(5, []uint32{6}, 6))
-		require.False(t, p.mayReserveService(5, nil, "x"))
+		require.True(t, p.mayReserve(5, nil, who{kind: wordUser, id: 5}))
+		require.False(t, p.mayReserve(5, nil, who{kind: wordUser, id: 6}))
+		require.False(t, p.mayReserve(5, []uint32{6}, who{kind: wordGroup, id: 6}))
+		require.False(t, p.mayReserve(5, nil, who{kind: wordService, name: "x"}))
 		require.Empty(t, p.servicesOf(5, nil))
 		require.Equal(t, DefaultQuota(), p.quota(5))
 	}
@@ -121,6 +121,13 @@ func TestPolicyFaults(t *testing.T) {
 		"service a are everyone":                         `"are" where "is" should be`,
 		"service a is":                                   `"" where user, group or everyone should be`,
 		"service a is user web\nservice a is user mail":  `line 2: service a is there already`,
+		"import user web user mail":                      `"user" where "from" should be`,
+		"import user web from":                           `"" where user, group or everyone should be`,
+		"import user web from everyone":                  `what everyone exported is what no line forbids`,
+		"import user web from user mail and":             `"and" where user, group or everyone should be`,
+		"import service queue from user mail":            `line 1: no line says who service "queue" is`,
+		"import user web from user mail service queue":   `line 1: no line says who service "queue" is`,
+		"import nobody from user mail":                   `"nobody" where user, group or everyone should be`,
 		"quota user web":                                 `"" where outstanding, requests`,
 		"quota user web speed 5":                         `"speed" where outstanding, requests`,
 		"quota user web token":                           `token "" is not a number`,
@@ -183,6 +190,10 @@ may have at a time
   1024 connections
   tokens of 49497 bytes
 `, text)
+	imports := testPolicy(t, policyText+"import group spool from user web service log\nimport user root from user web\n")
+	text, err = imports.Explain("mail")
+	require.NoError(t, err)
+	require.Contains(t, text, "opens only what was exported by\n  user web or service log (line 13)\nmay have")
 	text, err = p.Explain("100")
 	require.NoError(t, err)
 	require.Contains(t, text, "  user mail and its processes (line 3)\n")
@@ -219,6 +230,7 @@ func TestReload(t *testing.T) {
 func FuzzPolicy(f *testing.F) {
 	f.Add(policyText)
 	f.Add("service a is everyone\nallow user 5 to service a")
+	f.Add("import user 5 from group 6\n service a is user 7\nimport service a from service a user 9")
 	f.Add("quota everyone token 5\n quota user 7 requests 0")
 	n := testNames(f)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -228,8 +240,11 @@ func FuzzPolicy(f *testing.F) {
 			require.Regexp(t, `line \d+: `, err.Error())
 			return
 		}
-		p.mayReserveUser(1, []uint32{1}, 2)
+		p.mayReserve(1, []uint32{1}, who{kind: wordUser, id: 2})
 		p.servicesOf(1, []uint32{1})
+		if p.limitsImports() {
+			_ = p.mayImport(1, []uint32{1}, 2, []uint32{2})
+		}
 		_, err = p.Explain("1")
 		require.NoError(t, err)
 	})

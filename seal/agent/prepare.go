@@ -56,7 +56,7 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 		return c.failWith(op, err)
 	}
 	if !c.acct.reserve(c.quota().Outstanding, now) {
-		return c.deny(op, wire.Quota, "too many tokens outstanding")
+		return c.deny(op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
 	grant, err := c.s.hosts[0].ReserveFor(c.peer(), *req)
 	if err != nil {
@@ -75,7 +75,7 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 		return c.failWith(op, err)
 	}
 	key := keyOf(&head)
-	c.acct.reserved(key, head.Expires)
+	c.acct.reserved(key, head.Expires, c.id.Groups)
 	c.prepared = append(c.prepared, prepared{grant.Start, made, key})
 	return wire.OK, nil
 }
@@ -122,7 +122,7 @@ func (c *conn) openAny(r *request) (wire.Code, error) {
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
-	one := wire.OpenRequest{Format: ask.Formats[0], Token: ask.Token}
+	one := wire.OpenRequest{Format: ask.Formats[0], Token: ask.Token, Exporters: ask.Exporters}
 	if t, err := token.Parse(ask.Token); err == nil {
 		for _, f := range ask.Formats {
 			if bytes.Equal(f, t.Format) {

@@ -180,7 +180,7 @@ func TestSweep(t *testing.T) {
 	require.False(t, ok)
 	two, _ := a.connect(2, 10)
 	require.True(t, one.reserve(1, 0))
-	one.reserved(slotKey{index: 1}, 5*time.Second)
+	one.reserved(slotKey{index: 1}, 5*time.Second, nil)
 	require.False(t, one.reserve(1, time.Second))
 	one.disconnect()
 	two.disconnect()

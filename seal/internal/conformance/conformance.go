@@ -48,6 +48,8 @@ func Run(t *testing.T, s Suite) {
 		"Audience":   testAudience,
 		"BadRequest": testBadRequest,
 		"Order":      testOrder,
+		"Exporters":  testExporters,
+		"Formats":    testFormats,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}
@@ -72,7 +74,10 @@ func opens(t *testing.T, s seal.Sealer, token, plain []byte) {
 	secret.Wipe()
 }
 
-func refuses(t *testing.T, want error, open func([]byte, string) (*memsafe.Secret, error), token []byte, format string) {
+// An opening is Open or TakeBack of a sealer.
+type opening = func(token []byte, formats ...string) (*memsafe.Secret, error)
+
+func refuses(t *testing.T, want error, open opening, token []byte, format string) {
 	t.Helper()
 	secret, err := open(token, format)
 	require.ErrorIs(t, err, want)
@@ -134,7 +139,7 @@ func testRace(t *testing.T, s Suite) {
 		var wins atomic.Int64
 		var wg sync.WaitGroup
 		for i := range 8 {
-			open := []func([]byte, string) (*memsafe.Secret, error){a.Open, b.Open, a.TakeBack, b.TakeBack}[i%4]
+			open := []opening{a.Open, b.Open, a.TakeBack, b.TakeBack}[i%4]
 			wg.Go(func() {
 				secret, err := open(token, format)
 				if err == nil {
@@ -283,4 +288,63 @@ func testOrder(t *testing.T, s Suite) {
 	opens(t, a, token, []byte("order"))
 	refuses(t, seal.ErrSpent, a.Open, token, format)
 	refuses(t, seal.ErrFormat, a.Open, token, "test/2/any")
+}
+
+// An opener that demands an exporter gets no other's token. What it cannot ask for
+// it is told, and no refusal spends anything.
+func testExporters(t *testing.T, s Suite) {
+	a := s.Sealer(t)
+	b := s.Another(t, a)
+	own, other := seal.User(uint32(os.Geteuid())), seal.User(uint32(os.Geteuid())+1)
+	self, err := seal.Process(os.Getpid())
+	require.NoError(t, err)
+	token := sealed(t, a, request, []byte("whose"))
+	for _, tt := range []struct {
+		name string
+		from []seal.Party
+		want error
+	}{
+		{"another user", []seal.Party{other}, seal.ErrUnauthorized},
+		{"nobody", nil, seal.ErrRequest},
+		{"too many", make([]seal.Party, 17), seal.ErrRequest},
+		{"a process", []seal.Party{own, self}, seal.ErrAudience},
+		{"no party", []seal.Party{own, {}}, seal.ErrAudience},
+	} {
+		secret, err := b.OpenFrom(tt.from, token, format)
+		require.ErrorIs(t, err, tt.want, tt.name)
+		require.Nil(t, secret, tt.name)
+	}
+	_, err = b.OpenFrom([]seal.Party{other}, token, format)
+	require.ErrorContains(t, err, own.String()+" exported it")
+	require.ErrorContains(t, err, other.String()+" is demanded")
+	_, err = b.OpenFrom([]seal.Party{own}, token[:len(token)-1], format)
+	require.Equal(t, seal.ErrDefective, err)
+	_, err = b.OpenFrom([]seal.Party{own}, token, "test/2/any")
+	require.ErrorIs(t, err, seal.ErrFormat)
+
+	secret, err := b.OpenFrom([]seal.Party{other, own}, token, format)
+	require.NoError(t, err)
+	require.Equal(t, "whose", string(secret.Bytes()))
+	secret.Wipe()
+	_, err = b.OpenFrom([]seal.Party{own}, token, format)
+	require.ErrorIs(t, err, seal.ErrSpent)
+}
+
+// An opener may read several formats, and gets a token of any of them.
+func testFormats(t *testing.T, s Suite) {
+	a := s.Sealer(t)
+	for _, formats := range [][]string{{format, "test/2/any"}, {"test/2/any", "a b", format}, {"", format}} {
+		secret, err := a.Open(sealed(t, a, request, nil), formats...)
+		require.NoError(t, err)
+		secret.Wipe()
+		secret, err = a.TakeBack(sealed(t, a, request, nil), formats...)
+		require.NoError(t, err)
+		secret.Wipe()
+	}
+	token := sealed(t, a, request, nil)
+	for _, formats := range [][]string{nil, {""}, {"test/2/any", "test/3/any"}} {
+		_, err := a.Open(token, formats...)
+		require.ErrorIs(t, err, seal.ErrFormat)
+	}
+	opens(t, a, token, nil)
 }

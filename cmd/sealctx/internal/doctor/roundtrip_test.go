@@ -24,8 +24,8 @@ func (h *host) Epochs() ([]keyring.Info, bool, error) {
 	return list, true, err
 }
 
-func (h *host) Open(token []byte, format string) (*memsafe.Secret, error) {
-	s, err := h.Host.Open(token, format)
+func (h *host) Open(token []byte, formats ...string) (*memsafe.Secret, error) {
+	s, err := h.Host.Open(token, formats...)
 	if err == nil && h.altered {
 		s.Bytes()[0] ^= 1
 	}

@@ -43,26 +43,55 @@ func ParseReserve(body []byte) (r ReserveRequest, err error) {
 // An OpenRequest asks for the plain token of a sealed one: operation Open or
 // TakeBack.
 type OpenRequest struct {
-	Format []byte
-	Token  []byte
+	Format    []byte
+	Token     []byte
+	Exporters [][]byte // kind and value of each; empty: no demand
 }
 
 // Marshal returns the request's frame. It returns ErrMalformed for a token that
-// does not fit a frame.
+// does not fit a frame, and for too many exporters.
 func (r *OpenRequest) Marshal(op Op) ([]byte, error) {
+	if !validExporters(op, r.Exporters) {
+		return nil, ErrMalformed
+	}
 	return sizedRequest(op, 2+len(r.Format)+4+len(r.Token), func(b *cryptobyte.Builder) {
 		b.AddUint16LengthPrefixed(add(r.Format))
 		addLen32(b, r.Token)
+		addExporters(b, r.Exporters)
 	})
 }
 
 // ParseOpen reads the body of an open or a take-back request.
-func ParseOpen(body []byte) (r OpenRequest, err error) {
+func ParseOpen(op Op, body []byte) (r OpenRequest, err error) {
 	s := cryptobyte.String(body)
-	if !read16(&s, &r.Format) || !read32(&s, &r.Token) || !s.Empty() {
+	if !read16(&s, &r.Format) || !read32(&s, &r.Token) || !readExporters(&s, &r.Exporters) || !validExporters(op, r.Exporters) {
 		return OpenRequest{}, ErrMalformed
 	}
 	return r, nil
+}
+
+// validExporters reports whether a request can name so many: who takes back is the
+// exporter.
+func validExporters(op Op, exporters [][]byte) bool {
+	return len(exporters) == 0 || op != TakeBack && len(exporters) <= MaxExporters
+}
+
+func addExporters(b *cryptobyte.Builder, exporters [][]byte) {
+	for _, e := range exporters {
+		b.AddUint8LengthPrefixed(add(e))
+	}
+}
+
+// readExporters reads those that fill the rest of a body.
+func readExporters(s *cryptobyte.String, out *[][]byte) bool {
+	for !s.Empty() {
+		var e []byte
+		if len(*out) == MaxExporters || !read8(s, &e) || len(e) == 0 || len(e) > maxParty {
+			return false
+		}
+		*out = append(*out, e)
+	}
+	return true
 }
 
 // MarshalCancel returns the frame of a cancel request.

@@ -21,8 +21,13 @@ const (
 	// MaxBody is the longest body.
 	MaxBody = MaxFrame - HeaderSize
 
+	// MaxExporters is how many exporters a request can name.
+	MaxExporters = 16
+
+	maxParty = 1 + 64 // kind and value
+
 	// MaxBesideToken is the most that a body has beside a token.
-	MaxBesideToken = 1 + MaxFormats*(2+64) + 4
+	MaxBesideToken = 1 + MaxFormats*(2+64) + 4 + MaxExporters*(1+maxParty)
 
 	// MaxBesidePlain is the most that a seal request has beside a plain token.
 	MaxBesidePlain = 2 + 512 + 4

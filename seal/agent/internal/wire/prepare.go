@@ -123,14 +123,15 @@ func ParseSealed(body []byte) (token []byte, err error) {
 
 // An OpenAnyRequest is an OpenRequest that takes a token of any of several formats.
 type OpenAnyRequest struct {
-	Formats [][]byte // 1 to MaxFormats
-	Token   []byte
+	Formats   [][]byte // 1 to MaxFormats
+	Token     []byte
+	Exporters [][]byte // as in an OpenRequest
 }
 
 // Marshal returns the request's frame, or ErrMalformed for too many formats or too
 // large a token.
 func (r *OpenAnyRequest) Marshal() ([]byte, error) {
-	if len(r.Formats) < 1 || len(r.Formats) > MaxFormats {
+	if len(r.Formats) < 1 || len(r.Formats) > MaxFormats || !validExporters(OpenAny, r.Exporters) {
 		return nil, ErrMalformed
 	}
 	return sizedRequest(OpenAny, 1+MaxFormats*66+4+len(r.Token), func(b *cryptobyte.Builder) {
@@ -139,6 +140,7 @@ func (r *OpenAnyRequest) Marshal() ([]byte, error) {
 			b.AddUint16LengthPrefixed(add(f))
 		}
 		addLen32(b, r.Token)
+		addExporters(b, r.Exporters)
 	})
 }
 
@@ -156,7 +158,7 @@ func ParseOpenAny(body []byte) (r OpenAnyRequest, err error) {
 		}
 		r.Formats = append(r.Formats, f)
 	}
-	if !read32(&s, &r.Token) || !s.Empty() {
+	if !read32(&s, &r.Token) || !readExporters(&s, &r.Exporters) {
 		return OpenAnyRequest{}, ErrMalformed
 	}
 	return r, nil

@@ -64,7 +64,7 @@ func parse(b []byte) (again []byte, err error) {
 		}
 		return r.Marshal()
 	case Open, TakeBack:
-		r, err := ParseOpen(body)
+		r, err := ParseOpen(h.Op, body)
 		if err != nil {
 			return nil, err
 		}
@@ -225,6 +225,10 @@ func TestTooLong(t *testing.T) {
 		"mechanism": func() ([]byte, error) { return (&ReserveRequest{Mechanism: make([]byte, 1<<16)}).Marshal() },
 		"start":     func() ([]byte, error) { return MarshalCancel(make([]byte, 1<<16)) },
 		"seal":      func() ([]byte, error) { return SealPrefix(make([]byte, 300), MaxBody) },
+		"exporters": func() ([]byte, error) {
+			return (&OpenRequest{Exporters: make([][]byte, MaxExporters+1)}).Marshal(Open)
+		},
+		"take back": func() ([]byte, error) { return (&OpenRequest{Exporters: make([][]byte, 1)}).Marshal(TakeBack) },
 		"formats":   func() ([]byte, error) { return (&OpenAnyRequest{Formats: make([][]byte, MaxFormats+1)}).Marshal() },
 		"prepare":   func() ([]byte, error) { return (&PrepareRequest{Count: MaxPrepared + 1}).Marshal() },
 		"inspect":   func() ([]byte, error) { return MarshalInspect(make([]byte, MaxBody)) },
@@ -291,6 +295,7 @@ func TestWriteVectors(t *testing.T) {
 	prepareService.Audience = append([]byte{3}, "mail"...)
 	openAny := &OpenAnyRequest{Formats: [][]byte{[]byte("mit/2/amd64"), []byte("mit/1")}, Token: token}
 	open := &OpenRequest{Format: []byte("mit/2/amd64"), Token: token}
+	exporters := [][]byte{{1, 0, 0, 0x03, 0xe8}, append([]byte{3}, "front"...)}
 	good := map[string][]byte{
 		"reserve-self":    must(reserve.Marshal()),
 		"reserve-user":    must(forUser.Marshal()),
@@ -320,6 +325,8 @@ func TestWriteVectors(t *testing.T) {
 		"seal-reply":      MarshalSealed(token),
 		"open-any":        must(openAny.Marshal()),
 		"open-any-reply":  append(PlainPrefix(OpenAny, 5), "plain"...),
+		"open-from":       must((&OpenRequest{Format: open.Format, Token: token, Exporters: exporters}).Marshal(Open)),
+		"open-any-from":   must((&OpenAnyRequest{Formats: openAny.Formats, Token: token, Exporters: exporters}).Marshal()),
 		"quota":           Failure(Reserve, Quota, "too many tokens outstanding"),
 	}
 	change := func(name string, at int, to byte) []byte {
@@ -348,6 +355,10 @@ func TestWriteVectors(t *testing.T) {
 		"bad-sealed-length":  change("seal-reply", HeaderSize+3, 9),
 		"bad-open-any-none":  change("open-any", HeaderSize, 0),
 		"bad-open-any-count": change("open-any", HeaderSize, 3),
+		"bad-exporter-empty": append(change("open", 11, good["open"][11]+1), 0),
+		"bad-exporter-cut":   append(change("open", 11, good["open"][11]+2), 5, 1),
+		"bad-exporter-long":  append(append(change("open", 11, good["open"][11]+67), 66), make([]byte, 66)...),
+		"bad-exporter-back":  change("open-from", 5, byte(TakeBack)),
 		"bad-major":          change("open-spent", HeaderSize+1, 9),
 	}
 	check := func(name, expect string, frame []byte) {
