@@ -389,6 +389,9 @@ func TestNilFromSealer(t *testing.T) {
 // nilSealer is a sealer that answers nil.
 type nilSealer struct{}
 
-func (nilSealer) Reserve(seal.Request) (*seal.Reservation, error)  { return nil, nil }
-func (nilSealer) Open([]byte, string) (*memsafe.Secret, error)     { return nil, nil }
-func (nilSealer) TakeBack([]byte, string) (*memsafe.Secret, error) { return nil, nil }
+func (nilSealer) Reserve(seal.Request) (*seal.Reservation, error)     { return nil, nil }
+func (nilSealer) Open([]byte, ...string) (*memsafe.Secret, error)     { return nil, nil }
+func (nilSealer) TakeBack([]byte, ...string) (*memsafe.Secret, error) { return nil, nil }
+func (nilSealer) OpenFrom([]seal.Party, []byte, ...string) (*memsafe.Secret, error) {
+	return nil, nil
+}
