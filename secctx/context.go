@@ -7,6 +7,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/secctx/internal/blind"
 )
 
 // state is where a handle's context is.
@@ -111,7 +112,7 @@ func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartia
 	}
 	c.learn(&info)
 	c.disclose(&info)
-	if c.acceptor && (!c.established || info.InitiatorName == nil) && underBlindHandler() {
+	if c.acceptor && (!c.established || info.InitiatorName == nil) && blind.Handler() {
 		_, _ = c.inner.Delete() // the handler deletes no context that failed
 		c.state = deleted
 		return nil, gssapi.SecContextInfoPartial{}, errBlindHandler

@@ -12,18 +12,18 @@ import (
 // unsafeFiles are the files that may use unsafe, and what for. Tests may use it
 // where they look at memory.
 var unsafeFiles = map[string]string{
-	"memsafe/region.go":                   "maps memory",
-	"memsafe/pool.go":                     "maps memory",
-	"keyring/file.go":                     "the slots of a mapped register",
-	"keyring/record.go":                   "the shared words of a mapped record",
-	"keyring/fstat_raw.go":                "fstat at claims, without waking the scheduler",
-	"internal/wipe/wipe.go":               "wipes ciphers of libraries",
-	"internal/apart/apart.go":             "seccomp",
-	"internal/memscan/stop.go":            "ptrace",
-	"internal/memscan/stack.go":           "the stack below a function",
-	"seal/agent/internal/peer/groups.go":  "SO_PEERGROUPS",
-	"internal/foreign/message.go": "recvmsg and sendmsg that do not wait, without waking the scheduler",
-	"internal/pidfd/pidfd.go":             "ppoll that does not wait, at each request to the agent",
+	"memsafe/region.go":                  "maps memory",
+	"memsafe/pool.go":                    "maps memory",
+	"keyring/file.go":                    "the slots of a mapped register",
+	"keyring/record.go":                  "the shared words of a mapped record",
+	"keyring/fstat_raw.go":               "fstat at claims, without waking the scheduler",
+	"internal/wipe/wipe.go":              "wipes ciphers of libraries",
+	"internal/apart/apart.go":            "seccomp",
+	"internal/memscan/stop.go":           "ptrace",
+	"internal/memscan/stack.go":          "the stack below a function",
+	"seal/agent/internal/peer/groups.go": "SO_PEERGROUPS",
+	"internal/foreign/message.go":        "recvmsg and sendmsg that do not wait, without waking the scheduler",
+	"internal/pidfd/pidfd.go":            "ppoll that does not wait, at each request to the agent",
 }
 
 func TestUnsafe(t *testing.T) {
