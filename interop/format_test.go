@@ -2,6 +2,11 @@ package interop
 
 import (
 	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +62,101 @@ func TestForeignFormat(t *testing.T) {
 				require.Equal(t, "1", liar.do("imports"))
 			})
 		}
+	}
+}
+
+// sonames are the libraries' names, which the plain formats are called after.
+var sonames = map[maker]string{mit: "libgssapi_krb5.so.2", heimdal: "libgssapi.so.3"}
+
+// TestBothLibrariesLoaded: each process is linked with one library and has the
+// other one loaded too, as a plugin brings it. The token names the library that
+// the exporter is linked with; the other library's worker refuses it before its
+// parser sees it, and the right worker imports it.
+func TestBothLibrariesLoaded(t *testing.T) {
+	for i, from := range libraries {
+		to := libraries[1-i]
+		t.Run(string(from)+"-to-"+string(to), func(t *testing.T) {
+			env := sealerEnv(t)
+			exporter := node(t, buildNode(t, from, raceFlags...), "exporter", env, "-also", sonames[to])
+			wrong := node(t, buildNode(t, to, raceFlags...), "wrong", env, "-also", sonames[from])
+			right := node(t, buildNode(t, from, raceFlags...), "right", env, "-also", sonames[to])
+			for name, p := range map[string]*proc{"exporter": exporter, "wrong": wrong, "right": right} {
+				maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.pid()))
+				require.NoError(t, err)
+				for _, library := range libraries {
+					require.Contains(t, string(maps), sonames[library], "positive control: %s has both", name)
+				}
+			}
+			token := exported(t, exporter)
+			raw, err := hex.DecodeString(token)
+			require.NoError(t, err)
+			head, err := seal.Inspect(raw)
+			require.NoError(t, err)
+			require.Equal(t, sonames[from]+"/"+runtime.GOARCH, head.Format)
+
+			_, err = wrong.try("import", token)
+			require.ErrorContains(t, err, "defective-token")
+			require.Equal(t, "0", wrong.do("imports"), "the other library's parser saw the token")
+			right.do("import", token)
+			require.Equal(t, "1", right.do("imports"))
+
+			// The control: a worker that lies about its format passes the token on.
+			token = exported(t, exporter)
+			liar := node(t, buildNode(t, to, raceFlags...), "liar", env, "-format", head.Format)
+			_, err = liar.try("import", token)
+			require.Error(t, err)
+			require.Equal(t, "1", liar.do("imports"))
+		})
+	}
+}
+
+// TestOlderFormat: a worker takes tokens that name the plain format as before, in
+// an exporter of the previous version.
+func TestOlderFormat(t *testing.T) {
+	for _, library := range libraries {
+		t.Run(string(library), func(t *testing.T) {
+			env := sealerEnv(t)
+			path := buildNode(t, library, raceFlags...)
+			older := "github.com/golang-auth/go-gssapi-c/" + runtime.GOARCH + "/" + sonames[library]
+			exporter := node(t, path, "exporter", env, "-format", older)
+			importer := node(t, path, "importer", env)
+			importer.do("import", exported(t, exporter))
+		})
+	}
+}
+
+// TestSealingLibraryLoaded: a node that has the library for C programs loaded,
+// under whatever file name, makes no context, so that it loses none.
+func TestSealingLibraryLoaded(t *testing.T) {
+	makefile, err := os.ReadFile("../interpose/Makefile")
+	require.NoError(t, err)
+	soname := regexp.MustCompile(`-soname,([^ ,]+)`).FindSubmatch(makefile)
+	require.NotNil(t, soname, "../interpose/Makefile names no soname")
+	for _, library := range libraries {
+		t.Run(string(library), func(t *testing.T) {
+			env := sealerEnv(t)
+			renamed := build(t, "audit.so", func(out string) *exec.Cmd {
+				return exec.Command("cc", "-shared", "-nostdlib", "-Wl,-soname,"+string(soname[1]), "-o", out, "-x", "c", "/dev/null")
+			})
+			path := buildNode(t, library, raceFlags...)
+			exporter := node(t, path, "exporter", env)
+			token := exported(t, exporter)
+
+			below := node(t, path, "below", append(env, "LD_PRELOAD="+renamed))
+			_, err := below.try("import", token)
+			require.ErrorContains(t, err, "libsealctx-gss is loaded")
+			require.ErrorContains(t, err, "unavailable")
+			require.Equal(t, "0", below.do("imports"))
+			below.do("listen")
+			_, err = below.try("connect", "1", "e18@localhost", "mutual")
+			require.Error(t, err)
+
+			// The control: the same library under another soname is no hindrance.
+			other := build(t, "other.so", func(out string) *exec.Cmd {
+				return exec.Command("cc", "-shared", "-nostdlib", "-Wl,-soname,libother-gss.so.1", "-o", out, "-x", "c", "/dev/null")
+			})
+			node(t, path, "beside", append(env, "LD_PRELOAD="+other)).do("import", token)
+		})
 	}
 }
 

@@ -1,14 +1,8 @@
 package secctx
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"os"
-	"path"
-	"regexp"
-	"runtime"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
@@ -41,19 +35,25 @@ type Config struct {
 	// to what the sealer allows.
 	Lifetime time.Duration
 
-	// Format names the family of programs that read each other's plain tokens:
-	// implementation, version of its format, architecture, as in "mit/1/amd64".
-	// It must be the same where a token is made and where it is imported, and
-	// different wherever the plain tokens are: a token of another format is
-	// refused before the mechanism sees it.
+	// Format names the plain tokens of the provider, so that a token reaches no
+	// other parser than the one that it was made for. Tokens of another format are
+	// refused before the mechanism sees a byte, and are not spent. Use the same name
+	// wherever contexts are exported and imported, and another name for other plain
+	// tokens: implementation, version of its format, architecture. A name has 1 to
+	// 64 characters from '!' to '~'; any other name is replaced by one that is made
+	// of it and of a digest.
 	//
-	// Empty: what the provider's method PlainFormat() string returns, if it has
-	// one, else the provider's Name, the architecture and the GSS-API libraries
-	// that the process has loaded, as libgssapi_krb5.so.2: MIT's and Heimdal's
-	// have one provider, and cannot read each other. Set it where a library is
-	// linked in statically. A name longer than 64 characters, or with
-	// others than '!' to '~' of ASCII, is replaced by one made of it and of a
-	// digest, so that different names stay different.
+	// Empty, for a provider with a method PlainFormat() string: what that returns.
+	//
+	// Empty, for go-gssapi-c: the soname of the GSS-API library that the program is
+	// linked with, and the architecture, as in "libgssapi_krb5.so.2/amd64" for MIT's.
+	// Programs in C that export through libsealctx-gss use the same names. If the
+	// program does not say what it is linked with, the one such library that the
+	// process has loaded counts. If there are several, or none, every Export and
+	// ImportSecContext returns an error wrapping ErrFormatUnknown and changes nothing.
+	//
+	// Empty, for any other provider: its Name, the architecture, and the GSS-API
+	// library that the process has loaded, if there is one; several are ErrFormatUnknown.
 	Format string
 
 	// AllowInquire are the object identifiers, each with all that is below it,
@@ -88,63 +88,14 @@ func (c *Config) Wrap(p gssapi.Provider) gssapi.Provider {
 		audience: c.Audience,
 		from:     slices.Clone(c.Exporters),
 		lifetime: c.Lifetime,
-		format:   plainFormat(c.Format, p),
 		inquire:  inquirable(c.AllowInquire),
+		refusal:  sealedBelow(),
 	}
+	format := c.Format
+	find := func() ([]string, error) { return plainFormats(format, p) }
+	w.exportFormats, w.importFormats = sync.OnceValues(find), sync.OnceValues(find)
 	if w.lifetime <= 0 {
 		w.lifetime = seal.DefaultLifetime
 	}
 	return w.combine()
-}
-
-func plainFormat(format string, p gssapi.Provider) string {
-	if f, ok := p.(interface{ PlainFormat() string }); ok && format == "" {
-		format = f.PlainFormat()
-	}
-	if format == "" {
-		format = strings.Join(append([]string{p.Name(), runtime.GOARCH}, gssLibraries()...), "/")
-	}
-	return printable(format)
-}
-
-// gssLibraries returns the GSS-API libraries that this process has mapped, up to
-// the number of their binary interface: libgssapi_krb5.so.2 is MIT's and
-// libgssapi.so.3 Heimdal's, and one provider in Go may stand for either.
-func gssLibraries() []string {
-	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		return nil // the name alone, then
-	}
-	var found []string
-	for _, field := range strings.Fields(string(maps)) {
-		if name := soname.FindString(path.Base(field)); name != "" && !slices.Contains(found, name) {
-			found = append(found, name)
-		}
-	}
-	slices.Sort(found)
-	return found
-}
-
-var soname = regexp.MustCompile(`^libgssapi\w*\.so\.\d+`)
-
-// Limits of a plain format's name, see seal.Request.
-const (
-	maxFormat    = 64
-	formatDigest = 8 // bytes of SHA-256, twice as many characters
-)
-
-// printable returns name, if it can stand in a token, or a name that can.
-func printable(name string) string {
-	clean := strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' {
-			return '_'
-		}
-		return r
-	}, name)
-	if clean == name && len(name) <= maxFormat {
-		return name
-	}
-	sum := sha256.Sum256([]byte(name))
-	digest := "#" + hex.EncodeToString(sum[:formatDigest])
-	return clean[:min(len(clean), maxFormat-len(digest))] + digest
 }

@@ -21,6 +21,15 @@ var (
 	// ErrNotWrapped: Export or TakeBack was given a context that does not come
 	// from a wrapped provider (GSS_S_FAILURE).
 	ErrNotWrapped = errors.New("secctx: not a context of a wrapped provider")
+
+	// ErrFormatUnknown: whose plain tokens a provider makes is not certain (GSS_S_FAILURE).
+	// Nothing was exported or claimed. See Config.Format.
+	ErrFormatUnknown = errors.New("secctx: plain format of the provider is not known")
+
+	// ErrSealedBelow: the process has libsealctx-gss loaded, which seals the tokens
+	// of the C library itself (GSS_S_UNAVAILABLE). A provider that was wrapped in
+	// such a process makes and imports no context.
+	ErrSealedBelow = errors.New("secctx: libsealctx-gss is loaded in this process and seals below secctx: take it out of LD_PRELOAD, /etc/ld.so.preload or the program's needed libraries, or use the provider without secctx")
 )
 
 // The errors that never change; errDefective is the one error for bytes that
@@ -33,6 +42,7 @@ var (
 	errDeleted        = status(gssapi.ErrNoContext, errors.New("secctx: context was deleted"))
 	errHalf           = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established"))
 	errBlindHandler   = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established or names no initiator, and go-gssapi's http.Handler does not look; serve HTTP with a handler that checks FullyEstablished"))
+	errSealedBelow    = status(gssapi.ErrUnavailable, ErrSealedBelow)
 	errUntransferable = status(gssapi.ErrUnavailable, errors.New("secctx: mechanism cannot transfer this context"))
 	errExpired        = status(gssapi.ErrContextExpired, errors.New("secctx: context has expired"))
 	errEstablished    = status(gssapi.ErrFailure, errors.New("secctx: context is established already"))
@@ -88,6 +98,8 @@ func refused(err error) error {
 // unopened gives a sealer's refusal to open a token its status.
 func unopened(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, seal.ErrLost):
 		return lost(err)
 	case errors.Is(err, seal.ErrDefective):

@@ -32,6 +32,7 @@ const tagSize = 16
 //     GSS_S_UNAUTHORIZED with seal.ErrUnauthorized. If sealing failed after the
 //     mechanism had given up the context, it was imported back: equivalent, but
 //     without delegated credentials
+//   - ErrFormatUnknown: GSS_S_FAILURE
 //   - the mechanism's own, as it is: the context is as the mechanism left it
 //
 // And ErrLost (GSS_S_NO_CONTEXT): the mechanism gave up the context and could
@@ -105,7 +106,11 @@ func (c *secContext) export(to seal.Audience) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	request := seal.Request{Format: c.p.format, Audience: to, Lifetime: lifetime}
+	formats, err := c.p.exportFormats()
+	if err != nil {
+		return nil, err
+	}
+	request := seal.Request{Format: formats[0], Audience: to, Lifetime: lifetime}
 	if c.mech != nil {
 		request.Mechanism = c.mech.Oid()
 	}
@@ -193,7 +198,11 @@ func (c *secContext) takeBack(token []byte) error {
 	case len(token) < tagSize || [tagSize]byte(token[len(token)-tagSize:]) != c.sealed:
 		return errDefective // it would bring another context behind this handle
 	}
-	plain, err := c.p.sealer.TakeBack(token, c.p.format)
+	formats, err := c.p.exportFormats() // known since the export
+	if err != nil {
+		return err
+	}
+	plain, err := c.p.sealer.TakeBack(token, formats[0])
 	if errors.Is(err, seal.ErrLost) {
 		c.state = gone
 	}

@@ -19,8 +19,13 @@ type provider struct {
 	audience seal.Audience
 	from     []seal.Party // empty: no demand
 	lifetime time.Duration
-	format   string
 	inquire  []gssapi.Oid
+	refusal  error // of every context, or nil
+
+	// The plain formats that exports are sealed as (the first) and that imports
+	// take. Each is found out when it is needed for the first time: a provider that
+	// loads its library late has loaded it by the time of an export.
+	exportFormats, importFormats func() ([]string, error)
 }
 
 func (p *provider) Name() string { return p.inner.Name() }
@@ -44,6 +49,9 @@ func (p *provider) HasExtension(e gssapi.GssapiExtension) bool { return p.inner.
 func (p *provider) Release() error { return p.inner.Release() }
 
 func (p *provider) InitSecContext(name gssapi.GssName, opts ...gssapi.InitSecContextOption) (gssapi.SecContext, error) {
+	if p.refusal != nil {
+		return nil, p.refusal
+	}
 	inner, err := answer(p.inner.InitSecContext(name, opts...))
 	if err != nil {
 		return nil, err
@@ -52,6 +60,9 @@ func (p *provider) InitSecContext(name gssapi.GssName, opts ...gssapi.InitSecCon
 }
 
 func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
+	if p.refusal != nil {
+		return nil, p.refusal
+	}
 	inner, err := answer(p.inner.AcceptSecContext(opts...))
 	if err != nil {
 		return nil, err
@@ -66,6 +77,7 @@ func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 //   - seal.ErrDefective, seal.ErrFormat: GSS_S_DEFECTIVE_TOKEN, a plain token too
 //   - seal.ErrUnauthorized: GSS_S_UNAUTHORIZED, for the audience or the exporter
 //   - seal.ErrExpired, seal.ErrSpent: GSS_S_NO_CONTEXT
+//   - ErrFormatUnknown: GSS_S_FAILURE; ErrSealedBelow: GSS_S_UNAVAILABLE
 //   - seal.ErrUnavailable: GSS_S_FAILURE; the ErrUncertain of seal/agent is one,
 //     after which the token may be spent
 //   - ErrLost: GSS_S_NO_CONTEXT; the token is spent and the mechanism did not
@@ -75,9 +87,12 @@ func (p *provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 // locked memory that is wiped, and may be unmapped, once it has returned: one
 // that keeps the slice faults.
 func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
+	if p.refusal != nil {
+		return nil, p.refusal
+	}
 	plain, err := p.open(token)
 	if err != nil {
-		return nil, unopened(err)
+		return nil, err
 	}
 	inner, err := p.importPlain(plain)
 	if err != nil {
@@ -99,10 +114,16 @@ func (p *provider) ImportSecContext(token []byte) (gssapi.SecContext, error) {
 
 // open claims a token, if its exporter is one of those whose tokens are taken.
 func (p *provider) open(token []byte) (*memsafe.Secret, error) {
-	if len(p.from) > 0 {
-		return p.sealer.OpenFrom(p.from, token, p.format)
+	formats, err := p.importFormats()
+	if err != nil {
+		return nil, err
 	}
-	return p.sealer.Open(token, p.format)
+	if len(p.from) > 0 {
+		plain, err := p.sealer.OpenFrom(p.from, token, formats...)
+		return plain, unopened(err)
+	}
+	plain, err := p.sealer.Open(token, formats...)
+	return plain, unopened(err)
 }
 
 // importPlain has the mechanism import a plain token, and wipes it.

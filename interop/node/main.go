@@ -46,6 +46,7 @@ func main() {
 	plain := flag.Bool("plain", false, "do not seal: the provider bare")
 	leak := flag.Bool("leak", false, "keep a copy of each plain token")
 	format := flag.String("format", "", "name of the plain format, secctx.Config.Format; empty: as secctx names it")
+	also := flag.String("also", "", "name of a library to load besides; empty: none")
 	var m mechanism
 	flag.BoolVar(&m.noSubkey, "no-subkey", false, "accept without a subkey of one's own (only sealctx's mechanism)")
 	flag.BoolVar(&m.grant, "grant", false, "ask the KDC for tickets (only sealctx's mechanism)")
@@ -53,7 +54,14 @@ func main() {
 	socket := flag.String("socket", "", "path at which to receive contexts; empty: none")
 	flag.Parse()
 
-	n, err := newNode(m, *format, !*plain, *leak, *socket)
+	var n *node
+	var err error
+	if *also != "" {
+		err = loadAlso(*also)
+	}
+	if err == nil {
+		n, err = newNode(m, *format, !*plain, *leak, *socket)
+	}
 	if err == nil {
 		err = n.obeyAll(os.Stdin, os.Stdout)
 	}

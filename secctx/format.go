@@ -1,0 +1,83 @@
+package secctx
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/golang-auth/go-gssapi/v3"
+)
+
+// cProviders are the names of the providers over a C library. The plain tokens of
+// such a provider are the library's.
+var cProviders = []string{"github.com/golang-auth/go-gssapi-c"}
+
+// plainFormats returns the names of a provider's plain formats. The first one is
+// what exports are sealed as; imports take all of them. It never guesses: where
+// the format is not certain it returns an error wrapping ErrFormatUnknown.
+func plainFormats(config string, p gssapi.Provider) ([]string, error) {
+	if config == "" {
+		if f, ok := p.(interface{ PlainFormat() string }); ok {
+			config = f.PlainFormat()
+		}
+	}
+	if config != "" {
+		return []string{printable(config)}, nil
+	}
+	linked, all, err := gssLibraries()
+	if err != nil {
+		return nil, unknownFormat(err.Error())
+	}
+	return formatsOver(p.Name(), linked, all)
+}
+
+// formatsOver is plainFormats for a provider of this name in a program that is
+// linked with one GSS-API library and has these loaded.
+func formatsOver(name, linked string, all []string) ([]string, error) {
+	overC := slices.Contains(cProviders, name)
+	switch {
+	case overC && linked != "":
+	case overC && len(all) == 1:
+		linked = all[0]
+	case overC && len(all) == 0:
+		return nil, unknownFormat("no GSS-API library is loaded under a name that is known")
+	case len(all) > 1:
+		return nil, unknownFormat("this process has " + strings.Join(all, " and ") + " loaded")
+	default: // a mechanism in Go, or a provider that may be over the one library
+		return []string{printable(strings.Join(append([]string{name, runtime.GOARCH}, all...), "/"))}, nil
+	}
+	// The second name is what sealctx 0.0 gave the same tokens.
+	return []string{
+		printable(linked + "/" + runtime.GOARCH),
+		printable(strings.Join([]string{name, runtime.GOARCH, linked}, "/")),
+	}, nil
+}
+
+func unknownFormat(why string) error {
+	return status(gssapi.ErrFailure, fmt.Errorf("%w: %s; set secctx.Config.Format, to the same name wherever contexts of this provider are exported and imported, such as %q", ErrFormatUnknown, why, "libgssapi_krb5.so.2/"+runtime.GOARCH))
+}
+
+// Limits of a plain format's name, see seal.Request.
+const (
+	maxFormat    = 64
+	formatDigest = 8 // bytes of SHA-256, twice as many characters
+)
+
+// printable returns name, if it can stand in a token, or a name that can.
+func printable(name string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return '_'
+		}
+		return r
+	}, name)
+	if clean == name && len(name) <= maxFormat {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	digest := "#" + hex.EncodeToString(sum[:formatDigest])
+	return clean[:min(len(clean), maxFormat-len(digest))] + digest
+}
