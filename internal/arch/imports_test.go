@@ -26,7 +26,7 @@ var arrows = map[string][]string{
 	"seal/agent":         {"seal", "keyring", "memsafe", "internal/token", "internal/boottime", "internal/foreign", "internal/listen", "internal/pidfd", "internal/secureenv"},
 	"secctx":             {"seal", "memsafe", "secctx/internal/blind"},
 	"internal/secureenv": {},
-	"secctx/krb5":        {"memsafe", "internal/wipe", "internal/secureenv"}, // a mechanism like any other: it knows no sealing
+	"secctx/krb5":        {"memsafe", "internal/wipe", "internal/secureenv", "internal/boottime"}, // a mechanism like any other: it knows no sealing
 	"handoff":            {"secctx", "seal", "internal/foreign"},
 	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/foreign", "internal/listen", "internal/secureenv"},
 	"examples":           {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe"},

@@ -10,6 +10,7 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/rcache"
 )
 
 // peerFlags are the context flags that an initiator's checksum can set here.
@@ -300,10 +301,14 @@ func (a *acceptance) record(cred *acceptorCred) error {
 	if err != nil {
 		return replayError(err)
 	}
-	if err := cache.Insert(a.req.Authenticator.Cipher, a.now, a.ctime(), a.p.config.ClockSkew); err != nil {
+	err = cache.Insert(a.req.Authenticator.Cipher, a.p.now, a.ctime(), a.p.config.ClockSkew)
+	if err != nil && !errors.Is(err, rcache.ErrForgotten) {
 		return replayError(err)
 	}
-	return a.inTime(a.p.now())
+	if late := a.inTime(a.p.now()); late != nil {
+		return late
+	}
+	return replayError(err)
 }
 
 // errorToken makes the KRB-ERROR for an error that has a code of the protocol

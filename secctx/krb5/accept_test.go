@@ -229,6 +229,7 @@ func TestReplay(t *testing.T) {
 	require.ErrorIs(t, err, krb5.KRB_AP_ERR_REPEAT)
 
 	control := newBench(t, krb5.Config{})
+	control.ageReplayCache(t)
 	control.acceptor, err = control.p.KeytabCredential(nil, data)
 	require.NoError(t, err)
 	_, _, err = control.show(t, f.bytes(t))
@@ -240,10 +241,11 @@ func TestReplay(t *testing.T) {
 // somebody else's context, whose record goes where the first one's was.
 func TestReplayAfterDelay(t *testing.T) {
 	b := newBench(t, krb5.Config{ReplayCapacity: 1})
+	b.ageReplayCache(t)
 	start := time.Now()
 	at := func(when time.Time) []byte {
 		f := b.forge(t, 18)
-		f.auth.CTime, f.auth.CUSec = when, 0
+		f.auth.CTime, f.auth.CUSec = when, when.Nanosecond()/1000
 		return f.bytes(t)
 	}
 	first, other := at(start), at(start.Add(5*time.Minute+3*time.Second))

@@ -1,6 +1,7 @@
 package krb5
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -43,6 +44,13 @@ type Config struct {
 	// replay cache. It is made if it does not exist, and must be this user's
 	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-EUID, which another
 	// local user can make first to have every context refused.
+	//
+	// A new cache refuses requests that are older than itself. [New] makes it in a
+	// directory that was chosen here or by $KRB5RCACHEDIR; elsewhere the first
+	// acceptor's credential does, or the first AcceptSecContext without one. Where
+	// a running process finds that the cache was removed or damaged, requests are
+	// refused for as long as the clock skew. Keep it where it outlives the process
+	// and no cleaner comes: a StateDirectory= or CacheDirectory= of systemd.
 	//
 	// Of processes that share it each may have its own ClockSkew: the largest
 	// says how long records are kept. The first one with a larger skew has
@@ -201,11 +209,14 @@ func (c *Config) replayCache(override string) (string, error) {
 	default:
 		return "", failf(gssapi.ErrUnavailable, "%w: replay cache %q", ErrStore, override)
 	}
-	if c.ReplayCache != "" {
-		return c.ReplayCache, nil
-	}
-	if dir := secureenv.Get("KRB5RCACHEDIR"); dir != "" {
+	if dir := c.chosenReplayCache(); dir != "" {
 		return dir, nil
 	}
 	return "/var/tmp/sealctx-krb5-" + strconv.Itoa(os.Geteuid()), nil
+}
+
+// chosenReplayCache is the directory if it was chosen by the program or by who
+// runs it, else empty.
+func (c *Config) chosenReplayCache() string {
+	return cmp.Or(c.ReplayCache, secureenv.Get("KRB5RCACHEDIR"))
 }

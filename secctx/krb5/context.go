@@ -152,6 +152,11 @@ func (p *Provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssa
 	if err := s.bind(o.ChannelBinding); err != nil {
 		return nil, err
 	}
+	if o.Credential == nil {
+		if dir, err := p.config.replayCache(""); err == nil {
+			p.replay.prepare(dir, p.config.ReplayCapacity, p.now)
+		}
+	}
 	c := p.newContext(false)
 	c.setup = s
 	return c, nil

@@ -119,6 +119,7 @@ func (p *Provider) checkAcceptor(a *acceptorCred) (*acceptorCred, error) {
 		a.keys.wipe()
 		return nil, err
 	}
+	p.replay.prepare(a.replay, p.config.ReplayCapacity, p.now)
 	return a, nil
 }
 

@@ -57,7 +57,14 @@
 // contexts, those of everybody: a client that can authenticate can fill the
 // cache, some 700,000 contexts within the clock skew, and nobody else
 // gets in until its records expire. Limit how often one client may try, or give
-// [Config.ReplayCapacity] a value to match. The default directory is in
+// [Config.ReplayCapacity] a value to match.
+//
+// A replay cache that may have forgotten a request refuses it with
+// KRB_AP_ERR_REPEAT: a new cache what is older than itself, a process whose cache
+// was removed under it everything within the clock skew. The error says what
+// happened and how it ends; so does doc/OPERATIONS.md.
+//
+// The default directory is in
 // /var/tmp, where any local user can make it first: it is then refused and with
 // it every context, until it is removed. Services configure a directory of
 // their own.

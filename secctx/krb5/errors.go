@@ -156,13 +156,25 @@ func tokenError(err error) error {
 	return fail(gssapi.ErrDefectiveToken, err)
 }
 
-// replayError gives an error of package rcache its status.
+// replayError gives an error of package rcache its status. A request that may be
+// a replay is one to the peer, whose next request is a new one.
 func replayError(err error) error {
-	if errors.Is(err, rcache.ErrReplay) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rcache.ErrReplay):
 		return failf(gssapi.ErrFailure, "%w: %w", KRB_AP_ERR_REPEAT, err)
+	case errors.Is(err, rcache.ErrForgotten):
+		return fail(gssapi.ErrFailure, possibleReplay{err})
 	}
 	return fail(gssapi.ErrFailure, err)
 }
+
+// possibleReplay is an error of KRB_AP_ERR_REPEAT that does not say that the
+// request is a replay.
+type possibleReplay struct{ error }
+
+func (e possibleReplay) Unwrap() []error { return []error{KRB_AP_ERR_REPEAT, e.error} }
 
 // storeError gives an error from reading a keytab or a credential cache its
 // status.

@@ -57,6 +57,7 @@ var (
 func captured(t testing.TB, maker string) (*bench, [][]byte) {
 	t.Helper()
 	b := newBench(t, krb5.Config{})
+	b.ageReplayCache(t)
 	b.p.SetNow(func() time.Time { return fuzzNow })
 	data, err := os.ReadFile("internal/keytab/testdata/" + maker + ".keytab")
 	require.NoError(t, err)

@@ -208,8 +208,8 @@ func newWatcher(t *testing.T) *watcher {
 	require.NoError(t, err)
 	require.NoError(t, w.realm.WriteKeytab(filepath.Join(w.dir, "keytab")))
 	require.NoError(t, w.realm.WriteCCache(filepath.Join(w.dir, "ccache"), "alice"))
-	w.p, err = krb5.New(&krb5.Config{
-		Keytab: filepath.Join(w.dir, "keytab"), CCache: filepath.Join(w.dir, "ccache"), ReplayCache: t.TempDir(),
+	w.p, err = krb5.New(&krb5.Config{ // made before the victim's request is
+		Keytab: filepath.Join(w.dir, "keytab"), CCache: filepath.Join(w.dir, "ccache"), ReplayCache: filepath.Join(w.dir, "replay"),
 	})
 	require.NoError(t, err)
 	return w

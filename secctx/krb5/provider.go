@@ -60,6 +60,14 @@ func (r *replayCaches) at(dir string, capacity int) (*rcache.Cache, error) {
 	return c, err
 }
 
+// prepare opens the cache, so that it remembers from here on. What is wrong with
+// it is told to whoever needs it, when a context is accepted.
+func (r *replayCaches) prepare(dir string, capacity int, clock func() time.Time) {
+	if c, err := r.at(dir, capacity); err == nil {
+		_ = c.Prepare(clock)
+	}
+}
+
 func (r *replayCaches) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +79,9 @@ func (r *replayCaches) close() {
 
 // New makes a provider. A nil config is the zero one. It locks the first
 // memory for keys, and fails with memsafe.ErrLimit where the process may lock
-// none; more is locked as contexts need it, 256 bytes each or less.
+// none; more is locked as contexts need it, 256 bytes each or less. It opens the
+// replay cache, see [Config.ReplayCache]; what is wrong with that is an error of
+// the contexts that need it.
 func New(config *Config) (*Provider, error) {
 	p := &Provider{now: time.Now, replay: &replayCaches{byDir: make(map[string]*rcache.Cache)}}
 	if config != nil {
@@ -87,6 +97,9 @@ func New(config *Config) (*Provider, error) {
 	}
 	p.arena = a
 	runtime.AddCleanup(p, (*replayCaches).close, p.replay)
+	if dir := p.config.chosenReplayCache(); dir != "" {
+		p.replay.prepare(dir, p.config.ReplayCapacity, p.now)
+	}
 	return p, nil
 }
 

@@ -11,36 +11,52 @@
 // cache is bounded. What cannot be recorded, for want of room, of disk or of
 // the lock, is an error and must not be accepted.
 //
+// # What a cache has forgotten
+//
+// A cache that cannot know whether an authenticator was accepted before refuses
+// it with [ErrForgotten]:
+//
+//   - A new file knows nothing of authenticators that were made before it. A
+//     client whose clock is right is accepted at once.
+//   - A process that used a file which was then removed, replaced, emptied or
+//     damaged knows that records were lost, and marks the file that it goes on
+//     with. Authenticators made before the end of the clock skew after that file
+//     began are refused in all processes: a client's clock may be ahead.
+//   - A record is overwritten when its time is over. If the clock is set back
+//     then, or a process with a larger clock skew comes, the authenticators up to
+//     that time are refused.
+//
+// A new file's beginning is kept on the clock that counts from boot, which
+// nobody can set, so that setting the wall clock right moves it along.
+//
 // # The file
 //
-//	file   = header (64 bytes) | record (32 bytes) * (capacity + window - 1)
-//	header = "sealctx-rcache-2" | capacity u64 | salt (24 bytes) | skew u64, seconds | horizon i64
-//	record = hash (24 bytes) | time i64; 0: never used
+//	file   = header (128 bytes) | record (32 bytes) * (capacity + window - 1)
+//	header = "sealctx-rcache-3" | capacity u64 | salt (24 bytes) | skew u64, seconds |
+//	         horizon i64 | lost u64, 0 or 1 | began i64, i64 | boot id (16 bytes) | 24 zero bytes
+//	record = hash (24 bytes) | time i64, seconds; 0: never used
 //
-// Integers are big-endian, times Unix seconds. A record lives anywhere in the
-// window of 256 that starts at hash mod capacity, over the first free or expired
-// one. The salt keeps a client from choosing authenticators that crowd one
-// window.
+// Integers are big-endian, times count from 1970 and are in microseconds but for
+// a record's. A record lives anywhere in the window of 256 that starts at hash
+// mod capacity, over the first free or expired one. The salt keeps a client from
+// choosing authenticators that crowd one window.
 //
 // A record has the authenticator's own time, and is in use for as long as
 // anybody could accept that: skew is the largest clock skew of all who ever used
-// the file. Who comes with a larger one raises it; what was older then than the
-// skew before may be forgotten, so authenticators from before that, the
-// horizon, are refused from there on.
+// the file. The records of authenticators older than the horizon may be gone.
+// Began is when the file was made, by the wall clock and in microseconds since
+// the boot that the id names; the boot id is zero where that is not known.
 package rcache
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"os"
 	"path/filepath"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,10 +69,11 @@ var (
 	ErrFull = errors.New("rcache: replay cache is full")
 	// ErrUnsafe means that others can write the directory or the file.
 	ErrUnsafe = errors.New("rcache: replay cache is not this user's alone")
-	// ErrForgotten means that the authenticator is older than the cache remembers.
-	ErrForgotten = errors.New("rcache: authenticator is older than the replay cache remembers")
-	// ErrUnavailable means that the file cannot be used: damaged, of another
-	// version, or its lock held for longer than LockTimeout.
+	// ErrForgotten means that the cache does not know whether the authenticator
+	// was accepted before.
+	ErrForgotten = errors.New("rcache: request cannot be told from a replay")
+	// ErrUnavailable means that the file cannot be used: it is no replay cache or
+	// of a later version, or its lock is held for longer than LockTimeout.
 	ErrUnavailable = errors.New("rcache: replay cache is not usable")
 )
 
@@ -69,29 +86,25 @@ const (
 	// each valid for the full ten minutes. The file is sparse and at most 32 MiB.
 	DefaultCapacity = 1 << 20
 
-	// LockTimeout bounds the wait for whoever holds the lock and does not go
-	// on, be it in this process or in another.
+	// LockTimeout bounds the wait for a holder of the lock that does not go on, in
+	// this process or in another.
 	LockTimeout = 5 * time.Second
+
+	// prepareTimeout is the same for Prepare, which nobody has to wait for.
+	prepareTimeout = time.Second
 
 	maxCapacity = 1 << 26
 	window      = 256
-	headerSize  = 64
 	recordSize  = 32
 	hashSize    = 24
-	saltSize    = 24
-	magic       = "sealctx-rcache-2"
-
-	saltOffset = len(magic) + 8
-	skewOffset = saltOffset + saltSize // and the horizon after it
-
-	// maxSkew is the largest clock skew in seconds: there are no larger Durations.
-	maxSkew = int64(math.MaxInt64/time.Second) + 1
 )
 
 // A Cache is an open replay cache. Safe for concurrent use, by processes too.
 type Cache struct {
-	dir  string
-	want int // capacity of a file that has to be made
+	dir   string
+	want  int // capacity of a file that has to be made
+	since bootClock
+	ready atomic.Bool // the file was opened once
 
 	turn     chan struct{} // holds an element while somebody has what follows
 	closed   bool
@@ -100,15 +113,18 @@ type Cache struct {
 	head     header      // of f
 	capacity uint64      // in head
 	buf      [window * recordSize]byte
+
+	// seen is when a file was last known to have its name. lost means that it had
+	// it no longer when it was looked for again, and that no other file has been
+	// marked since.
+	seen moment
+	lost bool
 }
 
-// header is the file's first bytes. What stands before skewOffset is written once.
-type header [headerSize]byte
-
-// New returns the cache in dir. The first Insert opens its file, and makes both
-// where they do not exist. The directory must be the caller's and writable for
-// nobody else. Capacity is in records and counts only when the file is made; zero
-// means DefaultCapacity.
+// New returns the cache in dir. [Cache.Prepare] or the first Insert opens its
+// file, and makes both where they do not exist. The directory must be the
+// caller's and writable for nobody else. Capacity is in records and counts only
+// when the file is made; zero means DefaultCapacity.
 func New(dir string, capacity int) (*Cache, error) {
 	if capacity == 0 {
 		capacity = DefaultCapacity
@@ -120,7 +136,26 @@ func New(dir string, capacity int) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rcache: %w", err)
 	}
-	return &Cache{dir: dir, want: capacity, turn: make(chan struct{}, 1)}, nil
+	return &Cache{dir: dir, want: capacity, since: newBootClock(), turn: make(chan struct{}, 1)}, nil
+}
+
+// Prepare opens the file, and makes it where it does not exist, unless that was
+// done before. What is made from now on can be accepted, and a loss of the file
+// from now on is noticed. The error is the next Insert's too.
+func (c *Cache) Prepare(clock func() time.Time) error {
+	if c.ready.Load() {
+		return nil
+	}
+	deadline := time.Now().Add(prepareTimeout)
+	if err := c.take(deadline); err != nil {
+		return err
+	}
+	defer c.give()
+	if err := c.lockCurrent(deadline, clock); err != nil {
+		return err
+	}
+	c.unlock()
+	return nil
 }
 
 // take waits for the other goroutines of this process.
@@ -142,172 +177,83 @@ func (c *Cache) take(deadline time.Time) error {
 
 func (c *Cache) give() { <-c.turn }
 
-func (c *Cache) open(deadline time.Time) error {
-	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("rcache: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(c.dir, &st); err != nil {
-		return fmt.Errorf("rcache: %s: %w", c.dir, err)
-	}
-	if err := checkOwner(c.dir, &st, unix.S_IFDIR); err != nil {
-		return err
-	}
-	path := filepath.Join(c.dir, FileName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("rcache: %w", err)
-	}
-	c.f = f
-	if err := c.init(path, deadline); err != nil {
-		_ = f.Close()
-		c.f = nil
-		return err
-	}
-	return nil
-}
-
-func checkOwner(path string, st *unix.Stat_t, kind uint32) error {
-	switch {
-	case st.Mode&unix.S_IFMT != kind:
-		return fmt.Errorf("%w: %s is of the wrong kind", ErrUnsafe, path)
-	case int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%w: %s belongs to uid %d", ErrUnsafe, path, st.Uid)
-	case st.Mode&0o022 != 0:
-		return fmt.Errorf("%w: %s has mode %04o", ErrUnsafe, path, st.Mode&0o7777)
-	}
-	return nil
-}
-
-// init reads the header, or writes it if the file is new. It is new, too, if
-// its maker crashed before the header, which is written last.
-func (c *Cache) init(path string, deadline time.Time) error {
-	if err := c.lock(deadline); err != nil {
-		return err
-	}
-	defer c.unlock()
-	if err := unix.Fstat(int(c.f.Fd()), &c.st); err != nil {
-		return fmt.Errorf("rcache: %w", err)
-	}
-	if err := checkOwner(path, &c.st, unix.S_IFREG); err != nil {
-		return err
-	}
-	h := &c.head
-	switch n, err := c.f.ReadAt(h[:], 0); {
-	case n > 0 && err != nil:
-		return fmt.Errorf("%w: %s has no header; remove it", ErrUnavailable, path)
-	case err != nil && !errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case n == 0 || *h == header{}:
-		return c.create()
-	}
-	if !bytes.HasPrefix(h[:], []byte(magic)) {
-		return fmt.Errorf("%w: %s is no replay cache; remove it", ErrUnavailable, path)
-	}
-	c.capacity = binary.BigEndian.Uint64(h[len(magic):])
-	if c.capacity < 1 || c.capacity > maxCapacity || c.st.Size != fileSize(c.capacity) {
-		return fmt.Errorf("%w: %s has the wrong size; remove it", ErrUnavailable, path)
-	}
-	return nil
-}
-
-func (c *Cache) create() error {
-	c.head, c.capacity = header{}, uint64(c.want)
-	h := &c.head
-	copy(h[:], magic)
-	binary.BigEndian.PutUint64(h[len(magic):], c.capacity)
-	_, _ = rand.Read(h[saltOffset:skewOffset]) // never fails
-	if err := c.f.Truncate(fileSize(c.capacity)); err != nil {
-		return fmt.Errorf("rcache: %w", err)
-	}
-	if _, err := c.f.WriteAt(h[:], 0); err != nil {
-		return fmt.Errorf("rcache: %w", err)
-	}
-	return nil
-}
-
-func fileSize(capacity uint64) int64 {
-	return headerSize + int64(capacity+window-1)*recordSize
-}
-
 // Insert records an authenticator made at a time that a caller with this clock
 // skew accepts, for as long as anybody who uses the file does. It returns
-// ErrReplay if it is recorded already, ErrFull if there is no room, and answers
-// within LockTimeout or a little more, however many wait. Whoever gets any error
-// must refuse the authenticator, and so must whoever's clock says by then that it
-// is too old: now was before the wait, and what it would repeat may be forgotten.
-func (c *Cache) Insert(authenticator []byte, now, made time.Time, skew time.Duration) error {
+// ErrReplay if it is recorded already, ErrForgotten if it may have been, ErrFull
+// if there is no room, and answers within LockTimeout or a little more, however
+// many wait. On any error the caller must refuse the authenticator. It must
+// refuse it too if the clock says by then that it is too old: while Insert
+// waited, the record of its first use may have expired and gone.
+func (c *Cache) Insert(authenticator []byte, clock func() time.Time, made time.Time, skew time.Duration) error {
 	deadline := time.Now().Add(LockTimeout)
 	if err := c.take(deadline); err != nil {
 		return err
 	}
 	defer c.give()
-	if err := c.lockCurrent(deadline); err != nil {
+	if err := c.lockCurrent(deadline, clock); err != nil {
 		return err
 	}
 	defer c.unlock()
-	keep, err := c.keep(now, made, skew)
+	m, err := c.head.memory()
 	if err != nil {
 		return err
 	}
-	return c.insert(authenticator, now, made, keep)
+	now := c.since.moment(clock)
+	m.raise(now, skew)
+	slot, old, err := c.look(authenticator, now, m.skew)
+	if err != nil && !errors.Is(err, ErrFull) {
+		return err
+	}
+	if err := m.check(c.f.Name(), now, made); err != nil {
+		return errors.Join(err, c.remember(m))
+	}
+	if err != nil {
+		return err
+	}
+	m.overwrite(old)
+	if err := c.remember(m); err != nil { // before what it speaks of is gone
+		return err
+	}
+	return c.record(slot, made)
 }
 
-// keep returns how many seconds authenticators are kept after their time, and
-// sees to it that these are enough for skew.
-func (c *Cache) keep(now, made time.Time, skew time.Duration) (seconds int64, err error) {
-	h := c.head[skewOffset:]
-	kept, horizon := int64(binary.BigEndian.Uint64(h)), int64(binary.BigEndian.Uint64(h[8:]))
-	if kept < 0 || kept > maxSkew {
-		return 0, fmt.Errorf("%w: a clock skew of %d seconds; remove it", ErrUnavailable, kept)
-	}
-	want := int64(skew / time.Second)
-	if skew%time.Second > 0 {
-		want++
-	}
-	if want = max(1, want); want > kept {
-		if kept != 0 { // somebody was here
-			horizon = max(horizon, now.Unix()-kept)
-		}
-		kept = want
-		binary.BigEndian.PutUint64(h, uint64(kept))
-		binary.BigEndian.PutUint64(h[8:], uint64(horizon))
-		if _, err := c.f.WriteAt(h, int64(skewOffset)); err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-	}
-	if made.Unix() < horizon {
-		return 0, fmt.Errorf("%w: its clock skew was raised under way", ErrForgotten)
-	}
-	return kept, nil
+// A slot is where a record goes: the hash and the offset in the file.
+type slot struct {
+	hash [hashSize]byte
+	off  int64
 }
 
-// insert is Insert with the lock held.
-func (c *Cache) insert(authenticator []byte, now, made time.Time, keep int64) error {
+// look searches the window of an authenticator. It returns the slot for its
+// record and the time of the record that is there, zero for none.
+func (c *Cache) look(authenticator []byte, now moment, keep int64) (s slot, old int64, err error) {
 	hash, at := c.hash(authenticator)
 	off := int64(headerSize + at*recordSize)
 	if _, err := c.f.ReadAt(c.buf[:], off); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return s, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	free := -1
 	for i := range window {
 		rec := c.buf[i*recordSize : (i+1)*recordSize]
 		at := int64(binary.BigEndian.Uint64(rec[hashSize:]))
 		// One second more: at is rounded down.
-		switch live := at != 0 && at+keep+1 >= now.Unix(); {
+		switch live := at != 0 && at+keep+1 >= now.seconds(); {
 		case live && bytes.Equal(rec[:hashSize], hash[:]):
-			return ErrReplay
+			return s, 0, ErrReplay
 		case !live && free < 0:
-			free = i
+			free, old = i, at
 		}
 	}
 	if free < 0 {
-		return fmt.Errorf("%w: %d of its records are in use", ErrFull, window)
+		return s, 0, fmt.Errorf("%w: %d of its records are in use; raise ReplayCapacity and remove %s, or wait for the clock skew", ErrFull, window, c.f.Name())
 	}
+	return slot{hash, off + int64(free*recordSize)}, old, nil
+}
+
+func (c *Cache) record(s slot, made time.Time) error {
 	var rec [recordSize]byte
-	copy(rec[:], hash[:])
+	copy(rec[:], s.hash[:])
 	binary.BigEndian.PutUint64(rec[hashSize:], uint64(made.Unix()))
-	if _, err := c.f.WriteAt(rec[:], off+int64(free*recordSize)); err != nil {
+	if _, err := c.f.WriteAt(rec[:], s.off); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
@@ -322,67 +268,6 @@ func (c *Cache) hash(authenticator []byte) (hash [hashSize]byte, at uint64) {
 	sum := h.Sum(nil)
 	return [hashSize]byte(sum), binary.BigEndian.Uint64(sum[hashSize:]) % c.capacity
 }
-
-// lockCurrent takes the lock of the file that has the name now, and reads its
-// header. Where somebody removed, moved away or emptied the one that is open, the
-// others write to a new one.
-func (c *Cache) lockCurrent(deadline time.Time) error {
-	for range 3 {
-		if c.closed {
-			return fmt.Errorf("%w: closed", ErrUnavailable)
-		}
-		if c.f == nil {
-			if err := c.open(deadline); err != nil {
-				return err
-			}
-		}
-		if err := c.lock(deadline); err != nil {
-			return err
-		}
-		if c.current() {
-			return nil
-		}
-		_ = c.f.Close() // gives the lock back
-		c.f = nil
-	}
-	return fmt.Errorf("%w: removed again and again", ErrUnavailable)
-}
-
-// current reports whether the open file still has its name and its header, which
-// it reads. Who may not look, a process that gave up its privileges, goes on with
-// the file that it has.
-func (c *Cache) current() bool {
-	var st unix.Stat_t
-	err := unix.Lstat(c.f.Name(), &st)
-	if err == nil && (st.Dev != c.st.Dev || st.Ino != c.st.Ino) || errors.Is(err, os.ErrNotExist) {
-		return false
-	}
-	var h header
-	if _, err := c.f.ReadAt(h[:], 0); err != nil || !bytes.Equal(h[:skewOffset], c.head[:skewOffset]) {
-		return false
-	}
-	c.head = h
-	return true
-}
-
-// lock takes the file's lock. It polls, so that a process stopped while it
-// holds the lock makes others fail and not hang.
-func (c *Cache) lock(deadline time.Time) error {
-	for wait := 20 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
-		err := unix.Flock(int(c.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("%w: lock: %w", ErrUnavailable, err)
-		case time.Now().After(deadline):
-			return fmt.Errorf("%w: other processes have held its lock for %v", ErrUnavailable, LockTimeout)
-		}
-		time.Sleep(wait)
-	}
-}
-
-func (c *Cache) unlock() { _ = unix.Flock(int(c.f.Fd()), unix.LOCK_UN) }
 
 // Close closes the file. What was recorded stays.
 func (c *Cache) Close() error {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -39,12 +40,19 @@ func TestMain(m *testing.M) {
 		exitOn(err)
 		_, _ = os.Stdin.Read(make([]byte, 1)) // the start signal
 		now := time.Now()
-		fmt.Println(race(func(b []byte) error { return c.Insert(b, now, now, time.Minute) }))
+		fmt.Println(race(func(b []byte) error { return insert(c, b, now, now, time.Minute) }))
 	case "careless":
 		c, err := openCache(os.Getenv(dirVar), 0)
 		exitOn(err)
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		fmt.Println(race(func(b []byte) error { return carelessInsert(c, b) }))
+	case "limited":
+		signal.Ignore(syscall.SIGXFSZ)
+		c, err := New(os.Getenv(dirVar), 0)
+		exitOn(err)
+		exitOn(unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: headerSize, Max: headerSize}))
+		now := time.Now()
+		fmt.Println(c.Insert(authenticator(0), time.Now, now, time.Minute))
 	case "hold":
 		c, err := openCache(os.Getenv(dirVar), 0)
 		exitOn(err)
@@ -54,13 +62,27 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// openCache is New, with the file open.
+// openCache is New, with the file open, that of a cache that has been there for
+// ever.
 func openCache(dir string, capacity int) (*Cache, error) {
 	c, err := New(dir, capacity)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.open(time.Now().Add(LockTimeout), time.Now)
 	}
-	return c, c.open(time.Now().Add(LockTimeout))
+	if err != nil {
+		return c, err
+	}
+	m, err := c.head.memory()
+	if err != nil {
+		return c, err
+	}
+	m.began = moment{}
+	return c, c.remember(m)
+}
+
+// insert is Insert while the clock stands still.
+func insert(c *Cache, authenticator []byte, now, made time.Time, skew time.Duration) error {
+	return c.Insert(authenticator, func() time.Time { return now }, made, skew)
 }
 
 func exitOn(err error) {
@@ -166,11 +188,11 @@ var start = time.Unix(1_800_000_000, 0)
 
 func TestInsert(t *testing.T) {
 	c := open(t, 0)
-	require.NoError(t, c.Insert([]byte("a"), start, start, time.Minute))
-	require.ErrorIs(t, c.Insert([]byte("a"), start, start, time.Minute), ErrReplay)
-	require.NoError(t, c.Insert([]byte("b"), start, start, time.Minute))
-	require.ErrorIs(t, c.Insert([]byte("a"), start.Add(time.Minute), start, time.Minute), ErrReplay, "to the last second")
-	require.NoError(t, c.Insert([]byte("a"), start.Add(time.Minute+2*time.Second), start, time.Minute), "expired")
+	require.NoError(t, insert(c, []byte("a"), start, start, time.Minute))
+	require.ErrorIs(t, insert(c, []byte("a"), start, start, time.Minute), ErrReplay)
+	require.NoError(t, insert(c, []byte("b"), start, start, time.Minute))
+	require.ErrorIs(t, insert(c, []byte("a"), start.Add(time.Minute), start, time.Minute), ErrReplay, "to the last second")
+	require.NoError(t, insert(c, []byte("a"), start.Add(time.Minute+2*time.Second), start, time.Minute), "expired")
 }
 
 // TestShared: what one process recorded another finds, a restarted one too.
@@ -181,15 +203,15 @@ func TestShared(t *testing.T) {
 	b, err := openCache(dir, 5)
 	require.NoError(t, err)
 	require.Equal(t, uint64(1000), b.capacity, "an existing cache keeps its size")
-	require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
-	require.ErrorIs(t, b.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+	require.NoError(t, insert(a, []byte("x"), start, start, time.Minute))
+	require.ErrorIs(t, insert(b, []byte("x"), start, start, time.Minute), ErrReplay)
 	require.NoError(t, a.Close())
 	require.NoError(t, a.Close())
-	require.ErrorIs(t, a.Insert([]byte("y"), start, start, time.Minute), ErrUnavailable)
+	require.ErrorIs(t, insert(a, []byte("y"), start, start, time.Minute), ErrUnavailable)
 	require.NoError(t, b.Close())
 	c, err := openCache(dir, 0)
 	require.NoError(t, err)
-	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+	require.ErrorIs(t, insert(c, []byte("x"), start, start, time.Minute), ErrReplay)
 	require.NoError(t, c.Close())
 }
 
@@ -197,13 +219,13 @@ func TestShared(t *testing.T) {
 func TestFull(t *testing.T) {
 	c := open(t, 1)
 	for i := range window {
-		require.NoError(t, c.Insert(authenticator(i), start, start, time.Minute))
+		require.NoError(t, insert(c, authenticator(i), start, start, time.Minute))
 	}
-	require.ErrorIs(t, c.Insert(authenticator(window), start, start, time.Minute), ErrFull)
-	require.ErrorIs(t, c.Insert(authenticator(0), start, start, time.Minute), ErrReplay, "full, but a replay first of all")
+	require.ErrorIs(t, insert(c, authenticator(window), start, start, time.Minute), ErrFull)
+	require.ErrorIs(t, insert(c, authenticator(0), start, start, time.Minute), ErrReplay, "full, but a replay first of all")
 	later := start.Add(time.Hour)
 	for i := range window {
-		require.NoError(t, c.Insert(authenticator(window+i), later, later, time.Minute))
+		require.NoError(t, insert(c, authenticator(window+i), later, later, time.Minute))
 	}
 }
 
@@ -211,12 +233,12 @@ func TestFull(t *testing.T) {
 func TestSpread(t *testing.T) {
 	c := open(t, 1<<14)
 	for i := range 1 << 14 * 2 / 3 {
-		require.NoError(t, c.Insert(authenticator(i), start, start, time.Minute))
+		require.NoError(t, insert(c, authenticator(i), start, start, time.Minute))
 	}
 }
 
 // TestRemoved: a file that somebody removed, moved away or emptied is made anew,
-// and all processes write to the new one.
+// and all processes write to the new one, once it is trusted again.
 func TestRemoved(t *testing.T) {
 	for name, remove := range map[string]func(path string) error{
 		"removed":    os.Remove,
@@ -229,13 +251,15 @@ func TestRemoved(t *testing.T) {
 			require.NoError(t, err)
 			defer a.Close()
 			require.NoError(t, remove(filepath.Join(dir, FileName)))
-			b, err := openCache(dir, 1000)
+			b, err := New(dir, 1000)
 			require.NoError(t, err)
 			defer b.Close()
-			require.NoError(t, a.Insert([]byte("x"), start, start, time.Minute))
-			require.ErrorIs(t, b.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
-			require.NoError(t, b.Insert([]byte("y"), start, start, time.Minute))
-			require.ErrorIs(t, a.Insert([]byte("y"), start, start, time.Minute), ErrReplay)
+			require.ErrorIs(t, insert(a, []byte("x"), start, start, time.Minute), ErrForgotten)
+			later := start.Add(2 * time.Minute)
+			require.NoError(t, insert(a, []byte("x"), start, later, time.Minute))
+			require.ErrorIs(t, insert(b, []byte("x"), start, later, time.Minute), ErrReplay)
+			require.NoError(t, insert(b, []byte("y"), start, later, time.Minute))
+			require.ErrorIs(t, insert(a, []byte("y"), start, later, time.Minute), ErrReplay)
 		})
 	}
 }
@@ -247,9 +271,9 @@ func TestChdir(t *testing.T) {
 	c, err := New("replay", 0)
 	require.NoError(t, err)
 	defer c.Close()
-	require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+	require.NoError(t, insert(c, []byte("x"), start, start, time.Minute))
 	t.Chdir(t.TempDir())
-	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+	require.ErrorIs(t, insert(c, []byte("x"), start, start, time.Minute), ErrReplay)
 	require.FileExists(t, filepath.Join(base, "replay", FileName))
 }
 
@@ -257,11 +281,11 @@ func TestChdir(t *testing.T) {
 // on with the file that is open. (Root may always look.)
 func TestGaveUpPrivileges(t *testing.T) {
 	c := open(t, 0)
-	require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+	require.NoError(t, insert(c, []byte("x"), start, start, time.Minute))
 	require.NoError(t, os.Chmod(c.dir, 0))
 	defer os.Chmod(c.dir, 0o700)
-	require.NoError(t, c.Insert([]byte("y"), start, start, time.Minute))
-	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrReplay)
+	require.NoError(t, insert(c, []byte("y"), start, start, time.Minute))
+	require.ErrorIs(t, insert(c, []byte("x"), start, start, time.Minute), ErrReplay)
 }
 
 func TestUnsafePlaces(t *testing.T) {
@@ -306,43 +330,65 @@ func TestOtherOwner(t *testing.T) {
 	require.ErrorIs(t, checkOwner("dir", &st, unix.S_IFDIR), ErrUnsafe)
 }
 
-func TestDamagedFile(t *testing.T) {
+// TestForeignFile: a file that is no replay cache, or one of a later version, is
+// left as it is.
+func TestForeignFile(t *testing.T) {
 	for name, content := range map[string][]byte{
-		"short":         []byte("sealctx-rcache-2"),
+		"short":         []byte("sealctx"),
 		"other file":    bytes.Repeat([]byte{'x'}, 4096),
-		"wrong size":    append([]byte("sealctx-rcache-2\x00\x00\x00\x00\x00\x00\x00\x01"), make([]byte, 100)...),
-		"capacity 0":    append([]byte(magic), make([]byte, 4096)...),
-		"capacity huge": append([]byte(magic), bytes.Repeat([]byte{0xff}, 4096)...),
+		"later version": append([]byte("sealctx-rcache-4"), make([]byte, 4096)...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), content, 0o600))
-			_, err := openCache(dir, 0)
+			path := filepath.Join(dir, FileName)
+			require.NoError(t, os.WriteFile(path, content, 0o600))
+			c, err := New(dir, 0)
+			require.NoError(t, err)
+			defer c.Close()
+			err = insert(c, []byte("x"), start, start, time.Minute)
 			require.ErrorIs(t, err, ErrUnavailable)
+			require.ErrorContains(t, err, path)
+			require.ErrorIs(t, c.Prepare(time.Now), ErrUnavailable)
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, content, b)
 		})
 	}
-	t.Run("maker crashed", func(t *testing.T) {
+}
+
+// TestMakerCrashed: a file without a header is a new one.
+func TestMakerCrashed(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), make([]byte, 5000), 0o600))
+	c, err := New(dir, 100)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.Prepare(clockAt(start)))
+	require.NoError(t, insert(c, []byte("x"), start, start, time.Minute))
+	require.ErrorIs(t, insert(c, []byte("y"), start, start.Add(-time.Second), time.Minute), ErrForgotten)
+}
+
+// TestFullDisk: what cannot be written is not accepted, and hinders nobody later.
+// The disk is a process's limit on the size of files.
+func TestFullDisk(t *testing.T) {
+	for _, made := range []bool{true, false} {
 		dir := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, FileName), make([]byte, 5000), 0o600))
-		c, err := openCache(dir, 100)
-		require.NoError(t, err)
-		require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
-		require.NoError(t, c.Close())
-	})
-	t.Run("truncated under way", func(t *testing.T) {
-		c := open(t, 0)
-		require.NoError(t, c.f.Truncate(headerSize))
-		require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
-	})
-	t.Run("clock skew", func(t *testing.T) {
-		c := open(t, 0)
-		require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
-		for _, skew := range []int64{math.MinInt64, -1, math.MaxInt64} {
-			_, err := c.f.WriteAt(binary.BigEndian.AppendUint64(nil, uint64(skew)), int64(skewOffset))
+		if made {
+			c, err := openCache(dir, 0)
 			require.NoError(t, err)
-			require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
+			require.NoError(t, c.Close())
 		}
-	})
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), roleVar+"=limited", dirVar+"="+dir)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "file too large", "made before: %v", made)
+		c, err := New(dir, 0)
+		require.NoError(t, err)
+		require.NoError(t, c.Prepare(time.Now))
+		require.NoError(t, c.Insert(authenticator(0), time.Now, time.Now(), time.Minute))
+		require.NoError(t, c.Close())
+	}
 }
 
 // TestStoppedHolder: a process that is stopped with the lock makes others fail
@@ -364,11 +410,11 @@ func TestStoppedHolder(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
 	began := time.Now()
-	require.ErrorIs(t, c.Insert([]byte("x"), start, start, time.Minute), ErrUnavailable)
+	require.ErrorIs(t, insert(c, []byte("x"), start, start, time.Minute), ErrUnavailable)
 	require.WithinDuration(t, began.Add(LockTimeout), time.Now(), 2*time.Second)
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
-	require.NoError(t, c.Insert([]byte("x"), start, start, time.Minute))
+	require.NoError(t, insert(c, []byte("x"), start, start, time.Minute))
 }
 
 // TestQueueIsBounded: many that wait behind a stopped holder fail together, not
@@ -387,12 +433,12 @@ func TestQueueIsBounded(t *testing.T) {
 			began := time.Now()
 			var wg sync.WaitGroup
 			for i := range 4 {
-				wg.Go(func() { assert.ErrorIs(t, c.Insert(authenticator(i), start, start, time.Minute), ErrUnavailable) })
+				wg.Go(func() { assert.ErrorIs(t, insert(c, authenticator(i), start, start, time.Minute), ErrUnavailable) })
 			}
 			wg.Wait()
 			require.WithinDuration(t, began.Add(LockTimeout), time.Now(), 2*time.Second)
 			holder.unlock()
-			require.NoError(t, c.Insert(authenticator(0), start, start, time.Minute))
+			require.NoError(t, insert(c, authenticator(0), start, start, time.Minute))
 			require.NoError(t, c.Close())
 		})
 	}
@@ -404,40 +450,41 @@ func TestSkews(t *testing.T) {
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	t.Run("the small one records, the large one checks", func(t *testing.T) {
 		c := open(t, 0)
-		require.NoError(t, c.Insert([]byte("other"), start, start, large))
-		require.NoError(t, c.Insert([]byte("x"), start, start, small))
-		require.ErrorIs(t, c.Insert([]byte("x"), at(4*time.Second), start, large), ErrReplay)
-		require.ErrorIs(t, c.Insert([]byte("x"), at(large), start, large), ErrReplay)
+		require.NoError(t, insert(c, []byte("other"), start, start, large))
+		require.NoError(t, insert(c, []byte("x"), start, start, small))
+		require.ErrorIs(t, insert(c, []byte("x"), at(4*time.Second), start, large), ErrReplay)
+		require.ErrorIs(t, insert(c, []byte("x"), at(large), start, large), ErrReplay)
 	})
 	t.Run("the small one does not write over what the large one needs", func(t *testing.T) {
 		c := open(t, 1)
 		for i := range window {
-			require.NoError(t, c.Insert(authenticator(i), start, start, large))
+			require.NoError(t, insert(c, authenticator(i), start, start, large))
 		}
-		require.ErrorIs(t, c.Insert([]byte("x"), at(time.Minute), at(time.Minute), small), ErrFull)
-		require.ErrorIs(t, c.Insert(authenticator(0), at(time.Minute), start, large), ErrReplay)
+		require.ErrorIs(t, insert(c, []byte("x"), at(time.Minute), at(time.Minute), small), ErrFull)
+		require.ErrorIs(t, insert(c, authenticator(0), at(time.Minute), start, large), ErrReplay)
 	})
 	t.Run("the largest", func(t *testing.T) {
 		c := open(t, 0)
-		require.NoError(t, c.Insert([]byte("x"), start, start, math.MaxInt64))
-		require.ErrorIs(t, c.Insert([]byte("x"), at(large), start, math.MaxInt64), ErrReplay)
+		require.NoError(t, insert(c, []byte("x"), start, start, math.MaxInt64))
+		require.ErrorIs(t, insert(c, []byte("x"), at(large), start, math.MaxInt64), ErrReplay)
 	})
 	t.Run("with a fraction", func(t *testing.T) {
 		c := open(t, 0)
 		made, skew := at(999*time.Millisecond), 1500*time.Millisecond
-		require.NoError(t, c.Insert([]byte("x"), made, made, skew))
-		require.ErrorIs(t, c.Insert([]byte("x"), made.Add(skew), made, skew), ErrReplay)
+		require.NoError(t, insert(c, []byte("x"), made, made, skew))
+		require.ErrorIs(t, insert(c, []byte("x"), made.Add(skew), made, skew), ErrReplay)
 	})
 	t.Run("raised under way", func(t *testing.T) {
 		c := open(t, 1)
-		require.NoError(t, c.Insert([]byte("x"), start, start, small))
+		require.NoError(t, insert(c, []byte("x"), start, start, small))
 		for i := range window { // over the record of x, which the small one needs no longer
-			require.NoError(t, c.Insert(authenticator(i), at(4*time.Second), at(4*time.Second), small))
+			require.NoError(t, insert(c, authenticator(i), at(4*time.Second), at(4*time.Second), small))
 		}
-		require.ErrorIs(t, c.Insert([]byte("x"), at(6*time.Second), start, large), ErrForgotten)
-		require.ErrorIs(t, c.Insert(authenticator(0), at(6*time.Second), at(4*time.Second), large), ErrForgotten)
-		require.ErrorIs(t, c.Insert([]byte("x"), at(7*time.Second), start, large), ErrForgotten)
-		require.NoError(t, c.Insert([]byte("y"), at(2*large), at(2*large), large))
+		require.ErrorIs(t, insert(c, []byte("x"), at(6*time.Second), start, large), ErrForgotten)
+		require.ErrorIs(t, insert(c, authenticator(0), at(6*time.Second), at(4*time.Second), large), ErrReplay)
+		require.ErrorIs(t, insert(c, authenticator(window), at(6*time.Second), at(4*time.Second), large), ErrForgotten)
+		require.ErrorIs(t, insert(c, []byte("x"), at(7*time.Second), start, large), ErrForgotten)
+		require.NoError(t, insert(c, []byte("y"), at(2*large), at(2*large), large))
 	})
 }
 
@@ -447,7 +494,7 @@ func BenchmarkInsert(b *testing.B) {
 	defer c.Close()
 	i := 0
 	for b.Loop() {
-		if err := c.Insert(authenticator(i), start, start, time.Minute); err != nil {
+		if err := insert(c, authenticator(i), start, start, time.Minute); err != nil {
 			b.Fatal(err)
 		}
 		i++
