@@ -37,13 +37,20 @@ func (m *mapped) linked() error {
 	return nil
 }
 
-// unlink removes the epoch's name, unless it is gone: in a wiped directory the
-// name may by now be another epoch's.
+// unlink removes the epoch's name. It leaves the name alone if it is another file's by
+// now: somebody renamed the epoch's file, or wiped the directory.
 func (m *mapped) unlink() error {
-	if errors.Is(m.linked(), ErrRetired) {
-		return nil
+	var own, named unix.Stat_t
+	if err := unix.Fstat(m.fd, &own); err != nil {
+		return fmt.Errorf("keyring: removing %s: %w", m.name, err)
 	}
-	err := unix.Unlinkat(int(m.dir.Fd()), m.name, 0)
+	err := unix.Fstatat(int(m.dir.Fd()), m.name, &named, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil {
+		if own.Dev != named.Dev || own.Ino != named.Ino {
+			return nil
+		}
+		err = unix.Unlinkat(int(m.dir.Fd()), m.name, 0)
+	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return dirError(m.dir, "removing "+m.name, err)
 	}

@@ -286,6 +286,23 @@ func TestNumberOnce(t *testing.T) {
 	require.NoError(t, fresh.Claim(l.Slot))
 }
 
+// A retirement removes the epoch's own file and no other that has come to its name.
+func TestRetireRemovesItsOwn(t *testing.T) {
+	dir := shmDir(t, false)
+	r := openRing(t, dir, nil)
+	e := current(t, r)
+	name := epochFile(dir, e)
+	require.NoError(t, os.Rename(name, name+"-moved"))
+	require.NoError(t, os.WriteFile(name, []byte("another's"), 0o600))
+	require.NoError(t, r.Retire(e.ID()))
+	require.FileExists(t, name)
+	require.NoError(t, os.Remove(name))
+
+	e = current(t, openRing(t, dir, nil))
+	require.NoError(t, e.ring.Retire(e.ID()))
+	require.NoFileExists(t, epochFile(dir, e), "the control")
+}
+
 // successor makes an epoch with the number of one that was removed, and waits
 // until the directory's clock has moved on.
 func successor(t *testing.T, dir string, old *Epoch) *Epoch {

@@ -58,7 +58,11 @@ func New() (*Clock, error) {
 	c := &Clock{}
 	text, err := os.ReadFile("/proc/self/timens_offsets")
 	switch {
-	case errors.Is(err, os.ErrNotExist): // a kernel without time namespaces
+	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Lstat(ownNamespace); err == nil {
+			return nil, errors.New("boottime: /proc/self/timens_offsets is hidden, though the kernel has time namespaces; this process's offset cannot be known")
+		}
+		// A kernel without time namespaces.
 	case err != nil:
 		return nil, fmt.Errorf("boottime: %w", err)
 	default:
@@ -75,10 +79,13 @@ func New() (*Clock, error) {
 	return c, nil
 }
 
+// ownNamespace is there if the kernel has time namespaces.
+const ownNamespace = "/proc/self/ns/time"
+
 // sameNamespace refuses a process that has unshared its time namespace and not
 // entered it: the kernel then shows the offsets of its children to come.
 func sameNamespace() error {
-	own, err1 := os.Readlink("/proc/self/ns/time")
+	own, err1 := os.Readlink(ownNamespace)
 	children, err2 := os.Readlink("/proc/self/ns/time_for_children")
 	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("boottime: %w", err)

@@ -242,6 +242,11 @@ func TestStrangeProc(t *testing.T) {
 		}
 	}
 	noProc := func(t *testing.T, _ string) { require.NoError(t, unix.Mount("none", "/proc", "tmpfs", 0, "")) }
+	hidden := func(t *testing.T, file string) {
+		noProc(t, file)
+		require.NoError(t, os.MkdirAll("/proc/self/ns", 0o755))
+		require.NoError(t, os.Symlink("time:[4026531834]", "/proc/self/ns/time"))
+	}
 	for _, c := range []struct {
 		name, file string
 		spoil      func(t *testing.T, file string)
@@ -249,6 +254,7 @@ func TestStrangeProc(t *testing.T) {
 		fine       bool
 	}{
 		{"no time namespaces", offsets, noProc, nil, true},
+		{"offsets hidden", offsets, hidden, nil, false},
 		{"offsets unreadable", offsets, cover("/proc/self/mem"), unix.EIO, false},
 		{"offsets strange", offsets, cover("/proc/version"), nil, false},
 		{"no boot id", id, noProc, os.ErrNotExist, false},

@@ -16,12 +16,13 @@ import (
 // Listen listens at an absolute path, in a directory that clients will trust, see
 // [Dialer.Dial], and that is root's or this process's user's; everybody may
 // connect, and the policy decides on each request. A socket that an agent left
-// behind, at which nobody listens, is replaced. Errors: ErrImpostor for a place
+// behind, at which nobody listens, is replaced; no other file is. Errors: ErrImpostor for a place
 // that clients of this process's user would refuse, and those of the network. Those
 // of other users ask for more, see [TrustedByAll].
 //
 // Closing the listener removes the socket, unless the process is in the sandbox by
-// then, in which nothing can be removed: the next Listen replaces it.
+// then, in which nothing can be removed: the next Listen replaces it. A file beside the
+// socket, with ".lock" behind its name, says that an agent made it, and stays.
 func Listen(path string) (*net.UnixListener, error) {
 	owner, err := checkPath(path)
 	if err != nil {
