@@ -130,7 +130,7 @@ func checkOpen(t *testing.T, k *known, m model, sealed []byte) {
 
 	var got []string
 	for _, c := range openClasses {
-		if errors.Is(openErr, c.err) && (c.reason == "" || openErr == seal.ErrDefective && c.reason == k.reason) {
+		if errors.Is(openErr, c.err) && (c.reason == "" || errors.Is(openErr, seal.ErrDefective) && c.reason == k.reason) {
 			got = append(got, c.class)
 		}
 	}

@@ -1,7 +1,9 @@
 package seal
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -125,12 +127,43 @@ func TestRetireBetweenSteps(t *testing.T) {
 			for _, h := range []*Host{a, b} {
 				requireRefused(t, h, sealed, ErrDefective)
 				_, err = h.TakeBack(sealed, testFormat)
-				require.True(t, err == ErrDefective)
+				require.ErrorIs(t, err, ErrDefective)
 			}
 			sealed = sealToken(t, a, testRequest, []byte("plain"))
 			requireOpens(t, b, sealed, []byte("plain"))
 		}
 	})
+}
+
+// A token of another directory, another process's memory or retired keys: the
+// importer reads which key it lacks and where it looked. An altered token of its
+// own keys tells nothing.
+func TestOtherKeyring(t *testing.T) {
+	one, two := shmDir(t)+"/one", shmDir(t)+"/two"
+	exporter, importer := dirHost(t, one, nil), dirHost(t, two, nil)
+	sealed := sealToken(t, exporter, testRequest, nil)
+	id := current(t, exporter).ID()
+	check := func(h *Host, where string) {
+		t.Helper()
+		_, opening := h.Open(sealed, testFormat)
+		_, takingBack := h.TakeBack(sealed, testFormat)
+		_, _, asking := h.Status(sealed)
+		for _, err := range []error{opening, takingBack, asking} {
+			require.ErrorIs(t, err, ErrDefective)
+			require.ErrorContains(t, err, fmt.Sprintf("no living key %x in %s", id, where))
+		}
+	}
+	check(importer, fmt.Sprintf("%s, the keyring of user %d", two, os.Geteuid()))
+	check(memHost(t, nil), fmt.Sprintf("the memory of process %d", os.Getpid()))
+
+	altered := bytes.Clone(sealed)
+	altered[len(altered)-1] ^= 1
+	_, err := exporter.Open(altered, testFormat)
+	require.True(t, err == ErrDefective)
+	requireOpens(t, exporter, sealed, []byte{})
+	sealed = sealToken(t, exporter, testRequest, nil)
+	require.NoError(t, exporter.ring.Retire(id))
+	check(exporter, one)
 }
 
 // Retired in the moments that only a hook reaches: while the token is prepared,
@@ -231,7 +264,7 @@ func TestTruncatedEpoch(t *testing.T) {
 		// By now the ring may have let go of it.
 		s, err = h.Open(sealed, testFormat)
 		require.Nil(t, s)
-		require.True(t, err == ErrDefective || errors.Is(err, ErrUnavailable), err)
+		require.True(t, errors.Is(err, ErrDefective) || errors.Is(err, ErrUnavailable), err)
 		_, err = h.authenticate(e, &parsed)
 		require.ErrorIs(t, err, ErrUnavailable)
 		require.ErrorIs(t, h.claim(e, &parsed, []string{testFormat}, h.mayOpen), ErrUnavailable)

@@ -6,8 +6,11 @@ import "errors"
 // report. Package secctx adds the status, so that errors.Is matches both.
 var (
 	// ErrDefective: the bytes are no authentic token of this host's living
-	// epochs. Whatever is wrong with them, the error is this very value
-	// (GSS_S_DEFECTIVE_TOKEN). Nothing is spent.
+	// epochs (GSS_S_DEFECTIVE_TOKEN). Whatever is wrong with them, the error is
+	// this very value, with one exception: if the keyring has no epoch with the
+	// token's id, the error wraps this value and says where it looked. Anyone can
+	// read that id, so the text tells nothing about what is authentic. Nothing is
+	// spent.
 	ErrDefective = errors.New("seal: defective token")
 
 	// ErrFormat: an authentic token whose plain form is another

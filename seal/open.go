@@ -77,8 +77,8 @@ func (h *Host) redeem(b []byte, formats []string, event string, may permit) (*me
 		return nil, h.defective(nil, "malformed")
 	}
 	e, err := h.epochOf(&t)
-	if err == ErrDefective { //nolint:errorlint // ours, unwrapped
-		return nil, h.defective(&t, "epoch unknown or retired")
+	if errors.Is(err, ErrDefective) {
+		h.refused(&t, "epoch unknown or retired")
 	}
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
@@ -92,10 +93,24 @@ func (h *Host) state(e *keyring.Epoch, t *token.Token) (State, error) {
 	return Spent, nil
 }
 
-// epochOf finds the epoch of a token: ErrDefective where there is none alive.
+// epochOf finds the epoch of a token. If none is alive, the error wraps
+// ErrDefective and says where it looked: the id is in clear in the token, so this
+// tells its sender nothing, and the reader which mistake of configuration it was.
 func (h *Host) epochOf(t *token.Token) (*keyring.Epoch, error) {
 	e, err := h.ring.Epoch(t.Epoch)
-	return e, fromRing(err)
+	if err = fromRing(err); err == ErrDefective { //nolint:errorlint // ours, unwrapped
+		return nil, fmt.Errorf("%w: no living key %x in %s; it was sealed elsewhere, or the key was retired",
+			ErrDefective, t.Epoch, h.place())
+	}
+	return e, err
+}
+
+// place says where the host's keys are, for people.
+func (h *Host) place() string {
+	if dir := h.ring.Dir(); dir != "" {
+		return fmt.Sprintf("%s, the keyring of user %d", dir, h.self.uid)
+	}
+	return fmt.Sprintf("the memory of process %d", os.Getpid())
 }
 
 // CancelFor gives back the slot of a reservation that was never sealed, for the

@@ -60,8 +60,8 @@ func TestStatusWithoutEpoch(t *testing.T) {
 
 	stranger := memHost(t, nil)
 	_, _, err = stranger.Status(sealed)
-	require.True(t, err == ErrDefective)
-	require.True(t, stranger.CancelFor(p, g.Start) == ErrDefective)
+	require.ErrorIs(t, err, ErrDefective)
+	require.ErrorIs(t, stranger.CancelFor(p, g.Start), ErrDefective)
 	g.Key.Wipe()
 	g.Slot.Release()
 

@@ -102,8 +102,10 @@ func unopened(err error) error {
 		return nil
 	case errors.Is(err, seal.ErrLost):
 		return lost(err)
-	case errors.Is(err, seal.ErrDefective):
+	case err == seal.ErrDefective: //nolint:errorlint // wrapped, it says where the keys were looked for
 		return errDefective
+	case errors.Is(err, seal.ErrDefective):
+		return status(gssapi.ErrDefectiveToken, err)
 	case errors.Is(err, seal.ErrFormat):
 		return status(gssapi.ErrDefectiveToken, err)
 	case errors.Is(err, seal.ErrUnauthorized):

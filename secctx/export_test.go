@@ -265,6 +265,22 @@ func TestExportersDemanded(t *testing.T) {
 	require.ErrorIs(t, err, seal.ErrSpent)
 }
 
+// TestOtherKeyring: an importer that has other keys reads where it looked for them.
+func TestOtherKeyring(t *testing.T) {
+	h := newHost(t, nil)
+	r := newRig(t, h)
+	token, err := r.sc.Export()
+	require.NoError(t, err)
+	_, err = Wrap(r.fake, newHost(t, nil)).ImportSecContext(token)
+	require.ErrorIs(t, err, seal.ErrDefective)
+	require.ErrorIs(t, err, gssapi.ErrDefectiveToken)
+	require.ErrorContains(t, err, "no living key ")
+	require.ErrorContains(t, err, " in the memory of process ")
+	require.Zero(t, r.fake.imports.Load())
+	_, err = r.p.ImportSecContext(token)
+	require.NoError(t, err)
+}
+
 // TestTokenHeader: what the wrapper tells the sealer.
 func TestTokenHeader(t *testing.T) {
 	h := newHost(t, nil)

@@ -234,10 +234,13 @@ func TestTakeBackOtherToken(t *testing.T) {
 	foreign, err := other.sc.Export()
 	require.NoError(t, err)
 	altered := append([]byte(nil), token...)
-	altered[10] ^= 1
+	altered[len(altered)-20] ^= 1
 	for _, bad := range [][]byte{nil, []byte("short"), foreign, altered, token[1:]} {
 		require.Equal(t, errDefective, TakeBack(r.sc, bad))
 	}
+	altered = append([]byte(nil), token...)
+	altered[10] ^= 1 // of the epoch's id
+	require.ErrorIs(t, TakeBack(r.sc, altered), seal.ErrDefective)
 	require.NoError(t, TakeBack(other.sc, foreign))
 	require.NoError(t, TakeBack(r.sc, token))
 	other.talk(t, other.sc)

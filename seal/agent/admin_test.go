@@ -53,7 +53,7 @@ func TestAdministrator(t *testing.T) {
 	require.NoError(t, c.Retire(head.Epoch))
 	require.ErrorIs(t, c.Retire(head.Epoch), ErrUnknownEpoch)
 	_, err = c.Inspect(b)
-	require.Equal(t, seal.ErrDefective, err)
+	require.ErrorIs(t, err, seal.ErrDefective)
 	_, err = c.Inspect(make([]byte, seal.MaxToken+1))
 	require.Equal(t, seal.ErrDefective, err)
 

@@ -271,10 +271,18 @@ func (c *Client) redeem(op wire.Op, b []byte, exporters []seal.Party, formats []
 	n, err := c.receivePlain(op, frame, plain)
 	if err != nil {
 		plain.Wipe()
-		return nil, err
+		return nil, c.located(err)
 	}
 	plain.Truncate(n)
 	return plain, nil
+}
+
+// located adds to the one ErrDefective that says something which agent was asked.
+func (c *Client) located(err error) error {
+	if errors.Is(err, seal.ErrDefective) && err != seal.ErrDefective { //nolint:errorlint // that one is wrapped
+		return fmt.Errorf("%w (agent at %s)", err, c.path)
+	}
+	return err
 }
 
 func (c *Client) receivePlain(op wire.Op, frame []byte, plain *memsafe.Secret) (int, error) {
@@ -372,7 +380,7 @@ func (c *Client) Inspect(b []byte) (seal.State, error) {
 		err = ErrProtocol
 	}
 	if err != nil {
-		return 0, err
+		return 0, c.located(err)
 	}
 	return seal.State(body[0]), nil
 }

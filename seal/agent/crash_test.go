@@ -152,7 +152,7 @@ func TestAgentKilled(t *testing.T) {
 		wg.Wait()
 		agent = agentProcess(t, path)
 		_, err := clients[0].Open(before, testFormat)
-		require.Equal(t, seal.ErrDefective, err, "a token outlived its agent")
+		require.ErrorIs(t, err, seal.ErrDefective, "a token outlived its agent")
 		if t.Failed() {
 			break
 		}

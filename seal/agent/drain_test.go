@@ -90,7 +90,8 @@ func TestTerminate(t *testing.T) {
 	require.ErrorIs(t, err, ErrAway)
 	next := agentProcess(t, path)
 	_, err = c.Open(b, testFormat)
-	require.Equal(t, seal.ErrDefective, err)
+	require.ErrorIs(t, err, seal.ErrDefective)
+	require.ErrorContains(t, err, "(agent at "+path+")")
 	reserve(t, c, seal.Audience{})
 	next.kill()
 }

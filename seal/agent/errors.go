@@ -73,7 +73,7 @@ func errorOf(code wire.Code, text string) error {
 	}
 	// The text of an error of package seal begins as the error here does.
 	text = strings.TrimPrefix(strings.TrimPrefix(text, err.Error()), ": ")
-	if text == "" || err == seal.ErrDefective { // that one says nothing, by design
+	if text == "" {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, text)

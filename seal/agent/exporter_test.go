@@ -268,6 +268,28 @@ func TestGroupLists(t *testing.T) {
 	require.Empty(t, a.outstanding)
 }
 
+// A token of a program without an agent, or of another agent, is not this agent's:
+// the importer reads which agent it asked.
+func TestOtherAgent(t *testing.T) {
+	in := serveHere(t, nil)
+	b := reserve(t, serveHere(t, nil).dial(t), seal.Audience{})
+	c := in.dial(t)
+	head, err := seal.Inspect(b)
+	require.NoError(t, err)
+	_, opening := c.Open(b, testFormat)
+	_, takingBack := c.TakeBack(b, testFormat)
+	_, asking := c.Inspect(b)
+	for _, err := range []error{opening, takingBack, asking} {
+		require.ErrorIs(t, err, seal.ErrDefective)
+		require.ErrorContains(t, err, fmt.Sprintf("no living key %x in ", head.Epoch))
+		require.ErrorContains(t, err, "(agent at "+in.path+")")
+	}
+	own := reserve(t, c, seal.Audience{})
+	own[len(own)-1] ^= 1
+	_, err = c.Open(own, testFormat)
+	require.Equal(t, seal.ErrDefective, err)
+}
+
 // A demand that cannot be read opens nothing.
 func TestBadDemand(t *testing.T) {
 	in := serveHere(t, nil)

@@ -38,17 +38,18 @@ func (c *conn) handle(r *request) (code wire.Code, more bool) {
 	return code, err == nil && code != wire.Protocol
 }
 
-// fail refuses a request. The text of a defective token's refusal is empty: its
-// sender is not told why.
+// fail refuses a request.
 func (c *conn) fail(op wire.Op, code wire.Code, text string) (wire.Code, error) {
-	if code == wire.Defective {
-		text = ""
-	}
 	return code, c.send(wire.Failure(op, code, text))
 }
 
-// failWith refuses a request for an error of package seal.
+// failWith refuses a request for an error of package seal. The text of a defective
+// token's refusal is empty: its sender is not told why. But a token of an epoch
+// that is not here gets one, see seal.ErrDefective.
 func (c *conn) failWith(op wire.Op, err error) (wire.Code, error) {
+	if err == seal.ErrDefective { //nolint:errorlint // wrapped, it says something
+		return c.fail(op, wire.Defective, "")
+	}
 	return c.fail(op, codeOf(err), err.Error())
 }
 

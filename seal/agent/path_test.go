@@ -216,8 +216,8 @@ func TestPrintable(t *testing.T) {
 	require.ErrorContains(t, err, "no ?[2Jway?")
 }
 
-// Each of an agent's statuses is its own error, and a defective token's says
-// nothing more.
+// Each of an agent's statuses is its own error, with the agent's text behind it, and
+// a defective token without a text is the one value.
 func TestErrors(t *testing.T) {
 	for code, want := range map[wire.Code]error{
 		wire.Defective: seal.ErrDefective, wire.Expired: seal.ErrExpired, wire.Unauthorized: seal.ErrUnauthorized,
@@ -227,7 +227,8 @@ func TestErrors(t *testing.T) {
 		wire.Lost: seal.ErrLost,
 	} {
 		require.ErrorIs(t, errorOf(code, "why"), want, code)
-		require.Equal(t, code == wire.Defective, errorOf(code, "why").Error() == want.Error())
+		require.Equal(t, want.Error()+": why", errorOf(code, "why").Error())
+		require.Equal(t, want, errorOf(code, ""))
 		// What the agent's own error says already is not said twice.
 		require.Equal(t, want.Error(), errorOf(code, want.Error()).Error())
 		require.Equal(t, errorOf(code, "why").Error(), errorOf(code, want.Error()+": why").Error())

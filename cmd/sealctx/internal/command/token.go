@@ -145,6 +145,8 @@ func (r *tokenReport) ask(h holder.Holder, token []byte) error {
 	switch {
 	case err == nil:
 		r.State = state.String()
+	case errors.Is(err, seal.ErrDefective) && err != seal.ErrDefective: //nolint:errorlint // wrapped, it says where the keys were looked for
+		err = fmt.Errorf("the token is not authentic: %w", err)
 	case errors.Is(err, seal.ErrDefective):
 		err = errors.New("the token is not authentic: altered, or of keys that are retired or somebody else's")
 	case errors.Is(err, seal.ErrUnauthorized):
