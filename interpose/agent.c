@@ -27,7 +27,9 @@ enum { PREPARE = 9, SEAL = 10, OPEN_ANY = 11 };
  * only HASTE until one of them is answered, so that a program that exports a
  * thousand contexts as it stops does not wait a thousand times.
  */
+#ifndef PATIENCE
 #define PATIENCE (5 * SECOND)
+#endif
 #define HASTE (SECOND / 10)
 static atomic_bool stands_still;
 

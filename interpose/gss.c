@@ -192,6 +192,17 @@ static enum fault sealed(struct agent *a, const uint8_t *start, size_t start_siz
 	return OK;
 }
 
+/* Appends what the mechanism says of its failure. */
+static void mechanism_text(struct library *l, OM_uint32 minor, char *out)
+{
+	OM_uint32 ignored, more = 0;
+	gss_buffer_desc s = { 0, NULL };
+	if (l->display(&ignored, minor, GSS_C_MECH_CODE, NULL, &more, &s) == GSS_S_COMPLETE && s.value)
+		snprintf(out, MAX_TEXT, "%.*s", (int)(s.length < MAX_TEXT ? s.length : MAX_TEXT), (char *)s.value);
+	if (s.value)
+		l->release(&ignored, &s);
+}
+
 static OM_uint32 export_context(struct library *l, OM_uint32 *minor, void **context, gss_buffer_t token)
 {
 	struct agent a;
@@ -207,8 +218,10 @@ static OM_uint32 export_context(struct library *l, OM_uint32 *minor, void **cont
 		major = l->export(minor, context, &plain);
 	if (f == OK && !GSS_ERROR(major)) {
 		f = sealed(&a, start, start_size, &plain, token);
-		if (f != OK && GSS_ERROR(l->import(&ignored, &plain, context)))
+		if (f != OK && GSS_ERROR(l->import(minor, &plain, context))) {
+			mechanism_text(l, *minor, a.text);
 			f = LOST;
+		}
 		wipe(&plain);
 	}
 	if (plain.value)
@@ -238,8 +251,10 @@ static OM_uint32 import_context(struct library *l, OM_uint32 *minor, gss_buffer_
 		f = open_token(&a, l->formats, token->value, token->length, &at, &plain.length);
 	if (f == OK) {
 		plain.value = (void *)(uintptr_t)at;
-		if (GSS_ERROR(l->import(minor, &plain, context)))
+		if (GSS_ERROR(l->import(minor, &plain, context))) {
+			mechanism_text(l, *minor, a.text);
 			f = LOST;
+		}
 	}
 	if (f != OK)
 		major = fail(minor, f, a.text);
