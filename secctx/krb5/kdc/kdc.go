@@ -1,21 +1,44 @@
-// Package kdc asks a KDC for tickets, for initiators of package krb5 whose
-// credential cache does not hold what they need:
+// Package kdc gets tickets from a KDC, for initiators of package krb5 whose
+// credential cache does not hold what they need. Programs import it beside krb5:
 //
 //	granter, err := kdc.New("")                       // $KRB5_CONFIG or /etc/krb5.conf
 //	p, err := krb5.New(&krb5.Config{Granter: granter})
 //
-// It is the client of github.com/jcmturner/gokrb5 and nothing else of it: the
-// mechanism does not import this package, and no byte of a peer reaches
-// gokrb5. Bytes of the KDC do; where they make gokrb5 panic, Grant returns
-// ErrExchange.
+// The exchanges are those of github.com/go-krb5/krb5, the fork of gokrb5 that is
+// kept. Nothing else of it is used: the mechanism does not import this package,
+// no byte of a peer reaches the library, and it reads none of the files. Bytes of
+// the KDC do reach it; where they make it panic, Grant returns ErrExchange.
+//
+// # krb5.conf
+//
+// The file is read as MIT's library reads it: sections, nested blocks, quotes,
+// stars, include and includedir, several files in KRB5_CONFIG. It and what it
+// includes count only if root or the effective user owns them and nobody else
+// can write them. Of its settings these count:
+//
+//   - [realms]: kdc, as host, host:port or [address]:port. KDCs are asked in the
+//     order of the file.
+//   - [libdefaults], where a block named after the client's realm goes first:
+//     dns_lookup_kdc (on), clockskew, ticket_lifetime, renew_lifetime,
+//     forwardable, proxiable, canonicalize, noaddresses, udp_preference_limit,
+//     permitted_enctypes, default_tgs_enctypes, default_tkt_enctypes.
+//
+// Everything else is passed over. A line that is not in the grammar, and a value
+// that cannot be used, are errors with their line. A kdc that cannot be used, one
+// behind an HTTPS proxy say, is an error once its realm has no other.
 //
 // # Limits
 //
-// gokrb5 keeps keys in ordinary memory and does not wipe them: the
+// The library keeps keys in ordinary memory and does not wipe them: the
 // ticket-granting ticket's session key, a client keytab's keys, and a copy of
 // each service ticket's session key stay where they were until the collector
 // and later allocations overwrite them. Programs to which that matters fill
 // their credential cache with kinit and kvno and set no Granter.
+//
+// The library takes what a KDC says its answer's length is, up to 4 GiB, before
+// the answer is authenticated. And it reads this host's clock: where that is
+// further from the KDC's than clockskew, requests are refused, whatever offset
+// the cache has.
 package kdc
 
 import (
@@ -23,22 +46,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
+	"net"
 	"time"
 
-	"github.com/go-krb5/krb5/client"
 	"github.com/go-krb5/krb5/config"
+	"github.com/go-krb5/krb5/krberror"
 	"github.com/go-krb5/krb5/messages"
 	"github.com/go-krb5/krb5/types"
 
-	"github.com/sealctx/sealctx/internal/secureenv"
 	"github.com/sealctx/sealctx/secctx/krb5"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
 var (
 	// ErrNoTGT means that neither cache nor keytab can speak to a KDC: no
-	// ticket-granting ticket that is alive, and no key.
+	// ticket-granting ticket is alive, and there is no key for the client.
 	ErrNoTGT = errors.New("kdc: no ticket-granting ticket and no client keytab")
 	// ErrExchange means that the exchange with the KDC failed. The error that
 	// wraps it says how.
@@ -48,87 +70,147 @@ var (
 	ErrWrongTicket = errors.New("kdc: the KDC's ticket is not the one asked for")
 )
 
-// enctypes are asked for in this order.
+// enctypes are asked for in this order where krb5.conf says nothing.
 var enctypes = [...]int32{18, 17, 20, 19}
 
 // A Client is a krb5.Granter. Safe for concurrent use.
-type Client struct{ config *config.Config }
+type Client struct{ settings *settings }
 
 var _ krb5.Granter = (*Client)(nil)
 
-// New reads a krb5.conf. Empty: $KRB5_CONFIG, which counts for nothing in a setuid
-// program, else /etc/krb5.conf. Its encryption types do not count: the four of
-// package krb5 are asked for.
-func New(path string) (*Client, error) {
-	if path == "" {
-		path = secureenv.Get("KRB5_CONFIG")
-	}
-	if path == "" {
-		path = "/etc/krb5.conf"
-	}
-	text, err := os.ReadFile(path)
+// New reads krb5.conf at path. If path is empty it reads the files that
+// $KRB5_CONFIG names, with colons between them, or else /etc/krb5.conf. Files
+// that do not exist are passed over, but for the last one. KRB5_CONFIG counts
+// for nothing in a setuid program.
+//
+// owners are users whose configuration files count, beside root and the
+// effective user: that of SSSD, say, where krb5.conf includes SSSD's directory
+// and SSSD does not run as root.
+//
+// The error names file and line. It wraps ErrConfig, krb5.ErrUntrusted,
+// fs.ErrNotExist, or what made a file unreadable.
+func New(path string, owners ...int) (*Client, error) {
+	s, err := readSettings(configFiles(path), owners)
 	if err != nil {
 		return nil, fmt.Errorf("kdc: %w", err)
 	}
-	c, err := config.NewFromString(string(text))
-	if unsupported := new(config.UnsupportedDirective); err != nil && !errors.As(err, unsupported) {
-		return nil, fmt.Errorf("kdc: %s: %w", path, err)
-	}
-	d := &c.LibDefaults
-	d.DefaultTGSEnctypeIDs = append([]int32(nil), enctypes[:]...)
-	d.DefaultTktEnctypeIDs = append([]int32(nil), enctypes[:]...)
-	d.PermittedEnctypeIDs = append([]int32(nil), enctypes[:]...)
-	return &Client{config: c}, nil
+	return &Client{s}, nil
 }
 
-// Grant gets a ticket with the cache's ticket-granting ticket, or, where there
-// is none, with one that the client keytab's key gets. A service without realm
-// is looked for from the client's realm on, along the KDC's referrals. It waits
-// for the network for as long as gokrb5 does, some seconds for each KDC; ctx is
-// looked at before and between the exchanges. Errors: ErrNoTGT, ErrExchange,
-// ErrWrongTicket.
+// Grant gets a ticket with the cache's ticket-granting ticket, or, if none is
+// alive, with one that it gets with the client keytab. A service without realm
+// is looked for from the client's realm on, along the KDC's referrals. Each KDC
+// has about ten seconds to answer. Grant returns soon after ctx is done, unless
+// it waits for a name service. Errors: ErrNoTGT, ErrExchange, ErrWrongTicket,
+// ErrConfig, krb5.ErrUntrusted, and those of context.
 func (c *Client) Grant(ctx context.Context, r krb5.Request) (t *krb5.Ticket, err error) {
+	service, err := kmsg.ParsePrincipal(r.Service)
+	if err != nil {
+		return nil, err
+	}
+	l, err := c.login(r)
+	if err != nil {
+		return nil, err
+	}
+	if service.Realm != "" && service.Realm != l.client.Realm {
+		return nil, fmt.Errorf("%w: %s is of another realm than %s: name it without one, and the KDC refers", ErrExchange, service, l.client)
+	}
+	conf, err := c.settings.forRealm(l.client.Realm)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.settings.usable(l.client.Realm, conf); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
+	}
+	for n := range attempts(conf) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		t, err = l.grant(ctx, one(conf, n), service)
+		if !unreachable(err) {
+			break
+		}
+	}
+	if done := ctx.Err(); err != nil && done != nil {
+		return nil, errors.Join(err, done)
+	}
+	return t, err
+}
+
+// attempts is how many KDCs the realm with the most of them has. Where there are
+// none the library asks the name service, once.
+func attempts(c *config.Config) int {
+	most := 1
+	for _, r := range c.Realms {
+		most = max(most, len(r.KDC))
+	}
+	return most
+}
+
+// one returns a configuration with one KDC of each realm, the nth, or the last
+// where a realm has fewer. Of several the library would take any.
+func one(c *config.Config, n int) *config.Config {
+	d := *c
+	d.Realms = nil
+	for _, r := range c.Realms {
+		if len(r.KDC) > 0 {
+			at := min(n, len(r.KDC)-1)
+			r.KDC = []string{r.KDC[at]}
+		}
+		d.Realms = append(d.Realms, r)
+	}
+	return &d
+}
+
+// unreachable reports whether another KDC may cure an error.
+func unreachable(err error) bool {
+	var e krberror.Krberror
+	return errors.As(err, &e) && e.RootCause == krberror.NetworkingError
+}
+
+// A dialer connects to KDCs until ctx is done, and then ends its connections.
+type dialer struct{ ctx context.Context }
+
+// dialTimeout is how long a KDC may take to accept a connection, as it is in the
+// library.
+const dialTimeout = 5 * time.Second
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(d.ctx, network, address)
+	if err == nil {
+		context.AfterFunc(d.ctx, func() { _ = conn.Close() }) // closed already, mostly
+	}
+	return conn, err
+}
+
+// grant is one attempt.
+func (l *login) grant(ctx context.Context, conf *config.Config, service kmsg.Principal) (t *krb5.Ticket, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	defer func() {
-		// gokrb5 panics on ciphertexts that are too short and on more that
+		// The library panics on ciphertexts that are too short and on more that
 		// anybody on the way can send.
 		if p := recover(); p != nil {
 			t, err = nil, fmt.Errorf("%w: malformed answer (%v)", ErrExchange, p)
 		}
 	}()
-	service, err := kmsg.ParsePrincipal(r.Service)
+	tgt, err := l.tgt(ctx, conf)
 	if err != nil {
 		return nil, err
 	}
-	tgt, err := c.cached(r)
-	if errors.Is(err, ErrNoTGT) && r.ClientKeytab != "" {
-		tgt, err = c.login(ctx, r)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer tgt.gokrb5.Destroy() // a referral leaves a goroutine that would renew tickets
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	realm := tgt.client.Realm
-	if service.Realm != "" {
-		realm = service.Realm
-	}
-	if realm != tgt.client.Realm {
-		return nil, fmt.Errorf("%w: %s is of another realm: name it without one, and the KDC refers", ErrExchange, service)
-	}
+	defer tgt.library.Destroy() // a referral leaves a goroutine that would renew tickets
 	name := types.PrincipalName{NameType: service.Type, NameString: service.Parts}
-	_, rep, err := tgt.gokrb5.TGSREQGenerateAndExchange(name, realm, tgt.ticket, tgt.key, false)
+	_, rep, err := tgt.library.TGSREQGenerateAndExchange(name, l.client.Realm, tgt.ticket, tgt.key, false)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
 	}
-	return ticket(tgt, service, &rep)
+	return l.check(service, &rep)
 }
 
-// ticket checks what gokrb5 does not: that the ticket is the client's and for
-// the service that was asked for.
-func ticket(t *tgt, service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket, error) {
-	who, part := t.client, &rep.DecryptedEncPart
+// check makes sure of what the library does not: that the ticket is the client's and
+// for the service that was asked for.
+func (l *login) check(service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket, error) {
+	who, part := l.client, &rep.DecryptedEncPart
 	got := kmsg.Principal{Type: part.SName.NameType, Realm: part.SRealm, Parts: part.SName.NameString}
 	if !got.SameName(service) || !got.SameName(kmsg.Principal{Parts: rep.Ticket.SName.NameString}) ||
 		got.Realm != rep.Ticket.Realm || service.Realm != "" && got.Realm != service.Realm {
@@ -137,7 +219,7 @@ func ticket(t *tgt, service kmsg.Principal, rep *messages.TGSRep) (*krb5.Ticket,
 	if client := (kmsg.Principal{Realm: rep.CRealm, Parts: rep.CName.NameString}); !client.Equal(who) {
 		return nil, fmt.Errorf("%w: of client %s for %s", ErrWrongTicket, client, who)
 	}
-	if !part.EndTime.After(time.Now().Add(t.offset)) {
+	if !part.EndTime.After(time.Now().Add(l.offset)) {
 		return nil, fmt.Errorf("%w: expired", ErrWrongTicket)
 	}
 	encoded, err := rep.Ticket.Marshal()
@@ -156,56 +238,4 @@ func flags(b []byte) uint32 {
 	var four [4]byte
 	copy(four[:], b)
 	return binary.BigEndian.Uint32(four[:])
-}
-
-// A tgt is what it takes to ask a ticket-granting service.
-type tgt struct {
-	gokrb5 *client.Client
-	client kmsg.Principal
-	ticket messages.Ticket
-	key    types.EncryptionKey
-	offset time.Duration // how far the KDC's clock is ahead, if the cache knows
-}
-
-// cached takes the ticket-granting ticket from the cache.
-func (c *Client) cached(r krb5.Request) (*tgt, error) {
-	cache, cr, err := readCCache(r)
-	if err != nil {
-		return nil, err
-	}
-	defer wipeCache(cache)
-	t := &tgt{
-		client: cache.Client,
-		gokrb5: client.NewWithPassword(cache.Client.Parts[0], cache.Client.Realm, "", c.config, client.DisablePAFXFAST(true)),
-		key:    types.EncryptionKey{KeyType: cr.Key.EType, KeyValue: append([]byte(nil), cr.Key.Value...)},
-		offset: cache.Offset,
-	}
-	t.gokrb5.Credentials.SetCName(types.PrincipalName{NameType: cache.Client.Type, NameString: cache.Client.Parts})
-	if err := t.ticket.Unmarshal(cr.Ticket); err != nil {
-		return nil, fmt.Errorf("kdc: the cache's ticket-granting ticket: %w", err)
-	}
-	return t, nil
-}
-
-// login gets a ticket-granting ticket with a key of the client keytab.
-func (c *Client) login(ctx context.Context, r krb5.Request) (*tgt, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	who, keys, err := readKeytab(r)
-	if err != nil {
-		return nil, err
-	}
-	cl := client.NewWithKeytab(who.Parts[0], who.Realm, keys, c.config, client.DisablePAFXFAST(true))
-	name := types.PrincipalName{NameType: who.Type, NameString: who.Parts}
-	cl.Credentials.SetCName(name)
-	req, err := messages.NewASReqForTGT(who.Realm, c.config, name)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
-	}
-	rep, err := cl.ASExchange(who.Realm, req, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
-	}
-	return &tgt{gokrb5: cl, client: who, ticket: rep.Ticket, key: rep.DecryptedEncPart.Key}, nil
 }

@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-krb5/krb5/messages"
 	"github.com/go-krb5/krb5/types"
 	"github.com/golang-auth/go-gssapi/v3"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/secctx/krb5"
@@ -38,6 +40,8 @@ type fakeKDC struct {
 	client *krb5test.Realm // keys of clients
 	change func(ticket *messages.Ticket, part *messages.EncKDCRepPart)
 	raw    []byte // sent instead of an answer
+
+	address string
 
 	mu   sync.Mutex
 	seen []string
@@ -64,13 +68,22 @@ func startKDC(t *testing.T) (*fakeKDC, *kdc.Client) {
 			wg.Go(func() { k.serve(conn) })
 		}
 	})
+	k.address = l.Addr().String()
+	return k, newClient(t, k.address)
+}
+
+// newClient makes a client of the realm's KDCs.
+func newClient(t *testing.T, addresses ...string) *kdc.Client {
+	t.Helper()
 	conf := filepath.Join(t.TempDir(), "krb5.conf")
-	text := fmt.Sprintf("[libdefaults]\n default_realm = %s\n udp_preference_limit = 1\n[realms]\n %s = {\n  kdc = %s\n }\n",
-		realmName, realmName, l.Addr())
-	require.NoError(t, os.WriteFile(conf, []byte(text), 0o600))
+	text := fmt.Sprintf("[libdefaults]\n udp_preference_limit = 1\n dns_lookup_kdc = off\n[realms]\n %s = {\n", realmName)
+	for _, a := range addresses {
+		text += "  kdc = " + a + "\n"
+	}
+	require.NoError(t, os.WriteFile(conf, []byte(text+" }\n"), 0o600))
 	c, err := kdc.New(conf)
 	require.NoError(t, err)
-	return k, c
+	return c
 }
 
 func (k *fakeKDC) serve(conn net.Conn) {
@@ -359,4 +372,111 @@ func TestBestTGT(t *testing.T) {
 	require.ErrorIs(t, err, kdc.ErrNoTGT)
 	_, err = granter.Grant(context.Background(), krb5.Request{Service: service, ClientKeytab: kt, Client: "alice"})
 	require.NoError(t, err)
+}
+
+// deaf listens and never answers. It returns its address and how many clients
+// came.
+func deaf(t *testing.T) (address string, clients *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	clients = new(atomic.Int32)
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done); _ = l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			clients.Add(1)
+			wg.Go(func() { <-done; _ = conn.Close() })
+		}
+	})
+	return l.Addr().String(), clients
+}
+
+// closed returns an address at which nothing listens.
+func closed(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestOrderOfKDCs: KDCs are asked in the order of krb5.conf, a further one only
+// where those before it cannot be reached.
+func TestOrderOfKDCs(t *testing.T) {
+	k, _ := startKDC(t)
+	cc, kt := k.files()
+	other, clients := deaf(t)
+	for _, r := range []krb5.Request{{CCache: cc}, {ClientKeytab: kt}} {
+		r.Service = service
+		for range 10 {
+			_, err := newClient(t, k.address, other).Grant(context.Background(), r)
+			require.NoError(t, err)
+		}
+		require.Zero(t, clients.Load())
+		_, err := newClient(t, closed(t), closed(t), k.address).Grant(context.Background(), r)
+		require.NoError(t, err)
+		_, err = newClient(t, closed(t)).Grant(context.Background(), r)
+		require.ErrorIs(t, err, kdc.ErrExchange, "the control")
+	}
+	// An answer is an answer: no other KDC is asked.
+	k.change = func(*messages.Ticket, *messages.EncKDCRepPart) {}
+	k.raw = []byte("nonsense")
+	_, err := newClient(t, k.address, other).Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrExchange)
+	require.Zero(t, clients.Load())
+}
+
+// TestCancel: Grant returns when its context is done, whatever the KDC does.
+func TestCancel(t *testing.T) {
+	k, _ := startKDC(t)
+	cc, kt := k.files()
+	for _, r := range []krb5.Request{{CCache: cc}, {ClientKeytab: kt}} {
+		r.Service = service
+		address, clients := deaf(t)
+		granter := newClient(t, address, address, address, address, address, address, address, address)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() {
+			_, err := granter.Grant(ctx, r)
+			done <- err
+		}()
+		require.Eventually(t, func() bool { return clients.Load() == 1 }, time.Minute, time.Millisecond)
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.Less(t, clients.Load(), int32(8), "it did not go through all of them")
+	}
+}
+
+// TestManyAtOnce is for the race detector: the library changes the configuration
+// that it is given.
+func TestManyAtOnce(t *testing.T) {
+	k, _ := startKDC(t)
+	cc, _ := k.files()
+	granter := newClient(t, k.address, k.address, k.address)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, err := granter.Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+}
+
+// TestNoKDC: a realm without a KDC is an error that says what is missing where.
+func TestNoKDC(t *testing.T) {
+	k, _ := startKDC(t)
+	cc, _ := k.files()
+	_, err := newClient(t).Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrConfig)
+	require.ErrorContains(t, err, realmName)
+	_, err = newClient(t, "https://proxy.example.test/KdcProxy").Grant(context.Background(), krb5.Request{Service: service, CCache: cc})
+	require.ErrorIs(t, err, kdc.ErrConfig)
+	require.ErrorContains(t, err, "krb5.conf:6: kdc = https://proxy.example.test/KdcProxy")
 }
