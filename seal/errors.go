@@ -9,8 +9,9 @@ var (
 	// epochs (GSS_S_DEFECTIVE_TOKEN). Whatever is wrong with them, the error is
 	// this very value, with one exception: if the keyring has no epoch with the
 	// token's id, the error wraps this value and says where it looked. Anyone can
-	// read that id, so the text tells nothing about what is authentic. Nothing is
-	// spent.
+	// read that id, so the text tells nothing about what is authentic. It names a
+	// directory or a process, and is for this host's logs, not for a remote peer.
+	// Nothing is spent.
 	ErrDefective = errors.New("seal: defective token")
 
 	// ErrFormat: an authentic token whose plain form is another

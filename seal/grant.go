@@ -24,9 +24,9 @@ type Grant struct {
 // A Slot is what a Reservation holds in a register, here or at the agent. It is
 // used by one goroutine at a time, but for Outstanding.
 type Slot interface {
-	// Valid returns nil while the token may still leave the process, and else
+	// Valid returns nil if the sealed token may leave the process, and else
 	// ErrExpired or why not.
-	Valid() error
+	Valid(sealed []byte) error
 
 	// Cancel returns nil if nobody can open the token any more.
 	Cancel() error

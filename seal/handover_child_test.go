@@ -185,7 +185,7 @@ type hookSlot struct {
 	before func()
 }
 
-func (s hookSlot) Valid() error { s.before(); return s.Slot.Valid() }
+func (s hookSlot) Valid(b []byte) error { s.before(); return s.Slot.Valid(b) }
 
 // hookLog takes steps at audit events: those stand just behind what they tell.
 type hookLog struct{ w *party }

@@ -252,7 +252,7 @@ type hostSlot struct {
 	lease keyring.Lease
 }
 
-func (s *hostSlot) Valid() error {
+func (s *hostSlot) Valid([]byte) error {
 	err := s.epoch.Valid(s.lease.Expires)
 	if errors.Is(err, keyring.ErrExpired) {
 		return fmt.Errorf("%w: before it was sealed", ErrExpired)

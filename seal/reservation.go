@@ -28,7 +28,10 @@ type Reservation struct {
 // was when it grows. On an error no sealed byte has left: ErrTooLarge, ErrExpired
 // when the token's time ran out, ErrUnavailable when its epoch was retired or
 // the random source failed; the reservation is then cancelled, so that the slot
-// comes back. ErrUsed after a Seal or a Cancel.
+// comes back. ErrUsed after a Seal or a Cancel. A reservation of an agent that is
+// older than 50 microseconds costs a question to the agent, which may have been
+// restarted or have retired the epoch; without an answer the error is
+// ErrUnavailable (doc/adr/0017).
 func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 	if err := r.use(); err != nil {
 		return nil, err
@@ -36,7 +39,7 @@ func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 	defer r.end()
 	sealed, err := r.grant.suite().Seal(r.grant.Start, r.grant.Key.Bytes(), plain, r.random)
 	if err == nil {
-		err = r.grant.Slot.Valid()
+		err = r.grant.Slot.Valid(sealed)
 	}
 	if err == nil {
 		return sealed, nil

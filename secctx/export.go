@@ -39,6 +39,10 @@ const tagSize = 16
 // not take it back. A context that is not of a wrapped provider is
 // ErrNotWrapped (GSS_S_FAILURE). The token is the caller's and no secret, see
 // the package's comment. Safe for concurrent use: one caller gets it.
+//
+// A token is worth nothing once its epoch is retired or its agent has ended. If
+// that happens before the token is sealed, Export fails and the context is here;
+// through an agent, if it happened more than 50 microseconds before.
 func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
 	c, err := unwrap(sc)
 	if err != nil {

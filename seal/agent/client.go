@@ -311,31 +311,70 @@ func (c *Client) reserve(frame []byte, subject int, deadline time.Time) (*seal.G
 		key.Wipe()
 		return nil, err
 	}
-	start, err := wire.ParseReserved(h, prefix, token.KeySize, suffix)
-	if err == nil {
-		var head token.Header
-		if head, _, err = token.ParseHeader(start); err == nil {
-			return &seal.Grant{Start: start, Key: key, Slot: &agentSlot{c, start, head.Expires}}, nil
-		}
+	slot, err := c.slotOf(h, prefix, suffix)
+	if err != nil {
+		key.Wipe()
+		return nil, err
 	}
-	key.Wipe()
-	return nil, fmt.Errorf("%w: its reservation is none", ErrProtocol)
+	return &seal.Grant{Start: slot.start, Key: key, Slot: slot}, nil
+}
+
+// slotOf reads what came around the key in the answer to a reserve request.
+func (c *Client) slotOf(h wire.Header, prefix, suffix []byte) (*agentSlot, error) {
+	now, err := c.clock.Now()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	start, err := wire.ParseReserved(h, prefix, token.KeySize, suffix)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its reservation is none", ErrProtocol)
+	}
+	head, _, err := token.ParseHeader(start)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its reservation is none", ErrProtocol)
+	}
+	return &agentSlot{client: c, start: start, granted: now, expires: head.Expires}, nil
 }
 
 // agentSlot is a slot in the agent's register.
 type agentSlot struct {
 	client  *Client
 	start   []byte
+	granted time.Duration // when the agent's answer came, since boot
 	expires time.Duration
+	away    bool // the agent does not answer
 }
 
-func (s *agentSlot) Valid() error {
+// Valid asks the agent how the token stands, unless its word is recent: it may have
+// been restarted since it reserved, or have retired the epoch, and then nobody could
+// open the token, while the context is gone (doc/adr/0017). Without an answer the
+// token stays here. An agent that refuses to say how it stands, for its size or for a
+// process that has changed its user, has not said that it is worthless: it refuses so
+// only after it has found the token authentic, or before it looks.
+func (s *agentSlot) Valid(sealed []byte) error {
 	now, err := s.client.clock.Now()
 	if err != nil {
 		return err
 	}
 	if now >= s.expires {
 		return fmt.Errorf("%w: before it was sealed", seal.ErrExpired)
+	}
+	if now-s.granted < recentGrant {
+		return nil
+	}
+	state, err := s.client.Inspect(sealed)
+	switch {
+	case errors.Is(err, ErrQuota), errors.Is(err, seal.ErrUnauthorized):
+		return nil
+	case errors.Is(err, seal.ErrDefective):
+		return fmt.Errorf("its key was retired before it was sealed, or the agent was restarted: %v", err) // no token is defective: none is made
+	case err != nil:
+		s.away = errors.Is(err, ErrAway)
+		return err
+	case state == seal.Expired:
+		return fmt.Errorf("%w: before it was sealed", seal.ErrExpired)
+	case state != seal.Outstanding:
+		return fmt.Errorf("%w: its reservation is %v before it was sealed", ErrProtocol, state)
 	}
 	return nil
 }
@@ -344,6 +383,9 @@ func (s *agentSlot) Valid() error {
 // this process alone and nothing that was sealed under it has left, so nobody
 // can open the token whether the agent hears of it or not.
 func (s *agentSlot) Cancel() error {
+	if s.away {
+		return nil
+	}
 	err := s.client.cancel(s.start, s.client.deadline())
 	if errors.Is(err, seal.ErrUnavailable) || errors.Is(err, seal.ErrDefective) {
 		return nil
