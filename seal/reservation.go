@@ -31,7 +31,7 @@ type Reservation struct {
 // comes back. ErrUsed after a Seal or a Cancel. A reservation of an agent that is
 // older than 50 microseconds costs a question to the agent, which may have been
 // restarted or have retired the epoch; without an answer the error is
-// ErrUnavailable (doc/adr/0017).
+// ErrUnavailable (doc/adr/0018).
 func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 	if err := r.use(); err != nil {
 		return nil, err

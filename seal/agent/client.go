@@ -347,7 +347,7 @@ type agentSlot struct {
 
 // Valid asks the agent how the token stands, unless its word is recent: it may have
 // been restarted since it reserved, or have retired the epoch, and then nobody could
-// open the token, while the context is gone (doc/adr/0017). Without an answer the
+// open the token, while the context is gone (doc/adr/0018). Without an answer the
 // token stays here. An agent that refuses to say how it stands, for its size or for a
 // process that has changed its user, has not said that it is worthless: it refuses so
 // only after it has found the token authentic, or before it looks.

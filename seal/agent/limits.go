@@ -57,7 +57,7 @@ const (
 	defaultTimeout = 5 * time.Second
 
 	// recentGrant is how old a reservation may be for its token to be sealed without
-	// another question to the agent (doc/adr/0017). A mechanism exports a context in
+	// another question to the agent (doc/adr/0018). A mechanism exports a context in
 	// a few microseconds, so that a handover asks nothing; a question costs it 7 %.
 	recentGrant = 50 * time.Microsecond
 
