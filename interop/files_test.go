@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/secctx/krb5"
@@ -93,4 +95,132 @@ func copyFile(t *testing.T, from, to string) {
 	b, err := os.ReadFile(from)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(to, b, 0o600))
+}
+
+// buildCCMod compiles the program that changes caches.
+func buildCCMod(t *testing.T) string {
+	mit.need(t)
+	return build(t, "ccmod", func(out string) *exec.Cmd {
+		return exec.Command("sh", "-c",
+			"exec cc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -o "+out+" ccmod/ccmod.c $(pkg-config --cflags --libs mit-krb5)")
+	})
+}
+
+// TestChangedCaches: a cache that MIT's programs have changed, and enlarged, is
+// of use to sealctx's own mechanism, as it is to MIT's.
+func TestChangedCaches(t *testing.T) {
+	ccmod := buildCCMod(t)
+	granter, err := kdc.New(filepath.Join(realm.Dir(), "krb5.conf"))
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		changes [][]string
+		size    int64 // at least
+		ahead   time.Duration
+	}{
+		"unchanged":  {nil, 0, 0},
+		"removed":    {[][]string{{"remove"}}, 0, 0},
+		"removed 3x": {[][]string{{"remove"}, {"remove"}, {"remove"}}, 0, 0},
+		"notes":      {[][]string{{"notes", "9000"}, {"remove"}}, 1 << 20, 0},
+		"ahead":      {[][]string{{"offset", "200"}}, 0, 200 * time.Second},
+		"behind":     {[][]string{{"offset", "-200"}, {"remove"}}, 0, -200 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := filepath.Join(t.TempDir(), "ccache")
+			copyFile(t, realm.CCache(), cache)
+			env := []string{"KRB5CCNAME=FILE:" + cache}
+			for _, change := range c.changes {
+				out, err := tool(t, env, ccmod, change...)
+				require.NoError(t, err, out)
+			}
+			st, err := os.Stat(cache)
+			require.NoError(t, err)
+			require.Greater(t, st.Size(), c.size)
+
+			p, err := krb5.New(&krb5.Config{CCache: cache, Granter: granter})
+			require.NoError(t, err)
+			defer p.Release()
+			end := func(ccache string) time.Time {
+				cred, err := p.AcquireCredentialFrom(nil, nil, gssapi.CredUsageInitiateOnly, nil, gssapi.WithCredStoreCCache(ccache))
+				require.NoError(t, err)
+				defer cred.Release()
+				info, err := cred.Inquire()
+				require.NoError(t, err)
+				return info.InitiatorExpiry.ExpiresAt
+			}
+			require.WithinDuration(t, end(realm.CCache()).Add(-c.ahead), end(cache), time.Second)
+			_, err = granter.Grant(context.Background(), krb5.Request{Service: "e18/localhost", CCache: cache})
+			require.NoError(t, err)
+			out, err := tool(t, env, "kvno", "e18/localhost")
+			require.NoError(t, err, "MIT: %s", out)
+			sc, err := initiate(p, "e18@localhost")
+			require.NoError(t, err)
+			_, _, err = sc.Continue(nil)
+			require.NoError(t, err)
+		})
+	}
+}
+
+func initiate(p *krb5.Provider, service string) (gssapi.SecContext, error) {
+	target, err := p.ImportName(service, gssapi.GSS_NT_HOSTBASED_SERVICE)
+	if err != nil {
+		return nil, err
+	}
+	return p.InitSecContext(target)
+}
+
+// TestChangedKeytabs: of a keytab that MIT's programs have changed, or something
+// has damaged, sealctx's own mechanism finds the keys that MIT's finds.
+func TestChangedKeytabs(t *testing.T) {
+	whole, err := os.ReadFile(realm.Keytab())
+	require.NoError(t, err)
+	services := []string{"e17/localhost", "e18/localhost", "e19/localhost", "e20/localhost"}
+	for name, change := range map[string]func(path string){
+		"unchanged": func(string) {},
+		"removed": func(path string) {
+			out, err := tool(t, nil, "/usr/sbin/kadmin.local", "-q", "ktremove -k "+path+" e18/localhost all")
+			require.NoError(t, err, out)
+		},
+		"removed and added": func(path string) {
+			for _, request := range []string{"ktremove -k " + path + " e17/localhost all", "ktadd -k " + path + " -norandkey e18/localhost"} {
+				out, err := tool(t, nil, "/usr/sbin/kadmin.local", "-q", request)
+				require.NoError(t, err, out)
+			}
+		},
+		"newline":       func(path string) { appendTo(t, path, "\n") },
+		"CRLF":          func(path string) { appendTo(t, path, "\r\n") },
+		"zeros":         func(path string) { appendTo(t, path, "\x00\x00\x00\x00\x00") },
+		"record cut":    func(path string) { appendTo(t, path, string(whole[2:40])) },
+		"size too long": func(path string) { appendTo(t, path, "\x7f\x00\x00\x00abc") },
+		"cut":           func(path string) { require.NoError(t, os.Truncate(path, int64(len(whole)-20))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "keytab")
+			copyFile(t, realm.Keytab(), path)
+			change(path)
+			list, err := tool(t, nil, "klist", "-k", path)
+			require.NoError(t, err, list)
+			p, err := krb5.New(&krb5.Config{Keytab: path})
+			require.NoError(t, err)
+			defer p.Release()
+			for _, s := range services {
+				n, err := p.ImportName(s+"@SEALCTX.TEST", gssapi.GSS_KRB5_NT_PRINCIPAL_NAME)
+				require.NoError(t, err)
+				cred, err := p.AcquireCredential(n, nil, gssapi.CredUsageAcceptOnly, nil)
+				require.Equal(t, strings.Contains(list, s), err == nil, "%s: %v\n%s", s, err, list)
+				if err == nil {
+					require.NoError(t, cred.Release())
+				}
+			}
+			require.Equal(t, name != "removed", strings.Contains(list, services[1]), "the control")
+		})
+	}
+}
+
+func appendTo(t *testing.T, path, tail string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteString(tail)
+	require.NoError(t, err)
 }
