@@ -173,11 +173,12 @@ var environment = map[string][]string{
 // mayReadEnvironment are the trees outside internal/secureenv whose code may read the
 // environment, and why.
 var mayReadEnvironment = map[string]string{
-	"internal/secureenv": "decides whether it counts",
-	"internal/apart":     "tests: hands it to the process of a test",
-	"internal/memscan":   "tests: hands it to the process of a test",
-	"internal/bench":     "measurements: hands it to the programs that it measures",
-	"examples/prefork":   "hands it to its workers, and reads nothing in it",
+	"internal/secureenv":            "decides whether it counts",
+	"internal/apart":                "tests: hands it to the process of a test",
+	"internal/memscan":              "tests: hands it to the process of a test",
+	"internal/bench":                "measurements: hands it to the programs that it measures",
+	"cmd/sealctx/internal/cprogram": "hands it to the program that it starts",
+	"examples/prefork":              "hands it to its workers, and reads nothing in it",
 }
 
 // readingEnvironment are the places of a file where it reads the environment without

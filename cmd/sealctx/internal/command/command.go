@@ -20,6 +20,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/cprogram"
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
 )
 
@@ -36,12 +37,16 @@ const (
 type grammar struct {
 	Demo    demoCmd    `cmd:"" help:"Show the main job: one Kerberos session, three owners."`
 	Agent   agentCmd   `cmd:"" help:"Hold keys, and seal and open for other users' processes."`
+	Run     runCmd     `cmd:"" help:"Start a C program whose exported contexts the agent seals."`
 	Doctor  doctorCmd  `cmd:"" help:"Say what protects tokens on this host, what does not, and how to mend it."`
 	Keyring keyringCmd `cmd:"" help:"Look after host keys."`
 	Token   tokenCmd   `cmd:"" help:"Look at tokens."`
 	Policy  policyCmd  `cmd:"" help:"Look at an agent's policy."`
 	Version versionCmd `cmd:"" help:"Say which build this is, and what it protects."`
 }
+
+// defaultSocket is where the shipped units have the agent listen.
+const defaultSocket = "/run/sealctx/agent.sock"
 
 const description = `Hands live GSS-API security contexts from process to process, sealed.`
 
@@ -99,7 +104,7 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 			return helpErr
 		}),
 		kong.Exit(func(int) { helped = true }),
-		kong.Vars{"crowd": strconv.Itoa(demo.MaxCrowd)},
+		kong.Vars{"crowd": strconv.Itoa(demo.MaxCrowd), "socket": defaultSocket, "library": cprogram.Library},
 	)
 	if err != nil {
 		return status(errs, err)

@@ -9,9 +9,10 @@ import (
 )
 
 type doctorCmd struct {
-	Agent place `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring."`
-	JSON  bool  `help:"Print JSON."`
-	Brief bool  `short:"b" help:"Leave out what each line means."`
+	Agent   place `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring."`
+	Process int   `placeholder:"PID" help:"Say only whether libsealctx-gss is mapped in this process: for ExecStartPost= of a unit."`
+	JSON    bool  `help:"Print JSON."`
+	Brief   bool  `short:"b" help:"Leave out what each line means."`
 }
 
 func (*doctorCmd) Help() string {
@@ -22,7 +23,7 @@ what was found could not be written.`
 }
 
 func (d *doctorCmd) Run(c *console) error {
-	list, worst := doctor.Findings(doctor.Gather(string(d.Agent)))
+	list, worst := d.findings()
 	if err := d.say(c.out, list, worst); err != nil {
 		return unchecked{err}
 	}
@@ -33,6 +34,14 @@ func (d *doctorCmd) Run(c *console) error {
 		return exitCode(2)
 	}
 	return nil
+}
+
+func (d *doctorCmd) findings() ([]doctor.Finding, doctor.Level) {
+	if d.Process > 0 {
+		x := doctor.Program(d.Process)
+		return []doctor.Finding{x}, x.Level
+	}
+	return doctor.Findings(doctor.Gather(string(d.Agent)))
 }
 
 func (d *doctorCmd) say(w io.Writer, list []doctor.Finding, worst doctor.Level) error {

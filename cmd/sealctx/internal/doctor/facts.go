@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/cmd/sealctx/internal/cprogram"
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/holder"
 	"github.com/sealctx/sealctx/internal/boottime"
 	"github.com/sealctx/sealctx/keyring"
@@ -39,6 +40,10 @@ type Facts struct {
 	EpochsKnown bool
 	EpochsErr   error
 
+	Programs       []cprogram.Process // that have a GSS-API library mapped
+	ProgramsHidden int                // processes that this user may not examine
+	ProgramsErr    error
+
 	Took         time.Duration // of a round trip
 	RoundTripErr error
 }
@@ -61,6 +66,7 @@ func Gather(socket string) *Facts {
 	}
 	f.askHolder(socket)
 	f.Memory, f.MemoryErr = memsafe.Report()
+	f.Programs, f.ProgramsHidden, f.ProgramsErr = cprogram.Running()
 	return f
 }
 

@@ -68,7 +68,7 @@ const (
 // Findings judges the facts. The worst level is the host's.
 func Findings(f *Facts) (list []Finding, worst Level) {
 	list = []Finding{
-		roundTrip(f), place(f), keys(f), memoryLock(f), lockedMemory(f), swap(f), coreDumps(f), ptrace(f), sandbox(f), erasure(f), clock(f),
+		roundTrip(f), place(f), keys(f), memoryLock(f), lockedMemory(f), swap(f), coreDumps(f), ptrace(f), sandbox(f), erasure(f), clock(f), programs(f),
 	}
 	for _, x := range list {
 		worst = max(worst, x.Level)
