@@ -118,7 +118,7 @@ func (p *Provider) acceptorCredential(cred gssapi.Credential) (*credential, erro
 func (a *acceptance) openTicket(cred *acceptorCred) error {
 	t := &a.req.Ticket
 	if !a.p.permits(t.Enc.EType) {
-		return failf(gssapi.ErrFailure, "%w: ticket of enctype %d", KDC_ERR_ETYPE_NOSUPP, t.Enc.EType)
+		return fail(gssapi.ErrFailure, a.p.unsupported("ticket", t.Enc.EType))
 	}
 	if len(t.Enc.Cipher) == 0 {
 		return fail(gssapi.ErrBadMic, KRB_AP_ERR_BAD_INTEGRITY)
@@ -197,7 +197,7 @@ func (a *acceptance) checkTicket() error {
 	case t.Flags&kmsg.FlagAnonymous != 0 || t.Client.IsAnonymous():
 		return failf(gssapi.ErrUnauthorized, "%w: the client is anonymous", KRB_ERR_GENERIC)
 	case !a.p.usableTicket(t.Key):
-		return failf(gssapi.ErrFailure, "%w: session key of enctype %d", KDC_ERR_ETYPE_NOSUPP, t.Key.EType)
+		return fail(gssapi.ErrFailure, a.p.unsupported("session key", t.Key.EType))
 	case len(t.Transited) > 0 && t.Flags&kmsg.FlagTransitPolicyChecked == 0:
 		// Nobody has looked at the realms in between, and we have no policy. They
 		// count for clients of our own realm too: a foreign KDC can name those.
@@ -236,7 +236,7 @@ func (a *acceptance) checkAuthenticator() error {
 		return err
 	}
 	if k := a.auth.Subkey; k.Value != nil && !a.p.usableTicket(k) {
-		return failf(gssapi.ErrFailure, "%w: subkey of enctype %d", KDC_ERR_ETYPE_NOSUPP, k.EType)
+		return fail(gssapi.ErrFailure, a.p.unsupported("subkey", k.EType))
 	}
 	return nil
 }

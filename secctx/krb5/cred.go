@@ -108,12 +108,16 @@ func (p *Provider) openAcceptor(want *name, from credStore) (*acceptorCred, erro
 // checkAcceptor returns GSS_S_NO_CRED unless there is a key that may be used.
 func (p *Provider) checkAcceptor(a *acceptorCred) (*acceptorCred, error) {
 	err := a.keys.use(func(entries []keytab.Entry) error {
+		why := errors.New("no key for the name in the keytab")
 		for i := range entries {
-			if p.usableKey(&entries[i], a.want) {
+			switch e := &entries[i]; {
+			case p.usableKey(e, a.want):
 				return nil
+			case a.want == nil || a.want.matches(e.Principal):
+				why = p.unsupported("key in the keytab", e.Key.EType)
 			}
 		}
-		return failf(gssapi.ErrNoCred, "%w: no key of a permitted encryption type for the name in the keytab", KRB_AP_ERR_NOKEY)
+		return failf(gssapi.ErrNoCred, "%w: %w", KRB_AP_ERR_NOKEY, why)
 	})
 	if err != nil {
 		a.keys.wipe()

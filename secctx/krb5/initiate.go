@@ -168,7 +168,7 @@ func (c *secContext) verify(msg []byte) error {
 	key := kmsg.Key{EType: int32(s.etype), Value: c.secrets.subkey.Bytes()}
 	if rep.Subkey.Value != nil {
 		if !c.p.usableTicket(rep.Subkey) {
-			return failf(gssapi.ErrFailure, "%w: acceptor's subkey of enctype %d", KDC_ERR_ETYPE_NOSUPP, rep.Subkey.EType)
+			return fail(gssapi.ErrFailure, c.p.unsupported("acceptor's subkey", rep.Subkey.EType))
 		}
 		key, p.AcceptorSubkey = rep.Subkey, true
 	}

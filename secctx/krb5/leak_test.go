@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 		"acceptor":  acceptorVictim,
 		"initiator": initiatorVictim,
 		"many":      manyVictim,
+		"fips":      fipsVictim,
 	})
 }
 

@@ -1,6 +1,7 @@
 package krb5
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -158,6 +159,18 @@ func (p *Provider) InquireNamesForMech(m gssapi.GssMech) ([]gssapi.GssNameType, 
 // permits reports whether an encryption type is taken.
 func (p *Provider) permits(id int32) bool {
 	return etype.ID(id).Valid() && (len(p.config.Enctypes) == 0 || slices.Contains(p.config.Enctypes, id))
+}
+
+// unsupported is the error for an encryption type that is not taken: what has it,
+// and why that is so.
+func (p *Provider) unsupported(what string, id int32) error {
+	switch err := etype.ID(id).Check(); {
+	case err != nil:
+		return fmt.Errorf("%w: %s of enctype %d: %w", KDC_ERR_ETYPE_NOSUPP, what, id, err)
+	case !p.permits(id):
+		return fmt.Errorf("%w: %s of enctype %d, which Config.Enctypes leaves out", KDC_ERR_ETYPE_NOSUPP, what, id)
+	}
+	return fmt.Errorf("%w: %s of enctype %d has the wrong size", KDC_ERR_ETYPE_NOSUPP, what, id)
 }
 
 // maxAhead is how far stamps may run ahead of the clock. Further than that the

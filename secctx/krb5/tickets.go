@@ -3,6 +3,7 @@ package krb5
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -240,11 +241,13 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 		return t, err
 	}
 	if p.config.Granter == nil || i.ccache == "" && i.keytab == "" {
-		switch why {
-		case KRB_AP_ERR_TKT_EXPIRED:
+		switch {
+		case errors.Is(why, KRB_AP_ERR_TKT_EXPIRED):
 			return nil, failf(gssapi.ErrCredentialsExpired, "%w: %s", why, target.principal)
-		case KRB_AP_ERR_TKT_NYV:
+		case errors.Is(why, KRB_AP_ERR_TKT_NYV):
 			return nil, failf(gssapi.ErrNoCred, "%w: %s: %w, if this host's clock is right", ErrNoTicket, target.principal, why)
+		case why != nil:
+			return nil, failf(gssapi.ErrNoCred, "%w: %s: %w", ErrNoTicket, target.principal, why)
 		}
 		return nil, failf(gssapi.ErrNoCred, "%w: %s: the credential cache holds none and no Granter is configured", ErrNoTicket, target.principal)
 	}
@@ -253,9 +256,9 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 
 // cached looks for the ticket that lasts longest. Where the cache holds tickets
 // for the service, but none that is valid now, why says so.
-func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why Code, err error) {
+func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why, err error) {
 	if i.cache == nil {
-		return nil, 0, nil
+		return nil, nil, nil
 	}
 	err = i.use(func(c *ccache.Cache) error {
 		var best *ccache.Credential
@@ -263,7 +266,9 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why
 		for n := range c.Credentials {
 			cr := &c.Credentials[n]
 			switch {
-			case !cr.Client.Equal(c.Client) || !target.names(serverOf(cr)) || !p.usableTicket(cr.Key):
+			case !cr.Client.Equal(c.Client) || !target.names(serverOf(cr)):
+			case !p.usableTicket(cr.Key):
+				why = p.unsupported("session key of the cached ticket", cr.Key.EType)
 			case !p.begun(cr.Flags, cr.StartTime, now):
 				why = KRB_AP_ERR_TKT_NYV
 			case !now.Before(cr.EndTime):
@@ -384,7 +389,7 @@ func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket
 		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted is not valid yet", ErrNoTicket)
 	}
 	if !p.usableTicket(kmsg.Key{EType: got.EType, Value: got.Key}) {
-		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted has enctype %d", KDC_ERR_ETYPE_NOSUPP, got.EType)
+		return nil, fail(gssapi.ErrNoCred, p.unsupported("session key of the ticket that was granted", got.EType))
 	}
 	if t.key, err = p.arena.copy(got.Key); err != nil {
 		return nil, err

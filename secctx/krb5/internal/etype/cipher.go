@@ -64,7 +64,7 @@ func (c *Cipher) Wipe() {
 func (c *Cipher) check(key []byte) error {
 	switch {
 	case !c.s.etm && fips140.Enforced(): // made inside fips140.WithoutEnforcement
-		return ErrUnsupported
+		return errSHA1
 	case c.chain.mode == nil || len(key) != c.s.macKey:
 		return ErrKeySize
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"hash"
 	"strconv"
 )
@@ -75,21 +76,30 @@ var (
 	aes256SHA384 = suite{name: "aes256-cts-hmac-sha384-192", keySize: 32, macKey: 24, macSize: 24, etm: true, newHash: sha512.New384}
 )
 
-// usable returns the suite of id, or ErrUnsupported.
+// errSHA1 is ErrUnsupported with the reason.
+var errSHA1 = fmt.Errorf("%w in this process: types 17 and 18 need SHA-1, which GODEBUG=fips140=only forbids; use 19 or 20", ErrUnsupported)
+
+// usable returns the suite of id, or an error that is ErrUnsupported and says why.
 func (id ID) usable() (*suite, error) {
-	s := id.suite()
-	if s == nil || !s.etm && fips140.Enforced() {
+	switch s := id.suite(); {
+	case s == nil:
 		return nil, ErrUnsupported
+	case !s.etm && fips140.Enforced():
+		return nil, errSHA1
+	default:
+		return s, nil
 	}
-	return s, nil
 }
 
-// Valid reports whether id is one of the four types and may be used in this
-// process.
-func (id ID) Valid() bool {
+// Check returns nil if id is one of the four types and may be used in this
+// process, else an error that is ErrUnsupported and says why. It allocates nothing.
+func (id ID) Check() error {
 	_, err := id.usable()
-	return err == nil
+	return err
 }
+
+// Valid reports whether Check returns nil.
+func (id ID) Valid() bool { return id.Check() == nil }
 
 // KeySize returns the size in bytes of a protocol key and of a derived
 // encryption key Ke, or 0 for another type.

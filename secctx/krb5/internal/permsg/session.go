@@ -1,6 +1,7 @@
 package permsg
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/sealctx/sealctx/memsafe"
@@ -49,7 +50,10 @@ type Session struct {
 // Session and must Wipe or Export it. Errors: ErrParams, and those of
 // pool.Alloc (memsafe.ErrLimit).
 func New(pool *memsafe.Pool, p Params) (*Session, error) {
-	if !p.Etype.Valid() || len(p.Key) != p.Etype.KeySize() {
+	if err := p.Etype.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrParams, err)
+	}
+	if len(p.Key) != p.Etype.KeySize() {
 		return nil, ErrParams
 	}
 	mem, err := pool.Alloc(2 * keysSize(p.Etype))
@@ -105,9 +109,9 @@ func (s *Session) begin() error {
 		s.life.RUnlock()
 		return fatal(codeNoContext, errGone)
 	}
-	if !s.id.Valid() { // made inside fips140.WithoutEnforcement, used outside
+	if err := s.id.Check(); err != nil { // made inside fips140.WithoutEnforcement, used outside
 		s.life.RUnlock()
-		return fatal(codeFailure, etype.ErrUnsupported)
+		return fatal(codeFailure, err)
 	}
 	return nil
 }

@@ -86,14 +86,18 @@ func (s *Session) stateFlags() byte {
 
 // Restore makes the session that Export ended, with its keys in memory of
 // pool. state is not kept; the caller wipes it. What Restore takes, Export
-// writes again byte for byte. Errors: ErrState, and those of pool.Alloc.
+// writes again byte for byte. Errors: ErrState; etype.ErrUnsupported for a session
+// whose encryption type this process may not use; and those of pool.Alloc.
 func Restore(pool *memsafe.Pool, state []byte) (*Session, error) {
 	if len(state) < stateHead || state[0]&^stateAll != 0 {
 		return nil, ErrState
 	}
 	f, id := state[0], etype.ID(state[1])
-	if !id.Valid() || len(state) != stateSize(id) {
+	if id.KeySize() == 0 || len(state) != stateSize(id) {
 		return nil, ErrState
+	}
+	if err := id.Check(); err != nil {
+		return nil, err
 	}
 	mem, err := pool.Alloc(2 * keysSize(id))
 	if err != nil {
