@@ -127,3 +127,44 @@ func TestEstablish(t *testing.T) {
 		}
 	}
 }
+
+// TestEstablishmentKeepsNoKeys: once a context is established, what led to it is
+// gone on both sides: the ticket's session key, the subkeys, and what was
+// decrypted. What is left in locked memory are the context's own keys. The control
+// is an initiator that waits.
+func TestEstablishmentKeepsNoKeys(t *testing.T) {
+	lines := func(n int) int { return (n + 63) / 64 * 64 } // locked memory goes by cache lines
+	own := map[int32]int{17: lines(128), 18: lines(256), 19: lines(128), 20: lines(208)} // doc/krb5-context.md
+	for _, id := range krb5test.Enctypes() {
+		for _, flags := range []gssapi.ContextFlag{0, allFlags} {
+			b := newBench(t, krb5.Config{}, krb5test.Ticket{Etype: id})
+			before := b.p.LockedBytes()
+			init, acc := b.start(t, flags)
+			tok, _, err := init.Continue(nil)
+			require.NoError(t, err)
+			key, subkey := krb5.Pending(init)
+			if mutual := flags != 0; mutual {
+				require.NotEmpty(t, key)
+				require.NotEmpty(t, subkey)
+				require.Equal(t, before+lines(len(key))+lines(len(subkey)), b.p.LockedBytes())
+			} else {
+				require.Empty(t, key)
+				require.Empty(t, subkey)
+				require.Equal(t, before+own[id], b.p.LockedBytes())
+			}
+			waiting := b.p.LockedBytes()
+			tok, _, err = acc.Continue(tok)
+			require.NoError(t, err)
+			require.Equal(t, waiting+own[id], b.p.LockedBytes(), "the acceptor's")
+			if init.ContinueNeeded() {
+				_, _, err = init.Continue(tok)
+				require.NoError(t, err)
+			}
+			key, subkey = krb5.Pending(init)
+			require.Empty(t, key)
+			require.Empty(t, subkey)
+			require.Equal(t, before+2*own[id], b.p.LockedBytes())
+			converse(t, init, acc)
+		}
+	}
+}

@@ -33,6 +33,9 @@ const (
 	// maxTokenName is the largest name in bytes.
 	maxTokenName = 4 + 2 + 1 + kmsg.MaxName + 2*kmsg.MaxParts
 
+	// maxExpires is the latest expiry, in seconds since 1970: some 34,000 years.
+	maxExpires = math.MaxUint32 << 8
+
 	// MaxExport is the size in bytes of the largest interprocess token. Most
 	// have some 350.
 	MaxExport = tokenHead + 2*maxTokenName + permsg.MaxStateSize
@@ -165,7 +168,7 @@ func parseExported(b []byte) (f facts, state []byte, err error) {
 	if !s.ReadUint32(&flags) || gssapi.ContextFlag(flags)&^exportFlags != 0 {
 		return bad("flags")
 	}
-	if !s.ReadUint64(&expires) || expires == 0 || expires > math.MaxUint32<<8 { // some 34,000 years
+	if !s.ReadUint64(&expires) || expires == 0 || expires > maxExpires {
 		return bad("expiry")
 	}
 	f.flags, f.expires = gssapi.ContextFlag(flags), time.Unix(int64(expires), 0)

@@ -263,6 +263,34 @@ func TestImportDefective(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestImportFlags: each of the 32 context flags is one that a context can have, and
+// then comes back, or is refused.
+func TestImportFlags(t *testing.T) {
+	b := newBench(t, krb5.Config{})
+	good := exported(t, b)
+	const known = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence | gssapi.ContextFlagConf |
+		gssapi.ContextFlagInteg | gssapi.ContextFlagChannelBound | gssapi.ContextFlagIdentify
+	const services = gssapi.ContextFlagReplay | gssapi.ContextFlagSequence // the session says them too
+	for bit := range 32 {
+		flag := gssapi.ContextFlag(1) << bit
+		tok := bytes.Clone(good)
+		flags := binary.BigEndian.Uint32(tok[5:]) ^ uint32(flag)
+		binary.BigEndian.PutUint32(tok[5:], flags)
+		sc, err := b.p.ImportSecContext(tok)
+		if flag&known == 0 || flag&services != 0 {
+			require.ErrorIs(t, err, gssapi.ErrDefectiveToken, "bit %d", bit)
+			continue
+		}
+		require.NoError(t, err, "bit %d", bit)
+		info, err := sc.Inquire()
+		require.NoError(t, err)
+		require.Equal(t, gssapi.ContextFlag(flags), info.Flags)
+		again, err := sc.Export()
+		require.NoError(t, err)
+		require.Equal(t, tok, again)
+	}
+}
+
 // TestImportCanonical: with any one bit flipped the token is refused, expired,
 // or another context's token, which exports to the same bytes.
 func TestImportCanonical(t *testing.T) {

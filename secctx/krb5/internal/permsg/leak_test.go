@@ -26,8 +26,10 @@ const typeVar = "PERMSG_ETYPE"
 
 func TestMain(m *testing.M) {
 	memscan.Main(m, map[string]func(*memscan.Victim){
-		"wiped":    func(v *memscan.Victim) { leakVictim(v, (*Session).Wipe) },
-		"exported": func(v *memscan.Victim) { leakVictim(v, exportAndDrop) },
+		"wiped":           func(v *memscan.Victim) { leakVictim(v, (*Session).Wipe) },
+		"exported":        func(v *memscan.Victim) { leakVictim(v, exportAndDrop) },
+		"refused message": func(v *memscan.Victim) { mismatchVictim(v, false) },
+		"kept message":    func(v *memscan.Victim) { mismatchVictim(v, true) },
 		"lane not wiped": func(v *memscan.Victim) {
 			leakVictim(v, func(s *Session) { kept, s.out.idle = s.out.idle, nil; s.Wipe() })
 		},

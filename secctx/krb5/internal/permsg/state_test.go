@@ -122,7 +122,20 @@ func TestRestoreRefuses(t *testing.T) {
 			refused(state[:n], "cut")
 		}
 		refused(append(bytes.Clone(state), 0), "trailing byte")
-		for _, v := range []struct{ at, xor byte }{{0, 16}, {0, 128}, {1, 1}, {1, 64}} {
+		for bit := range 8 { // each flag is known, and means something, or is refused
+			other := bytes.Clone(state)
+			other[0] ^= 1 << bit
+			if 1<<bit&stateAll == 0 {
+				refused(other, "unknown flag")
+				continue
+			}
+			s, err := Restore(pool, other)
+			require.NoError(t, err, "flag %d", bit)
+			again, err := s.Export(make([]byte, 0, MaxStateSize))
+			require.NoError(t, err)
+			require.Equal(t, other, again, "flag %d", bit)
+		}
+		for _, v := range []struct{ at, xor byte }{{1, 1}, {1, 64}} {
 			bad := bytes.Clone(state)
 			bad[v.at] ^= v.xor
 			if etype.ID(bad[1]).Valid() && stateSize(etype.ID(bad[1])) == len(bad) {

@@ -1,6 +1,7 @@
 package permsg
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -46,6 +47,12 @@ func TestWindow(t *testing.T) {
 		{"a jump of 64 from a full window", true, true, append(inOrder(64), step{127, gap}, step{64, uns}, step{126, uns}, step{63, old | uns})},
 		{"a jump of 64 numbers left out", true, true, append(inOrder(64), step{128, gap}, step{65, uns}, step{127, uns}, step{64, old | uns}, step{128, dup})},
 		{"a great jump", true, true, []step{{0, ok}, {1 << 40, gap}, {1<<40 - 1, uns}, {1<<40 + 1, ok}, {0, old | uns}}},
+		{"the greatest jumps", true, true, []step{{1 << 62, gap}, {0, old | uns}, {1<<62 + 1, ok}}},
+		{"2^63-2 ahead", true, true, []step{{1<<63 - 2, gap}, {1<<63 - 3, uns}, {0, old | uns}, {1<<63 - 1, ok}}},
+		{"2^63-1 ahead, the furthest", true, true, []step{{1<<63 - 1, gap}, {1<<63 - 2, uns}, {0, old | uns}}},
+		{"2^63 is behind", true, true, []step{{-1 << 63, old | uns}, {0, ok}, {1<<62 + 5, gap}, {1, old | uns}}},
+		{"the greatest jumps, replay only", true, false, []step{{1 << 62, ok}, {0, old}, {1<<63 - 1, ok}, {1 << 62, old}}},
+		{"the greatest jumps, sequence only", false, true, []step{{1 << 62, gap}, {0, uns}, {1<<63 - 1, gap}}},
 		{"before the first", true, true, []step{{-1, uns}, {-1, dup}, {-64, uns}, {-65, old | uns}, {0, ok}}},
 	} {
 		for _, base := range []uint64{0, 1, 1000, 1<<32 - 2, 1<<63 - 1, 1 << 63, ^uint64(0) - 64, ^uint64(0) - 1, ^uint64(0)} {
@@ -123,7 +130,7 @@ func differs(seed uint64, w interface {
 	n := 0
 	for range 2000 {
 		var d int64
-		switch rng.IntN(6) {
+		switch rng.IntN(8) {
 		case 0:
 			d = 0
 		case 1:
@@ -136,6 +143,10 @@ func differs(seed uint64, w interface {
 			d = -62 - rng.Int64N(6)
 		case 5:
 			d = rng.Int64N(1<<40) - 1<<39
+		case 6:
+			d = 1<<62 + rng.Int64N(1<<62) // the upper half of what is ahead
+		case 7:
+			d = math.MinInt64 + rng.Int64N(1<<62)
 		}
 		if seq := m.next + uint64(d); w.accept(seq) != m.accept(seq) {
 			n++

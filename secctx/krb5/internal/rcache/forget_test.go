@@ -326,27 +326,37 @@ func TestMadeUnderAnotherClock(t *testing.T) {
 // TestReboot: a file from before a boot goes by the wall clock, and so does
 // everything where the boot clock is not known.
 func TestReboot(t *testing.T) {
-	h, dir := newHost(), t.TempDir()
-	h.cache(t, dir, 0)
-	h.pass(time.Minute)
-	h.boot, h.id = 0, 2
-	c := h.cache(t, dir, 0)
-	require.ErrorIs(t, h.show(c, "before", -2*time.Minute), ErrForgotten)
-	require.NoError(t, h.show(c, "since", -30*time.Second))
-	unknown := h.cache(t, dir, 0)
-	unknown.since = bootClock{}
-	require.ErrorIs(t, h.show(unknown, "before", -2*time.Minute), ErrForgotten)
-	require.NoError(t, h.show(unknown, "now", 0))
+	for _, boot := range []time.Duration{0, time.Hour + 59*time.Second, 100 * time.Hour} {
+		h, dir := newHost(), t.TempDir()
+		h.cache(t, dir, 0)
+		h.pass(time.Minute)
+		h.boot, h.id = boot, 2
+		c := h.cache(t, dir, 0)
+		require.ErrorIs(t, h.show(c, "before", -2*time.Minute), ErrForgotten)
+		require.NoError(t, h.show(c, "since", -59*time.Second))
+		unknown := h.cache(t, dir, 0)
+		unknown.since = bootClock{}
+		require.ErrorIs(t, h.show(unknown, "before", -2*time.Minute), ErrForgotten)
+		require.NoError(t, h.show(unknown, "now", 0))
+	}
 }
 
-// TestGaveUpPrivilegesAndLost: a process that may not look notices all the same
-// that its file has no name any more. (Root may always look.)
-func TestGaveUpPrivilegesAndLost(t *testing.T) {
-	h, dir := newHost(), t.TempDir()
-	c := h.cache(t, dir, 0)
-	require.NoError(t, h.show(c, "x", 0))
-	require.NoError(t, os.Remove(filepath.Join(dir, FileName)))
-	require.NoError(t, os.Chmod(dir, 0))
-	defer os.Chmod(dir, 0o700)
-	require.Error(t, h.show(c, "x", 0))
+// TestDamagedBefore: a process that finds a damaged cache knows that there was one
+// in use.
+func TestDamagedBefore(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"cut": losses["cut to half"], "capacity": losses["capacity of nothing"], "version before": losses["the version before"],
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, dir := newHost(), t.TempDir()
+			path := filepath.Join(dir, FileName)
+			require.NoError(t, h.show(h.cache(t, dir, 0), "ahead", 4*time.Minute))
+			require.NoError(t, damage(path))
+			c := h.cache(t, dir, 0)
+			require.ErrorIs(t, h.show(c, "ahead", 4*time.Minute), ErrForgotten)
+			require.ErrorIs(t, h.show(c, "honest", 0), ErrForgotten)
+			h.pass(skew + time.Second)
+			require.NoError(t, h.show(c, "honest", 0))
+		})
+	}
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/apart"
 )
 
 // Environment of the test binary when it plays another process.
@@ -278,14 +280,26 @@ func TestChdir(t *testing.T) {
 }
 
 // TestGaveUpPrivileges: a process that may no longer look into the directory goes
-// on with the file that is open. (Root may always look.)
+// on with the file that is open, until that has no name any more.
 func TestGaveUpPrivileges(t *testing.T) {
-	c := open(t, 0)
-	require.NoError(t, insert(c, []byte("x"), start, start, time.Minute))
-	require.NoError(t, os.Chmod(c.dir, 0))
-	defer os.Chmod(c.dir, 0o700)
-	require.NoError(t, insert(c, []byte("y"), start, start, time.Minute))
-	require.ErrorIs(t, insert(c, []byte("x"), start, start, time.Minute), ErrReplay)
+	if !apart.Run(t, apart.PlainUser) { // root may always look
+		return
+	}
+	for _, removed := range []bool{false, true} {
+		c := open(t, 0)
+		require.NoError(t, insert(c, []byte("x"), start, start, time.Minute))
+		if removed {
+			require.NoError(t, os.Remove(c.f.Name()))
+		}
+		require.NoError(t, os.Chmod(c.dir, 0))
+		defer os.Chmod(c.dir, 0o700)
+		if removed {
+			require.ErrorIs(t, insert(c, []byte("y"), start, start, time.Minute), os.ErrPermission)
+			continue
+		}
+		require.NoError(t, insert(c, []byte("y"), start, start, time.Minute))
+		require.ErrorIs(t, insert(c, []byte("x"), start, start, time.Minute), ErrReplay)
+	}
 }
 
 func TestUnsafePlaces(t *testing.T) {
