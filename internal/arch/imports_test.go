@@ -29,10 +29,11 @@ var arrows = map[string][]string{
 	"secctx/krb5":        {"memsafe", "internal/wipe", "internal/secureenv", "internal/boottime"}, // a mechanism like any other: it knows no sealing
 	"handoff":            {"secctx", "seal", "internal/foreign"},
 	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/foreign", "internal/listen", "internal/secureenv"},
-	"examples":           {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe"},
+	"examples":           {"handoff", "secctx", "secctx/krb5", "secctx/spnego", "negotiate", "seal", "seal/agent", "keyring", "memsafe"},
 
 	"secctx/internal/blind": {},
 	"secctx/spnego":         {"seal", "memsafe", "secctx/internal/blind"}, // object identifiers, no mechanism
+	"negotiate":             {"secctx/spnego", "seal"},                    // any provider
 
 	// What serves tests and measurements only, and is imported by nothing else.
 	"fuzz":             {},
@@ -56,7 +57,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":    {nil, "the kernel"},
 	"github.com/awnumar/memguard": {[]string{"memsafe"},
 		"it panics and wipes everything where it cannot lock; memsafe keeps that in"},
-	"github.com/golang-auth/go-gssapi/v3": {[]string{"secctx", "handoff", "cmd/sealctx", "examples", "internal/bench"},
+	"github.com/golang-auth/go-gssapi/v3": {[]string{"secctx", "negotiate", "handoff", "cmd/sealctx", "examples", "internal/bench"},
 		"sealing knows tokens and no contexts"},
 	"github.com/go-krb5/krb5": {[]string{"secctx/krb5/kdc"},
 		"a client that talks to a KDC; on a peer's bytes it panics, and it takes tickets of other realms"},
@@ -87,10 +88,10 @@ var forbidden = []struct {
 	{"net/http/pprof", "registers itself in http.DefaultServeMux", nil, nil},
 	{"encoding/gob", "reads types from hostile bytes", nil, nil},
 	{"encoding/asn1", "slow and lax on hostile bytes; cryptobyte/asn1 does it", nil, nil},
-	{"os/exec", "a library starts no programs", []string{"memsafe", "keyring", "internal/token", "seal", "secctx"}, nil},
+	{"os/exec", "a library starts no programs", []string{"memsafe", "keyring", "internal/token", "seal", "secctx", "negotiate"}, nil},
 	{"net/http", "no web server in a library", []string{"memsafe", "keyring", "internal/token", "seal", "secctx", "handoff"}, []string{"seal/agent/metrics"}},
 	{"net", "embedded sealing is files and memory", []string{"memsafe", "keyring", "internal/token", "seal"}, []string{"seal/agent"}},
-	{"encoding/json", "secrets and formats are written out by hand", []string{"memsafe", "keyring", "internal/token", "seal", "secctx"}, nil},
+	{"encoding/json", "secrets and formats are written out by hand", []string{"memsafe", "keyring", "internal/token", "seal", "secctx", "negotiate"}, nil},
 }
 
 // tree returns the longest tree of the rules that holds a package.

@@ -42,7 +42,7 @@ func TestUnsafe(t *testing.T) {
 }
 
 // silent packages print nothing: they return errors and log through log/slog.
-var silent = []string{"memsafe", "keyring", "internal/wipe", "internal/token", "internal/boottime", "seal", "secctx", "handoff"}
+var silent = []string{"memsafe", "keyring", "internal/wipe", "internal/token", "internal/boottime", "seal", "secctx", "negotiate", "handoff"}
 
 // talkative are the packages below those that run by themselves.
 var talkative = []string{"secctx/internal/gen"}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
@@ -59,7 +60,8 @@ func ExportHalf(sc gssapi.SecContext, s seal.Sealer, bind []byte) ([]byte, error
 // ImportHalf takes up a negotiation that ExportHalf sealed. p is the provider, or
 // package secctx's around it. Options are those of AcceptSecContext, for the
 // mechanism's first token. A token with another bind, or of a provider with another
-// plain format, is refused and not spent. Errors: seal's with their GSS status as
+// plain format, is refused and not spent, and so is a token that another user
+// sealed. Errors: seal's with their GSS status as
 // of secctx's ImportSecContext, GSS_S_UNAVAILABLE for another provider.
 func ImportHalf(p gssapi.Provider, s seal.Sealer, token, bind []byte, opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
 	h, ok := p.(interface {
@@ -144,13 +146,17 @@ func (c *secContext) halfState(inner []byte) []byte {
 
 // ImportHalf is the method behind the function of that name.
 func (p *Provider) ImportHalf(s seal.Sealer, token, bind []byte, opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
-	plain, err := s.Open(token, p.format(bind))
+	plain, err := s.OpenFrom(self(), token, p.format(bind))
 	if err != nil {
 		return nil, unopened(err)
 	}
 	defer plain.Wipe()
 	return p.importHalf(plain.Bytes(), opts)
 }
+
+// self is the only exporter that is believed: this user. A sealed state can hold an
+// established context, which another user that may seal for this one could invent.
+func self() []seal.Party { return []seal.Party{seal.User(uint32(os.Geteuid()))} }
 
 func (p *Provider) importHalf(plain []byte, opts []gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
 	c, inner, ok := p.parseHalf(plain)
