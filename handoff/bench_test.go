@@ -82,7 +82,7 @@ func (h *house) startPool(s Sender, role string, more ...func(*exec.Cmd)) (conte
 func (h *house) plainPool() func(gssapi.SecContext, net.Conn) error {
 	ctx, p := h.startPool(Sender{}, "plain")
 	return func(sc gssapi.SecContext, conn net.Conn) error {
-		parcel, err := pack(conn, nil)
+		parcel, err := packConn(conn, nil)
 		if err != nil {
 			return err
 		}
@@ -91,6 +91,7 @@ func (h *house) plainPool() func(gssapi.SecContext, net.Conn) error {
 			return err
 		}
 		err = givePlain(ctx, a.waiter, sc, parcel, time.Now().Add(DefaultPatience))
+		a.good = err == nil
 		a.done <- err
 		return err
 	}
@@ -101,12 +102,12 @@ func (h *house) plainPool() func(gssapi.SecContext, net.Conn) error {
 func (h *house) bareLoop() func(gssapi.SecContext, net.Conn) error {
 	free := make(chan *waiter, benchWorkers)
 	for range benchWorkers {
-		w := &waiter{conn: h.spawn("plain", "").conn}
-		require.NoError(h.t, setOption(w.conn, unix.SO_PASSCRED))
+		w, err := newWaiter(h.spawn("plain", "").conn)
+		require.NoError(h.t, err)
 		free <- w
 	}
 	return func(sc gssapi.SecContext, conn net.Conn) error {
-		parcel, err := pack(conn, nil)
+		parcel, err := packConn(conn, nil)
 		if err != nil {
 			return err
 		}
@@ -126,11 +127,14 @@ func givePlain(ctx context.Context, w *waiter, sc gssapi.SecContext, p *parcel, 
 		return err
 	}
 	defer watch(ctx, w.conn, limit)()
-	if _, err := w.offer(tok); err != nil {
+	if _, err := p.offer(w.conn, tok); err != nil {
 		return err
 	}
-	defer p.close()
-	return p.pass(w.conn)
+	if err := w.taken(); err != nil {
+		return err
+	}
+	p.close()
+	return nil
 }
 
 // batch times benchBatch handoffs, as many at a time as there are workers.

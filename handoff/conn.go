@@ -1,26 +1,46 @@
 package handoff
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"sync"
 	"syscall"
 
+	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/secctx"
 )
 
-// A parcel is a connection on its way, with what was read from it.
+// A parcel is a context and its connection on their way, with the bytes that were read
+// from the connection.
 type parcel struct {
+	sc   gssapi.SecContext
 	conn net.Conn
 	raw  syscall.RawConn
 	read []byte
 }
 
-// pack looks at everything that could make passing the connection fail, while
-// the context is still here.
-func pack(conn net.Conn, read []byte) (*parcel, error) {
+// pack looks at everything that could make a handoff fail, before it waits for a worker.
+func pack(sc gssapi.SecContext, conn net.Conn, read []byte) (*parcel, error) {
+	p, err := packConn(conn, read)
+	if err == nil {
+		err = secctx.Exportable(sc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.sc = sc
+	return p, nil
+}
+
+func packConn(conn net.Conn, read []byte) (*parcel, error) {
 	p := &parcel{conn: conn, read: read}
 	if r, ok := conn.(*resumed); ok {
 		conn, p.read = r.Conn, append(read[:len(read):len(read)], r.rest()...)
@@ -29,74 +49,109 @@ func pack(conn net.Conn, read []byte) (*parcel, error) {
 		return nil, fmt.Errorf("%w: %d, at most %d", ErrTooLarge, len(p.read), MaxRead)
 	}
 	c, ok := conn.(syscall.Conn)
-	if !ok {
+	if v := reflect.ValueOf(conn); !ok || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, fmt.Errorf("%w: %T has no descriptor", ErrConn, conn)
 	}
 	raw, err := c.SyscallConn()
+	if err == nil {
+		err = checkRaw(raw)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConn, err)
 	}
-	if ctlErr := raw.Control(func(fd uintptr) { err = checkStream(int(fd)) }); ctlErr != nil {
-		err = fmt.Errorf("%w: %w", ErrConn, ctlErr)
-	}
 	p.raw = raw
-	return p, err
+	return p, nil
 }
 
-// pass sends the connection's descriptor. It is used in place: a copy made by
-// File would be one more to close, and would make the connection blocking.
-func (p *parcel) pass(worker *net.UnixConn) error {
-	var err error
+// offer sends the token and the connection's descriptor. It returns the number of bytes
+// that went out. The descriptor is used in place: a copy made by File would be one more
+// to close, and would make the connection blocking.
+func (p *parcel) offer(worker *net.UnixConn, tok []byte) (sent int, err error) {
+	size := binary.BigEndian.AppendUint32(nil, uint32(len(p.read)))
+	f := frame(offer, size, p.read, tok)
 	if ctlErr := p.raw.Control(func(fd uintptr) {
-		err = send(worker, frame(connection, p.read), unix.UnixRights(int(fd)))
+		sent, err = send(worker, f, unix.UnixRights(int(fd)))
 	}); ctlErr != nil {
+		return 0, ctlErr
+	}
+	return sent, err
+}
+
+// close closes the connection here. The kernel keeps it open for the worker.
+func (p *parcel) close() { _ = p.conn.Close() }
+
+// end ends the connection for its peer too, though a worker may have a copy of it.
+func (p *parcel) end() {
+	_ = p.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	p.close()
+}
+
+// checkWorker returns an error unless worker is a Unix stream socket.
+func checkWorker(worker *net.UnixConn) error {
+	if worker == nil {
+		return errors.New("handoff: no connection to the worker")
+	}
+	raw, err := worker.SyscallConn()
+	if err == nil {
+		err = checkRaw(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("handoff: connection to the worker: %w", err)
+	}
+	return nil
+}
+
+func checkRaw(raw syscall.RawConn) error {
+	var err error
+	if ctlErr := raw.Control(func(fd uintptr) { err = checkStream(int(fd)) }); ctlErr != nil {
 		return ctlErr
 	}
 	return err
 }
 
-// close gives up the connection here. The kernel keeps it open for whoever has
-// its descriptor.
-func (p *parcel) close() { _ = p.conn.Close() }
-
-// checkStream returns ErrConn unless fd is a stream socket that does not listen.
-// A connection that its peer has reset is none of our business.
+// checkStream returns an error unless fd is a stream socket that does not listen, of a
+// family that package net knows. A connection that its peer has reset is none of our
+// business.
 func checkStream(fd int) error {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConn, err)
+		return os.NewSyscallError("getsockopt", err)
 	}
 	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrConn, err)
+		return os.NewSyscallError("getsockopt", err)
 	case kind != unix.SOCK_STREAM:
-		return fmt.Errorf("%w: not a stream socket", ErrConn)
+		return errors.New("not a stream socket")
 	case listens != 0:
-		return fmt.Errorf("%w: it listens", ErrConn)
+		return errors.New("it listens")
+	case family != unix.AF_UNIX && family != unix.AF_INET && family != unix.AF_INET6:
+		return fmt.Errorf("a socket of family %d", family)
 	}
 	return nil
 }
 
-// adopt makes a connection of a descriptor that came, which it takes over,
-// whatever it returns.
+// adopt makes a connection of a descriptor that came, which it takes over, whatever it
+// returns. Errors: ErrConn, if the descriptor is none of a connection; a shortage.
 func adopt(fd int, read []byte) (net.Conn, error) {
-	f := os.NewFile(uintptr(fd), "connection")
-	if f == nil {
-		return nil, fmt.Errorf("%w: no descriptor", ErrConn)
-	}
-	defer f.Close() // FileConn has a copy
 	if err := checkStream(fd); err != nil {
-		return nil, err
+		foreign.Close(fd) // it may be anything
+		return nil, fmt.Errorf("%w: %w", ErrConn, err)
 	}
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close() // FileConn has a copy
 	conn, err := net.FileConn(f)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConn, err)
+		return nil, &shortage{err}
 	}
 	if len(read) == 0 {
 		return conn, nil
 	}
-	return &resumed{Conn: conn, read: read}, nil
+	return &resumed{Conn: conn, read: bytes.Clone(read)}, nil // of a buffer that has the token too
 }
 
 // resumed is a connection of which some bytes were read elsewhere.

@@ -9,16 +9,17 @@ import (
 // Errors of this package, matched with errors.Is. The outcomes carry the GSS
 // status beside them; causes have none of their own.
 var (
-	// ErrReturned: context and connection are the caller's as before, but for
-	// delegated credentials; another worker may be tried (GSS_S_FAILURE).
+	// ErrReturned: the context works here as before, except that it has no delegated
+	// credentials if it was exported, and the connection is open. Another worker may be
+	// tried (GSS_S_FAILURE).
 	ErrReturned = errors.New("handoff: context is the caller's still")
 
-	// ErrClaimed: the worker has claimed the context, or nobody can tell any
-	// more, and it did not get the connection, which is closed
+	// ErrClaimed: the worker has claimed the context and did not say so in time, or
+	// nobody can tell any more. The connection is shut down and closed
 	// (GSS_S_NO_CONTEXT).
 	ErrClaimed = errors.New("handoff: context was claimed")
 
-	// ErrRefused: the worker could not import the token and said so in order; its
+	// ErrRefused: the worker did not import the token and said so in order. Its
 	// connection is good for the next context.
 	ErrRefused = errors.New("handoff: worker refused the token")
 
@@ -27,15 +28,15 @@ var (
 	ErrBusy = errors.New("handoff: no worker is ready")
 
 	// ErrProtocol: the other end sent something that is not in the protocol, or
-	// said that it had imported what it had not claimed.
+	// said that it had imported a token that it had not claimed.
 	ErrProtocol = errors.New("handoff: peer breaks the protocol")
 
 	// ErrPeer: the kernel does not say who sent a message, or it was another
 	// process than before, or Sender.Audience refused it.
 	ErrPeer = errors.New("handoff: not the worker that was meant")
 
-	// ErrConn: what is to be handed over is no connected stream socket with a
-	// descriptor of its own; a TLS connection, say. Nothing was done.
+	// ErrConn: the connection to hand over is not a stream socket of TCP or Unix with a
+	// descriptor of its own. A TLS connection is not. Nothing was done.
 	ErrConn = errors.New("handoff: connection cannot be handed over")
 
 	// ErrTooLarge: more than MaxRead bytes were read from the connection and not

@@ -17,8 +17,9 @@ const MaxRead = 1 << 16
 
 const (
 	magic      = 'S'<<8 | 'H'
-	version    = 1
+	version    = 2
 	headerSize = 8
+	lengthSize = 4 // of the number before the bytes read, in OFFER
 )
 
 // kind is what a frame says; see the package's description.
@@ -26,22 +27,19 @@ type kind uint8
 
 const (
 	ready kind = 1 + iota
-	token
+	offer
 	imported
 	refused
-	connection
 	withdrawn
 )
 
 // bounds are the least and the most bytes in the body of a frame.
 func (k kind) bounds() (least, most int) {
 	switch k {
-	case token:
-		return 1, seal.MaxToken
+	case offer:
+		return lengthSize + 1, lengthSize + MaxRead + seal.MaxToken
 	case refused:
 		return 1, 1
-	case connection:
-		return 0, MaxRead
 	}
 	return 0, 0
 }
@@ -50,7 +48,7 @@ func (k kind) String() string {
 	if k < ready || k > withdrawn {
 		return fmt.Sprintf("frame of kind %d", uint8(k))
 	}
-	return [...]string{"READY", "TOKEN", "IMPORTED", "REFUSED", "CONNECTION", "WITHDRAWN"}[k-ready]
+	return [...]string{"READY", "OFFER", "IMPORTED", "REFUSED", "WITHDRAWN"}[k-ready]
 }
 
 // frame builds a frame.
@@ -82,7 +80,10 @@ func parseHeader(b []byte) (kind, int, error) {
 	if !s.ReadUint16(&m) || !s.ReadUint8(&v) || !s.ReadUint8(&k) || !s.ReadUint32(&size) || !s.Empty() {
 		return 0, 0, fmt.Errorf("%w: no header", ErrProtocol)
 	}
-	if m != magic || v != version || kind(k) < ready || kind(k) > withdrawn {
+	switch {
+	case m == magic && v != version:
+		return 0, 0, fmt.Errorf("%w: version %d of it, this program has version %d", ErrProtocol, v, version)
+	case m != magic || kind(k) < ready || kind(k) > withdrawn:
 		return 0, 0, fmt.Errorf("%w: header %x", ErrProtocol, b)
 	}
 	if least, most := kind(k).bounds(); uint64(size) < uint64(least) || uint64(size) > uint64(most) {
@@ -90,6 +91,22 @@ func parseHeader(b []byte) (kind, int, error) {
 	}
 	return kind(k), int(size), nil
 }
+
+// parseOffer takes apart the body of an OFFER. It returns ErrProtocol.
+func parseOffer(body []byte) (read, tok []byte, err error) {
+	var (
+		s    = cryptobyte.String(body)
+		size uint32
+	)
+	if !s.ReadUint32(&size) || size > MaxRead || !s.ReadBytes(&read, int(size)) || s.Empty() || len(s) > seal.MaxToken {
+		return nil, nil, fmt.Errorf("%w: OFFER of %d bytes with no token, or too long a one", ErrProtocol, len(body))
+	}
+	return read, s, nil
+}
+
+// noDescriptor is the reason of a worker that had no file descriptor left. It is no
+// routine error of RFC 2744.
+const noDescriptor = 255
 
 // reasons are the routine errors of RFC 2744 (3.9.1) that an import can end
 // with; GSS_S_FAILURE stands for all others.
@@ -108,6 +125,9 @@ var reasons = [...]struct {
 
 // reasonOf is the number to send for an error.
 func reasonOf(err error) byte {
+	if outOfDescriptors(err) {
+		return noDescriptor
+	}
 	last := reasons[len(reasons)-1]
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
@@ -120,6 +140,9 @@ func reasonOf(err error) byte {
 // refusal is what a worker's number says. It is the worker's word, so it is
 // text only and matches no status.
 func refusal(number byte) error {
+	if number == noDescriptor {
+		return fmt.Errorf("%w: it has no file descriptor left: raise its RLIMIT_NOFILE", ErrRefused)
+	}
 	for _, r := range reasons {
 		if r.number == number {
 			return fmt.Errorf("%w: %s", ErrRefused, r.name)

@@ -16,12 +16,11 @@ func TestFrames(t *testing.T) {
 		name string
 		body []byte
 	}{
-		ready:      {"READY", nil},
-		token:      {"TOKEN", []byte("sealed")},
-		imported:   {"IMPORTED", nil},
-		refused:    {"REFUSED", []byte{9}},
-		connection: {"CONNECTION", []byte("GET /")},
-		withdrawn:  {"WITHDRAWN", nil},
+		ready:     {"READY", nil},
+		offer:     {"OFFER", []byte("\x00\x00\x00\x05GET /sealed")},
+		imported:  {"IMPORTED", nil},
+		refused:   {"REFUSED", []byte{9}},
+		withdrawn: {"WITHDRAWN", nil},
 	} {
 		b := frame(k, want.body)
 		got, size, err := parseHeader(b[:headerSize])
@@ -35,31 +34,65 @@ func TestFrames(t *testing.T) {
 
 // TestFrameBytes holds the package to its description.
 func TestFrameBytes(t *testing.T) {
-	require.Equal(t, []byte{'S', 'H', 1, 2, 0, 0, 0, 3, 'a', 'b', 'c'}, frame(token, []byte("a"), []byte("bc")))
+	require.Equal(t, []byte{'S', 'H', 2, 1, 0, 0, 0, 0}, frame(ready))
+	require.Equal(t, []byte{'S', 'H', 2, 2, 0, 0, 0, 7, 0, 0, 0, 1, 'a', 'b', 'c'}, offering([]byte("a"), []byte("bc")))
+	require.Equal(t, []byte{'S', 'H', 2, 3, 0, 0, 0, 0}, frame(imported))
+	require.Equal(t, []byte{'S', 'H', 2, 4, 0, 0, 0, 1, 255}, frame(refused, []byte{noDescriptor}))
+	require.Equal(t, []byte{'S', 'H', 2, 5, 0, 0, 0, 0}, frame(withdrawn))
 }
 
 func TestHeaderRefused(t *testing.T) {
-	good := []byte{'S', 'H', 1, 2, 0, 0, 0, 3}
+	good := []byte{'S', 'H', 2, 2, 0, 0, 0, 5}
 	_, _, err := parseHeader(good)
 	require.NoError(t, err)
 	for name, b := range map[string][]byte{
-		"empty":               {},
-		"short":               good[:7],
-		"long":                append(good[:8:8], 0),
-		"magic":               {'S', 'I', 1, 2, 0, 0, 0, 3},
-		"version":             {'S', 'H', 2, 2, 0, 0, 0, 3},
-		"kind 0":              {'S', 'H', 1, 0, 0, 0, 0, 0},
-		"kind 7":              {'S', 'H', 1, 7, 0, 0, 0, 0},
-		"READY with a body":   {'S', 'H', 1, 1, 0, 0, 0, 1},
-		"TOKEN without":       {'S', 'H', 1, 2, 0, 0, 0, 0},
-		"TOKEN too long":      frame(token, make([]byte, seal.MaxToken+1))[:8],
-		"REFUSED without":     {'S', 'H', 1, 4, 0, 0, 0, 0},
-		"CONNECTION too long": frame(connection, make([]byte, MaxRead+1))[:8],
-		"4 GiB":               {'S', 'H', 1, 5, 255, 255, 255, 255},
+		"empty":             {},
+		"short":             good[:7],
+		"long":              append(good[:8:8], 0),
+		"magic":             {'S', 'I', 2, 2, 0, 0, 0, 5},
+		"version before":    {'S', 'H', 1, 2, 0, 0, 0, 5},
+		"version to come":   {'S', 'H', 3, 2, 0, 0, 0, 5},
+		"kind 0":            {'S', 'H', 2, 0, 0, 0, 0, 0},
+		"kind 6":            {'S', 'H', 2, 6, 0, 0, 0, 0},
+		"READY with a body": {'S', 'H', 2, 1, 0, 0, 0, 1},
+		"OFFER without":     {'S', 'H', 2, 2, 0, 0, 0, 4},
+		"OFFER too long":    offering(make([]byte, MaxRead), make([]byte, seal.MaxToken+1))[:8],
+		"REFUSED without":   {'S', 'H', 2, 4, 0, 0, 0, 0},
+		"4 GiB":             {'S', 'H', 2, 2, 255, 255, 255, 255},
 	} {
 		_, _, err := parseHeader(b)
 		require.ErrorIs(t, err, ErrProtocol, name)
 	}
+}
+
+// TestOffer: both parts are bounded by themselves, and there is a token.
+func TestOffer(t *testing.T) {
+	for name, c := range map[string]struct {
+		body []byte
+		read int // -1: refused
+	}{
+		"usual":             {offering([]byte("GET /"), []byte("sealed"))[headerSize:], 5},
+		"nothing read":      {offering(nil, []byte("sealed"))[headerSize:], 0},
+		"most of both":      {offering(make([]byte, MaxRead), make([]byte, seal.MaxToken))[headerSize:], MaxRead},
+		"no token":          {offering([]byte("GET /"), nil)[headerSize:], -1},
+		"too much read":     {offering(make([]byte, MaxRead+1), []byte("sealed"))[headerSize:], -1},
+		"token too long":    {offering(nil, make([]byte, seal.MaxToken+1))[headerSize:], -1},
+		"longer than it is": {[]byte{0, 0, 0, 9, 'a', 'b'}, -1},
+		"4 GiB":             {[]byte{255, 255, 255, 255, 'a', 'b'}, -1},
+		"no length":         {[]byte{0, 0, 0}, -1},
+	} {
+		read, tok, err := parseOffer(c.body)
+		if c.read < 0 {
+			require.ErrorIs(t, err, ErrProtocol, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Len(t, read, c.read, name)
+		require.NotEmpty(t, tok, name)
+	}
+	// A peer of another version learns which.
+	_, _, err := parseHeader([]byte{'S', 'H', 1, 1, 0, 0, 0, 0})
+	require.ErrorContains(t, err, "version 1")
 }
 
 func TestReasons(t *testing.T) {
@@ -69,35 +102,14 @@ func TestReasons(t *testing.T) {
 		require.ErrorIs(t, refusal(r.number), ErrRefused)
 	}
 	require.EqualValues(t, 13, reasonOf(gssapi.ErrBadMic))
+	for _, lack := range []error{unix.EMFILE, unix.ENFILE, &shortage{errDropped}} {
+		require.EqualValues(t, noDescriptor, reasonOf(errors.Join(gssapi.ErrFailure, lack)))
+	}
+	require.EqualValues(t, 13, reasonOf(&shortage{unix.ENOSPC}))
+	require.ErrorContains(t, refusal(noDescriptor), "RLIMIT_NOFILE")
+	require.ErrorIs(t, refusal(noDescriptor), ErrRefused)
 	require.ErrorContains(t, refusal(200), "200")
 	require.Contains(t, kind(9).String(), "9")
-}
-
-// TestControl: what the kernel would not write is refused as well.
-func TestControl(t *testing.T) {
-	for name, oob := range map[string][]byte{
-		"short credentials":  control1(unix.SCM_CREDENTIALS, make([]byte, 4)),
-		"another message":    control1(unix.SO_TIMESTAMP, make([]byte, 16)),
-		"two sorts of these": append(control1(unix.SO_TIMESTAMP, make([]byte, 16)), unix.UnixRights()...),
-	} {
-		_, err := parseControl(oob, 0)
-		require.ErrorIs(t, err, ErrProtocol, name)
-	}
-	ctl, err := parseControl(unix.UnixCredentials(&unix.Ucred{Pid: 1, Uid: 2, Gid: 3}), 0)
-	require.NoError(t, err)
-	require.Equal(t, control{Peer{1, 2, 3}, -1}, ctl)
-	require.Equal(t, "process 1 of user 2", ctl.peer.String())
-}
-
-// control1 is a control message of a type.
-func control1(kind int32, data []byte) []byte {
-	b := unix.UnixCredentials(new(unix.Ucred))[:unix.CmsgLen(0)]
-	m, _ := unix.ParseSocketControlMessage(unix.UnixCredentials(new(unix.Ucred)))
-	h := m[0].Header
-	h.Type = kind
-	h.SetLen(unix.CmsgLen(len(data)))
-	copy(b, headerBytes(h))
-	return append(b, append(data, make([]byte, unix.CmsgSpace(len(data))-unix.CmsgLen(len(data)))...)...)
 }
 
 // FuzzHeader: what is taken encodes to the same bytes, within the bounds.
@@ -106,7 +118,7 @@ func FuzzHeader(f *testing.F) {
 		least, _ := k.bounds()
 		f.Add(frame(k, make([]byte, least))[:headerSize])
 	}
-	f.Add([]byte{'S', 'H', 1, 5, 255, 255, 255, 255})
+	f.Add([]byte{'S', 'H', 2, 2, 255, 255, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k, size, err := parseHeader(b)
 		if err != nil {
@@ -122,10 +134,10 @@ func FuzzHeader(f *testing.F) {
 // FuzzReadFrame: whatever an acceptor sends, a worker gets a whole frame of a
 // known kind that encodes to what was sent, or an error.
 func FuzzReadFrame(f *testing.F) {
-	f.Add(frame(token, []byte("sealed")), uint8(3))
+	f.Add(offering(nil, []byte("sealed")), uint8(3))
 	f.Add(frame(withdrawn), uint8(0))
 	f.Add(append(frame(withdrawn), 1), uint8(8))
-	f.Add(frame(connection, make([]byte, 5000)), uint8(200))
+	f.Add(offering(make([]byte, 5000), []byte("sealed")), uint8(200))
 	f.Add([]byte("SH"), uint8(1))
 	f.Fuzz(func(t *testing.T, b []byte, cut uint8) {
 		if len(b) > 2*MaxRead { // more than the socket holds
@@ -135,16 +147,16 @@ func FuzzReadFrame(f *testing.F) {
 		n := min(int(cut), len(b)) // in two pieces
 		for _, piece := range [][]byte{b[:n], b[n:]} {
 			if len(piece) > 0 {
-				require.NoError(t, send(a, piece, nil))
+				require.NoError(t, tell(a, piece, nil))
 			}
 		}
 		require.NoError(t, a.Close())
-		k, body, ctl, err := readFrame(c)
-		require.Equal(t, -1, ctl.fd)
+		k, body, fd, err := readFrame(c)
+		require.Equal(t, -1, fd)
 		if err != nil {
 			return
 		}
-		require.NotEqual(t, connection, k, "it has no descriptor")
+		require.NotEqual(t, offer, k, "it has no descriptor")
 		require.Equal(t, frame(k, body), b[:headerSize+len(body)])
 	})
 }

@@ -38,7 +38,7 @@ func TestNothingIsTakenBack(t *testing.T) {
 		s := h.session(p) // the control: a worker that says nothing
 		go func() {
 			_ = say(b, ready)
-			_, _, _, _ = readFrame(b)
+			_, _ = getToken(b)
 			_ = b.Close()
 		}()
 		s.returned(sender.Send(within(t, ample), a, s.sc, s.conn, nil))
@@ -141,6 +141,7 @@ func TestPeer(t *testing.T) {
 	require.ErrorIs(t, err, errNo)
 	require.Equal(t, w.cmd.Process.Pid, got.PID)
 	require.Equal(t, uid, got.UID)
+	require.Equal(t, "process 1 of user 2", Peer{1, 2, 3}.String())
 	_, err = w.conn.Write([]byte{1})
 	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -272,6 +272,38 @@ func serve(sc gssapi.SecContext, conn net.Conn) {
 	}
 }
 
+// readFrame reads one frame of the acceptor's with a descriptor that came with it, or -1.
+func readFrame(c *net.UnixConn) (kind, []byte, int, error) {
+	w, err := newReception(c, nil)
+	if err != nil {
+		return 0, nil, -1, err
+	}
+	k, body, ctl, err := w.readFrame()
+	return k, body, ctl.FD, err
+}
+
+// getToken reads OFFER and lets its connection go.
+func getToken(c *net.UnixConn) ([]byte, error) {
+	_, body, fd, err := readFrame(c)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Close(fd)
+	_, tok, err := parseOffer(body)
+	return tok, err
+}
+
+// tell sends bytes with control messages.
+func tell(c *net.UnixConn, b, oob []byte) error {
+	_, err := send(c, b, oob)
+	return err
+}
+
+// offering is OFFER.
+func offering(read, tok []byte) []byte {
+	return frame(offer, binary.BigEndian.AppendUint32(nil, uint32(len(read))), read, tok)
+}
+
 // received is what Receive returned.
 type received struct {
 	sc   gssapi.SecContext

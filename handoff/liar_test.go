@@ -9,7 +9,6 @@ import (
 	"os"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
@@ -20,10 +19,6 @@ import (
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
 )
-
-func headerBytes(h unix.Cmsghdr) []byte {
-	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))...)
-}
 
 // rights puts descriptors of /dev/null beside a frame; the copies here are
 // closed by the function that it returns.
@@ -50,12 +45,12 @@ func TestLyingWorker(t *testing.T) {
 	me := unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())})
 	begin := func(c *net.UnixConn) []byte {
 		require.NoError(t, say(c, ready))
-		_, body, _, err := readFrame(c)
+		tok, err := getToken(c)
 		require.NoError(t, err)
-		return body
+		return tok
 	}
 	tell := func(c *net.UnixConn, b []byte, oob ...byte) {
-		require.NoError(t, send(c, b, append(me[:len(me):len(me)], oob...)))
+		require.NoError(t, tell(c, b, append(me[:len(me):len(me)], oob...)))
 	}
 	claim := func(token []byte) {
 		sc, err := h.p.ImportSecContext(token)
@@ -148,11 +143,11 @@ func TestSilentWorker(t *testing.T) {
 			defer cancel(context.Canceled)
 			if !claims || say(b, ready) != nil {
 				_ = say(b, ready)
-				_, _, _, _ = readFrame(b)
+				_, _ = getToken(b)
 				return
 			}
-			if _, body, _, err := readFrame(b); err == nil {
-				if sc, err := h.p.ImportSecContext(body); err == nil {
+			if tok, err := getToken(b); err == nil {
+				if sc, err := h.p.ImportSecContext(tok); err == nil {
 					_, _ = sc.Delete()
 				}
 			}
@@ -173,9 +168,6 @@ func TestSilentWorker(t *testing.T) {
 // ends up with nothing, and with no descriptor.
 func TestLyingAcceptor(t *testing.T) {
 	h := newHouse(t)
-	conn := func(c *net.UnixConn, body []byte, oob []byte) {
-		require.NoError(t, send(c, frame(connection, body), oob))
-	}
 	null := func(n int, f func(oob []byte)) {
 		oob, done := rights(t, n)
 		defer done()
@@ -187,76 +179,81 @@ func TestLyingAcceptor(t *testing.T) {
 		defer unix.Close(fd) //nolint:errcheck // of the test
 		f(fd)
 	}
+	with := func(c *net.UnixConn, tok []byte, n int) { // an offer with so many descriptors
+		null(n, func(oob []byte) { require.NoError(t, tell(c, offering(nil, tok), oob)) })
+	}
+	passing := func(c *net.UnixConn, b []byte) { // bytes with a good connection
+		near, far := socketPair(t)
+		defer near.Close()
+		defer far.Close()
+		p, err := packConn(near, nil)
+		require.NoError(t, err)
+		require.NoError(t, p.raw.Control(func(fd uintptr) { require.NoError(t, tell(c, b, unix.UnixRights(int(fd)))) }))
+	}
 	for name, c := range map[string]struct {
-		first func(c *net.UnixConn, token []byte) // for READY; nil: the token
-		then  func(c *net.UnixConn)               // for IMPORTED
-		want  error
+		do     func(c *net.UnixConn, tok []byte) // for READY
+		want   error
+		claims bool
 	}{
-		"ends":               {func(*net.UnixConn, []byte) {}, nil, io.EOF},
-		"half a header":      {func(c *net.UnixConn, _ []byte) { require.NoError(t, send(c, frame(token, []byte("x"))[:5], nil)) }, nil, io.ErrUnexpectedEOF},
-		"half a token":       {func(c *net.UnixConn, tok []byte) { require.NoError(t, send(c, frame(token, tok)[:99], nil)) }, nil, io.ErrUnexpectedEOF},
-		"garbage":            {func(c *net.UnixConn, _ []byte) { require.NoError(t, send(c, []byte("HTTP/1.1 200 OK"), nil)) }, nil, ErrProtocol},
-		"connection at once": {func(c *net.UnixConn, _ []byte) { null(1, func(oob []byte) { conn(c, nil, oob) }) }, nil, ErrProtocol},
-		"a worker's word":    {func(c *net.UnixConn, _ []byte) { require.NoError(t, send(c, frame(imported), nil)) }, nil, ErrProtocol},
-		"behind the token":   {func(c *net.UnixConn, tok []byte) { require.NoError(t, send(c, append(frame(token, tok), 0), nil)) }, nil, ErrProtocol},
-		"token, descriptor": {func(c *net.UnixConn, tok []byte) {
-			null(1, func(oob []byte) { require.NoError(t, send(c, frame(token, tok), oob)) })
-		}, nil, ErrProtocol},
+		"ends":          {func(*net.UnixConn, []byte) {}, io.EOF, false},
+		"half a header": {func(c *net.UnixConn, tok []byte) { require.NoError(t, tell(c, offering(nil, tok)[:5], nil)) }, io.ErrUnexpectedEOF, false},
+		"half a token":  {func(c *net.UnixConn, tok []byte) { require.NoError(t, tell(c, offering(nil, tok)[:99], nil)) }, io.ErrUnexpectedEOF, false},
+		"garbage":       {func(c *net.UnixConn, _ []byte) { require.NoError(t, tell(c, []byte("HTTP/1.1 200 OK"), nil)) }, ErrProtocol, false},
+		"another version": {func(c *net.UnixConn, _ []byte) {
+			require.NoError(t, tell(c, []byte("SH\x01\x02\x00\x00\x00\x01x"), nil))
+		}, ErrProtocol, false},
+		"a worker's word":    {func(c *net.UnixConn, _ []byte) { require.NoError(t, tell(c, frame(imported), nil)) }, ErrProtocol, false},
+		"behind the token":   {func(c *net.UnixConn, tok []byte) { passing(c, append(offering(nil, tok), 0)) }, ErrProtocol, false},
+		"no token":           {func(c *net.UnixConn, _ []byte) { passing(c, frame(offer, []byte{0, 0, 0, 1, 'x'})) }, ErrProtocol, false},
+		"longer than it is":  {func(c *net.UnixConn, _ []byte) { passing(c, frame(offer, []byte{0, 0, 1, 0, 'x'})) }, ErrProtocol, false},
+		"a descriptor alone": {func(c *net.UnixConn, _ []byte) { passing(c, frame(withdrawn)) }, ErrProtocol, false},
 		"descriptor in its middle": {func(c *net.UnixConn, tok []byte) {
-			b := frame(token, tok)
-			require.NoError(t, send(c, b[:50], nil))
-			null(1, func(oob []byte) { require.NoError(t, send(c, b[50:], oob)) })
-		}, nil, ErrProtocol},
-		"no descriptor":    {nil, func(c *net.UnixConn) { conn(c, nil, nil) }, ErrProtocol},
-		"two descriptors":  {nil, func(c *net.UnixConn) { null(2, func(oob []byte) { conn(c, nil, oob) }) }, ErrProtocol},
-		"many descriptors": {nil, func(c *net.UnixConn) { null(200, func(oob []byte) { conn(c, nil, oob) }) }, ErrProtocol},
-		"a file":           {nil, func(c *net.UnixConn) { null(1, func(oob []byte) { conn(c, nil, oob) }) }, ErrConn},
-		"a datagram socket": {nil, func(c *net.UnixConn) {
-			socket(unix.AF_INET, unix.SOCK_DGRAM, func(fd int) { conn(c, nil, unix.UnixRights(fd)) })
-		}, ErrConn},
-		"a listener": {nil, func(c *net.UnixConn) {
+			b := offering(nil, tok)
+			require.NoError(t, tell(c, b[:50], nil))
+			raw, err := c.SyscallConn()
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { // until it is read; or the kernel puts both together
+				unread := -1
+				_ = raw.Control(func(fd uintptr) { unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+				return unread == 0
+			}, ample, time.Millisecond)
+			passing(c, b[50:])
+		}, ErrProtocol, false},
+		"no descriptor":    {func(c *net.UnixConn, tok []byte) { require.NoError(t, tell(c, offering(nil, tok), nil)) }, ErrProtocol, false},
+		"two descriptors":  {func(c *net.UnixConn, tok []byte) { with(c, tok, 2) }, ErrProtocol, false},
+		"many descriptors": {func(c *net.UnixConn, tok []byte) { with(c, tok, 200) }, ErrProtocol, false},
+		"a file":           {func(c *net.UnixConn, tok []byte) { with(c, tok, 1) }, ErrConn, false},
+		"a datagram socket": {func(c *net.UnixConn, tok []byte) {
+			socket(unix.AF_INET, unix.SOCK_DGRAM, func(fd int) { require.NoError(t, tell(c, offering(nil, tok), unix.UnixRights(fd))) })
+		}, ErrConn, false},
+		"a listener": {func(c *net.UnixConn, tok []byte) {
 			socket(unix.AF_INET, unix.SOCK_STREAM, func(fd int) {
 				require.NoError(t, unix.Listen(fd, 1))
-				conn(c, nil, unix.UnixRights(fd))
+				require.NoError(t, tell(c, offering(nil, tok), unix.UnixRights(fd)))
 			})
-		}, ErrConn},
-		"a socket of packets": {nil, func(c *net.UnixConn) {
-			socket(unix.AF_UNIX, unix.SOCK_SEQPACKET, func(fd int) { conn(c, nil, unix.UnixRights(fd)) })
-		}, ErrConn},
-		"another word":       {nil, func(c *net.UnixConn) { require.NoError(t, send(c, frame(withdrawn), nil)) }, ErrProtocol},
-		"ends after a claim": {nil, func(*net.UnixConn) {}, io.ErrUnexpectedEOF},
-		"half a connection": {nil, func(c *net.UnixConn) {
-			a, b := tcpPair(t)
-			defer a.Close()
-			defer b.Close()
-			p, err := pack(b, make([]byte, 99))
-			require.NoError(t, err)
-			require.NoError(t, p.raw.Control(func(fd uintptr) {
-				require.NoError(t, send(c, frame(connection, p.read)[:50], unix.UnixRights(int(fd))))
-			}))
-		}, io.ErrUnexpectedEOF},
+		}, ErrConn, false},
+		"a socket of packets": {func(c *net.UnixConn, tok []byte) {
+			socket(unix.AF_UNIX, unix.SOCK_SEQPACKET, func(fd int) { require.NoError(t, tell(c, offering(nil, tok), unix.UnixRights(fd))) })
+		}, ErrConn, false},
+		"half an offer":      {func(c *net.UnixConn, tok []byte) { passing(c, offering(make([]byte, 99), tok)[:50]) }, io.ErrUnexpectedEOF, false},
+		"ends after a claim": {func(c *net.UnixConn, tok []byte) { passing(c, offering(nil, tok)) }, io.ErrUnexpectedEOF, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := h.session(h.p)
 			tok, err := s.sc.Export()
 			require.NoError(t, err)
-			p := &keeping{Provider: h.p}
 			before := descriptors(t)
 			a, b := unixPair(t, unix.SOCK_STREAM)
+			p := &keeping{Provider: h.p, claimed: func() { _ = a.Close() }}
 			done := receiving(within(t, ample), b, p)
 			hello := make([]byte, headerSize)
 			_, err = io.ReadFull(a, hello)
 			require.NoError(t, err)
-			if c.first != nil {
-				c.first(a, tok)
-			} else {
-				require.NoError(t, send(a, frame(token, tok), nil))
-				_, err = io.ReadFull(a, hello)
-				require.NoError(t, err)
-				require.Equal(t, frame(imported), hello)
-				c.then(a)
+			require.Equal(t, frame(ready), hello)
+			c.do(a, tok)
+			if !c.claims {
+				require.NoError(t, a.CloseWrite())
 			}
-			require.NoError(t, a.CloseWrite())
 			r := <-done
 			require.ErrorIs(t, r.err, c.want)
 			require.Nil(t, r.sc)
@@ -269,7 +266,7 @@ func TestLyingAcceptor(t *testing.T) {
 				_, _, err = p.sc.Wrap([]byte("x"), true, 0)
 				require.ErrorIs(t, err, gssapi.ErrNoContext, "the context that was imported is deleted")
 			}
-			require.Equal(t, c.first == nil, p.sc != nil)
+			require.Equal(t, c.claims, p.sc != nil)
 		})
 	}
 }
@@ -277,11 +274,13 @@ func TestLyingAcceptor(t *testing.T) {
 // keeping is a provider that remembers what it imported.
 type keeping struct {
 	gssapi.Provider
-	sc gssapi.SecContext
+	sc      gssapi.SecContext
+	claimed func()
 }
 
 func (k *keeping) ImportSecContext(b []byte) (sc gssapi.SecContext, err error) {
 	k.sc, err = k.Provider.ImportSecContext(b)
+	k.claimed()
 	return k.sc, err
 }
 
@@ -302,8 +301,8 @@ func TestLingeringWorker(t *testing.T) {
 				fds := []int{made(t), made(t)}
 				go func() {
 					_ = say(b, ready)
-					_, _, _, _ = readFrame(b)
-					_ = send(b, frame(refused, []byte{9})[:3], nil)
+					_, _ = getToken(b)
+					_ = tell(b, frame(refused, []byte{9})[:3], nil)
 					raw, _ := b.SyscallConn()
 					_ = raw.Control(func(fd uintptr) {
 						_ = unix.Sendmsg(int(fd), []byte{9}, unix.UnixRights(fds...), nil, flags|unix.MSG_NOSIGNAL)
@@ -325,45 +324,69 @@ func TestLingeringWorker(t *testing.T) {
 	}
 }
 
-// hinderedSealer cannot take back for a while.
+// hinderedSealer cannot take back for a while, or so many times.
 type hinderedSealer struct {
 	seal.Sealer
+	until time.Time
 	times int
+	asked int
 }
 
 func (h *hinderedSealer) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
-	if h.times--; h.times >= 0 {
+	h.asked++
+	if h.asked <= h.times || time.Now().Before(h.until) {
 		return nil, seal.ErrUnavailable
 	}
 	return h.Sealer.TakeBack(b, formats...)
 }
 
-// A sealer that cannot take a token back just now is asked again, as long as ctx
-// lasts and not for ever.
+// A sealer that cannot take a token back just now is asked again, as long as ctx lasts
+// and the token can be taken back.
 func TestTakeBackLater(t *testing.T) {
 	h := newHouse(t)
-	give := func(ctx context.Context, n int) (*session, *hinderedSealer, error) {
-		sealer := &hinderedSealer{h.host, n}
-		s := h.session(secctx.Wrap(h.mech, sealer))
+	give := func(ctx context.Context, lifetime time.Duration, sealer *hinderedSealer) (*session, error) {
+		sealer.Sealer = h.host
+		s := h.session((&secctx.Config{Sealer: sealer, Lifetime: lifetime}).Wrap(h.mech))
 		a, b := unixPair(t, unix.SOCK_STREAM)
 		go func() {
 			_ = say(b, ready)
-			_, _, _, _ = readFrame(b)
+			_, _ = getToken(b)
 			_ = say(b, refused, 16)
 		}()
-		return s, sealer, Send(ctx, a, s.sc, s.conn, nil)
+		return s, Send(ctx, a, s.sc, s.conn, nil)
 	}
-	s, sealer, err := give(context.Background(), 3)
+	sealer := &hinderedSealer{times: 3}
+	s, err := give(context.Background(), time.Minute, sealer)
 	s.returned(err)
 	require.ErrorIs(t, err, ErrRefused)
-	require.Equal(t, -1, sealer.times)
+	require.Equal(t, 4, sealer.asked)
+
+	flood := 2 * time.Second // longer than any pause
+	s, err = give(context.Background(), time.Minute, &hinderedSealer{until: time.Now().Add(flood)})
+	s.returned(err)
+	require.ErrorIs(t, err, ErrRefused)
 
 	start := time.Now()
-	_, _, err = give(context.Background(), 1<<20)
+	_, err = give(context.Background(), 2*time.Second, &hinderedSealer{times: 1 << 20})
 	require.ErrorIs(t, err, ErrClaimed, "the control: nobody can tell")
-	require.Less(t, time.Since(start), 3*takeBackFor)
+	require.Less(t, time.Since(start), ample, "asked again beyond the token's lifetime")
 
-	_, sealer, err = give(within(t, 100*time.Millisecond), 1<<20)
+	sealer = &hinderedSealer{times: 1 << 20}
+	_, err = give(within(t, 100*time.Millisecond), time.Minute, sealer)
 	require.ErrorIs(t, err, ErrClaimed)
-	require.Less(t, 1<<20-sealer.times, 10, "asked again beyond its ctx")
+	require.Less(t, sealer.asked, 10, "asked again beyond its ctx")
+}
+
+// TestTimeToTakeBack: a worker that does not answer leaves time before ctx's deadline in
+// which a sealer that cannot take the token back at once is asked again.
+func TestTimeToTakeBack(t *testing.T) {
+	h := newHouse(t)
+	sealer := &hinderedSealer{Sealer: h.host, times: 3}
+	s := h.session((&secctx.Config{Sealer: sealer, Lifetime: time.Minute}).Wrap(h.mech))
+	a, b := unixPair(t, unix.SOCK_STREAM)
+	require.NoError(t, say(b, ready))
+	err := Send(within(t, 4*time.Second), a, s.sc, s.conn, nil)
+	s.returned(err)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, 4, sealer.asked)
 }

@@ -44,10 +44,11 @@ type Pool struct {
 	// before it counts as lost. Zero: DefaultPatience.
 	Patience time.Duration
 
-	// Lost, if not nil, is told of each worker that the pool has let go, with the
-	// reason: to log it, and to end its process. A closed connection makes a
-	// worker end that is well, after it has served what it has; a stopped one
-	// must be killed. And it is told, with a nil connection, that Start failed.
+	// Lost, if not nil, is called for each worker that the pool has let go, with the
+	// reason, to log it and to end its process. A healthy worker exits when its
+	// connection is closed, after it has served its current client. A stopped worker must
+	// be killed: it may hold a copy of a connection. If Start failed, Lost is called with
+	// a nil connection.
 	Lost func(*net.UnixConn, error)
 
 	once  sync.Once
@@ -77,18 +78,28 @@ func (p *Pool) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// keep keeps one place filled.
+// keep keeps one place filled. It starts no worker before the connection to the last one is
+// closed: descriptors that a worker has left in it can make that slow, and would add up.
 func (p *Pool) keep(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		worker, err := p.Start(ctx)
 		given := 0
+		var closed <-chan struct{}
 		if err == nil {
 			given, err = p.employ(ctx, worker)
-			foreign.HangUp(worker)
+		}
+		if worker != nil {
+			closed = foreign.HangUp(worker)
 		}
 		if p.Lost != nil && ctx.Err() == nil {
 			p.Lost(worker, err)
+		}
+		if closed != nil {
+			select {
+			case <-closed:
+			case <-ctx.Done():
+			}
 		}
 		if given > 0 {
 			pause = firstPause
@@ -104,9 +115,12 @@ func (p *Pool) keep(ctx context.Context) {
 
 // employ offers a worker to Send whenever it is ready, until it is lost.
 func (p *Pool) employ(ctx context.Context, worker *net.UnixConn) (given int, err error) {
-	var w *waiter
+	w, err := newWaiter(worker)
+	if err != nil {
+		return 0, err
+	}
 	for {
-		if w, err = p.await(ctx, worker, w); err != nil {
+		if err := p.await(ctx, w); err != nil {
 			return given, err
 		}
 		a := &applicant{w, make(chan error, 1)}
@@ -115,7 +129,7 @@ func (p *Pool) employ(ctx context.Context, worker *net.UnixConn) (given int, err
 		case <-ctx.Done():
 			return given, ctx.Err()
 		}
-		if err = <-a.done; err != nil {
+		if err := <-a.done; err != nil {
 			return given, err
 		}
 		given++
@@ -127,7 +141,7 @@ func (p *Pool) employ(ctx context.Context, worker *net.UnixConn) (given int, err
 // most once more than there are workers. So of its errors ErrReturned means that
 // none took it, with ErrBusy that none was free. The others are as there.
 func (p *Pool) Send(ctx context.Context, sc gssapi.SecContext, conn net.Conn, read []byte) error {
-	parcel, err := pack(conn, read)
+	parcel, err := pack(sc, conn, read)
 	if err != nil {
 		return err
 	}
@@ -136,7 +150,7 @@ func (p *Pool) Send(ctx context.Context, sc gssapi.SecContext, conn net.Conn, re
 		if err != nil {
 			return err
 		}
-		err = p.attempt(ctx, a, sc, parcel)
+		err = p.attempt(ctx, a, parcel)
 		if !errors.Is(err, ErrReturned) || ctx.Err() != nil || try >= max(p.Workers, 1) {
 			return err
 		}
@@ -161,14 +175,14 @@ func (p *Pool) take(ctx context.Context) (*applicant, error) {
 var errGone = errors.New("handoff: worker ended, or spoke out of turn")
 
 // attempt gives one worker its chance.
-func (p *Pool) attempt(ctx context.Context, a *applicant, sc gssapi.SecContext, parcel *parcel) error {
+func (p *Pool) attempt(ctx context.Context, a *applicant, parcel *parcel) error {
 	patience := p.Patience
 	if patience <= 0 {
 		patience = DefaultPatience
 	}
 	left := errGone // should a mechanism panic
 	defer func() { a.done <- left }()
-	err := a.give(ctx, time.Now().Add(patience), sc, parcel)
+	err := a.give(ctx, time.Now().Add(patience), p.Verify, parcel)
 	left = err
 	if a.good {
 		left = nil

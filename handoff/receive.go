@@ -16,41 +16,49 @@ import (
 	"github.com/sealctx/sealctx/internal/foreign"
 )
 
-// Receive tells the acceptor that this worker is ready, waits for a context,
-// imports it with p, a provider wrapped by package secctx, and returns it with
-// its connection. The connection's first bytes may be such as the acceptor had
-// read; it then has the methods NetConn and CloseWrite beside net.Conn's, and
-// else it is what net.FileConn makes, a *net.TCPConn say. Both are the caller's,
+// Receive tells the acceptor that this worker is ready, waits for a context, takes its
+// connection, imports it with p, a provider wrapped by package secctx, and returns both.
+// The connection's first bytes may be bytes that the acceptor had read. The connection
+// then has the methods NetConn and CloseWrite beside net.Conn's. Otherwise it is what
+// net.FileConn makes, a *net.TCPConn for example. Context and connection are the caller's,
 // who deletes the one and closes the other.
 //
-// The errors:
+// Errors after which the acceptor's connection is good, and Receive can be called again:
 //
-//   - ErrRefused, with the error of ImportSecContext: this token was not
-//     imported. Call Receive again
-//   - all others have closed the acceptor's connection: io.EOF when the acceptor
-//     has closed it before a token came, which is the usual end; ctx's error,
-//     io.ErrUnexpectedEOF, ErrProtocol, ErrConn. A context that was imported by
-//     then is deleted, and the acceptor closes the connection
+//   - ErrRefused, with the error of ImportSecContext: this token was not imported
+//   - ErrRefused, with syscall.EMFILE or the like: this process had no descriptor for
+//     the connection. The token was not imported
+//   - syscall.EMFILE or the like without ErrRefused: this process has no descriptor for
+//     a connection, so the acceptor was not told that it is ready. Call Receive again
+//     when a descriptor is free
+//
+// All others have closed the acceptor's connection: io.EOF if the acceptor has closed it
+// before a token came, which is the usual end; ctx's error, io.ErrUnexpectedEOF,
+// ErrProtocol, ErrConn. A context that was imported by then is deleted, and the acceptor
+// closes the connection.
 //
 // A worker that serves one context after another calls Receive when it has time
 // for the next; one that serves several at a time calls it in a loop. To stop,
 // end ctx: a context that nobody has claimed stays with the acceptor.
 func Receive(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider) (gssapi.SecContext, net.Conn, error) {
-	defer watch(ctx, acceptor, time.Time{})()
-	sc, err := importNext(acceptor, p)
-	if _, ok := err.(*refusedError); ok { //nolint:errorlint // ours, unwrapped
-		return nil, nil, err
+	if p == nil || acceptor == nil {
+		return nil, nil, errNothing
 	}
+	defer watch(ctx, acceptor, time.Time{})()
+	w, err := newReception(acceptor, p)
+	var sc gssapi.SecContext
 	var conn net.Conn
 	if err == nil {
-		if conn, err = takeConn(acceptor); err == nil {
-			return sc, conn, nil
-		}
-		_, _ = sc.Delete() // its token for the peer has no way to go
+		sc, conn, err = w.next()
 	}
-	_ = acceptor.Close()
-	return nil, nil, because(ctx, err)
+	if err != nil && !w.good {
+		_ = acceptor.Close()
+		err = because(ctx, err)
+	}
+	return sc, conn, err
 }
+
+var errNothing = errors.New("handoff: Receive needs a connection to the acceptor and a provider")
 
 // refusedError is ErrRefused and why.
 type refusedError struct{ why error }
@@ -58,36 +66,127 @@ type refusedError struct{ why error }
 func (r *refusedError) Error() string   { return ErrRefused.Error() + ": " + r.why.Error() }
 func (r *refusedError) Unwrap() []error { return []error{ErrRefused, r.why} }
 
-// importNext waits for a token and imports it.
-func importNext(c *net.UnixConn, p gssapi.Provider) (gssapi.SecContext, error) {
-	if err := foreign.Inline(c); err != nil {
-		return nil, err
+// A reception is one call of Receive.
+type reception struct {
+	acceptor *net.UnixConn
+	from     *foreign.Receiver
+	p        gssapi.Provider
+	good     bool // the acceptor's connection is between two exchanges
+}
+
+func newReception(acceptor *net.UnixConn, p gssapi.Provider) (*reception, error) {
+	w := &reception{acceptor: acceptor, p: p}
+	err := foreign.Inline(acceptor)
+	if err == nil {
+		w.from, err = foreign.NewReceiver(acceptor, &foreign.Closer{Patience: closePatience})
+	}
+	return w, err
+}
+
+// closePatience is how long Receive waits for descriptors to be closed that have no place
+// in the protocol.
+const closePatience = 100 * time.Millisecond
+
+// next says READY and takes the next context.
+func (w *reception) next() (gssapi.SecContext, net.Conn, error) {
+	if err := w.checkRoom(); err != nil {
+		return nil, nil, err
 	}
 	for {
-		if err := say(c, ready); err != nil {
-			return nil, ended(err)
+		if err := say(w.acceptor, ready); err != nil {
+			return nil, nil, ended(err)
 		}
-		k, body, ctl, err := readFrame(c)
+		k, body, ctl, err := w.readFrame()
 		if err != nil {
-			return nil, ended(err)
+			return nil, nil, ended(err)
 		}
-		ctl.close() // of a connection that comes too early
 		switch k {
 		case withdrawn:
 			continue
-		case token:
+		case offer:
+			return w.take(body, ctl)
 		default:
-			return nil, fmt.Errorf("%w: %v for READY", ErrProtocol, k)
+			return nil, nil, fmt.Errorf("%w: %v for READY", ErrProtocol, k)
 		}
-		sc, err := p.ImportSecContext(body)
-		if err == nil {
-			return sc, nil
-		}
-		if sendErr := say(c, refused, reasonOf(err)); sendErr != nil {
-			return nil, fmt.Errorf("%w; %w", err, sendErr)
-		}
-		return nil, &refusedError{err}
 	}
+}
+
+// checkRoom returns a shortage, which leaves the acceptor's connection good, or io.EOF if
+// the acceptor has closed it.
+func (w *reception) checkRoom() error {
+	raw, err := w.acceptor.SyscallConn()
+	if err != nil {
+		return err
+	}
+	open := false
+	if ctlErr := raw.Control(func(fd uintptr) {
+		if err = haveRoom(int(fd)); err != nil {
+			n, _, perr := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			open = n > 0 || errors.Is(perr, unix.EAGAIN)
+		}
+	}); ctlErr != nil {
+		return ctlErr
+	}
+	if err != nil && !open {
+		return io.EOF
+	}
+	w.good = err != nil
+	return err
+}
+
+// take makes sure of the connection, then imports the token, and says so.
+func (w *reception) take(body []byte, ctl foreign.Control) (sc gssapi.SecContext, conn net.Conn, err error) {
+	defer func() {
+		if sc == nil && conn != nil { // also if the mechanism panics
+			_ = conn.Close()
+			conn = nil
+		}
+	}()
+	read, tok, err := parseOffer(body)
+	switch {
+	case err != nil:
+		if ctl.FD >= 0 {
+			w.from.Drop(ctl.FD)
+		}
+		return nil, nil, err
+	case ctl.Dropped:
+		return nil, nil, w.refuse(nil, &shortage{errDropped})
+	}
+	conn, err = adopt(ctl.FD, read)
+	if err != nil {
+		if errors.Is(err, ErrConn) {
+			return nil, nil, err
+		}
+		return nil, nil, w.refuse(nil, err)
+	}
+	in, err := w.p.ImportSecContext(tok)
+	if err == nil && in == nil {
+		err = errNoContext
+	}
+	if err != nil {
+		return nil, nil, w.refuse(conn, err)
+	}
+	if err := say(w.acceptor, imported); err != nil {
+		_, _ = in.Delete() // its token for the peer has no way to go
+		return nil, conn, early(err)
+	}
+	return in, conn, nil
+}
+
+// errNoContext is a mistake of a provider.
+var errNoContext = errors.New("handoff: provider imported a token and returned no context")
+
+// refuse tells the acceptor that the token was not imported. The connection is closed
+// first, so that none of it is here when the acceptor reads that.
+func (w *reception) refuse(conn net.Conn, why error) error {
+	if conn != nil {
+		_ = conn.Close()
+	}
+	if err := say(w.acceptor, refused, reasonOf(why)); err != nil {
+		return fmt.Errorf("%w; %w", why, err)
+	}
+	w.good = true
+	return &refusedError{why}
 }
 
 // ended is io.EOF for every way in which the kernel says that the acceptor has
@@ -107,54 +206,51 @@ func early(err error) error {
 	return err
 }
 
-// takeConn asks for the connection of a context that was imported.
-func takeConn(c *net.UnixConn) (net.Conn, error) {
-	if err := say(c, imported); err != nil {
-		return nil, early(err)
-	}
-	k, body, ctl, err := readFrame(c)
-	switch {
-	case err != nil:
-		return nil, early(err)
-	case k != connection:
-		return nil, fmt.Errorf("%w: %v for IMPORTED", ErrProtocol, k)
-	}
-	return adopt(ctl.fd, body)
-}
-
 // say sends a frame with this process's credentials, which the kernel checks.
 func say(c *net.UnixConn, k kind, body ...byte) error {
-	return send(c, frame(k, body), unix.UnixCredentials(&unix.Ucred{
+	_, err := send(c, frame(k, body), unix.UnixCredentials(&unix.Ucred{
 		Pid: int32(os.Getpid()), Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid()),
 	}))
+	return err
 }
 
 // firstRead is room for a usual frame, so that it takes one system call.
 const firstRead = 4096
 
-// readFrame reads one frame of the acceptor, which is the last thing that it has
-// sent. A descriptor comes with the first byte of CONNECTION, and it must come:
-// then it is the caller's. On an error none is left open.
-func readFrame(c *net.UnixConn) (kind, []byte, control, error) {
+// readFrame reads one frame of the acceptor, which is the last thing that it has sent. A
+// descriptor comes with the first byte of OFFER: it is the caller's, unless the kernel has
+// dropped it. On an error none is left open.
+func (w *reception) readFrame() (kind, []byte, foreign.Control, error) {
 	b := make([]byte, firstRead)
-	n, ctl, err := receive(c, b)
+	n, ctl, err := w.receive(b)
 	if err != nil {
 		return 0, nil, ctl, err
 	}
-	k, body, err := readRest(c, b, n)
-	if err == nil && (ctl.fd >= 0) != (k == connection) {
+	k, body, err := w.readRest(b, n)
+	if err == nil && (ctl.FD >= 0 || ctl.Dropped) != (k == offer) {
 		err = fmt.Errorf("%w: descriptor missing, or at the wrong place", ErrProtocol)
 	}
 	if err != nil {
-		ctl.close()
-		return 0, nil, ctl, err
+		if ctl.FD >= 0 {
+			w.from.Drop(ctl.FD)
+		}
+		return 0, nil, foreign.Control{FD: -1}, err
 	}
 	return k, body, ctl, nil
 }
 
+// receive reads once. On an error it leaves no descriptor open.
+func (w *reception) receive(b []byte) (int, foreign.Control, error) {
+	_, n, ctl, err := w.from.Receive(b, nil, nil)
+	if errors.Is(err, foreign.ErrControl) {
+		err = fmt.Errorf("%w: more than one descriptor, or a control message", ErrProtocol)
+	}
+	return n, ctl, err
+}
+
 // readRest reads the rest of a frame of which n bytes are in b.
-func readRest(c *net.UnixConn, b []byte, n int) (kind, []byte, error) {
-	n, err := readMore(c, b, n, headerSize)
+func (w *reception) readRest(b []byte, n int) (kind, []byte, error) {
+	n, err := w.readMore(b, n, headerSize)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -167,21 +263,23 @@ func readRest(c *net.UnixConn, b []byte, n int) (kind, []byte, error) {
 		return 0, nil, fmt.Errorf("%w: %d bytes behind %v", ErrProtocol, n-size, k)
 	}
 	b = slices.Grow(b[:n], size-n)[:size]
-	if _, err := readMore(c, b, n, size); err != nil {
+	if _, err := w.readMore(b, n, size); err != nil {
 		return 0, nil, err
 	}
 	return k, b[headerSize:size], nil
 }
 
 // readMore reads until b has at least want bytes. No descriptor may come.
-func readMore(c *net.UnixConn, b []byte, n, want int) (int, error) {
+func (w *reception) readMore(b []byte, n, want int) (int, error) {
 	for n < want {
-		m, ctl, err := receive(c, b[n:])
+		m, ctl, err := w.receive(b[n:])
 		if err != nil {
 			return n, early(err)
 		}
-		if ctl.fd >= 0 {
-			ctl.close()
+		if ctl.FD >= 0 {
+			w.from.Drop(ctl.FD)
+		}
+		if ctl.FD >= 0 || ctl.Dropped {
 			return n, fmt.Errorf("%w: descriptor at the wrong place", ErrProtocol)
 		}
 		n += m

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
-	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/seal"
@@ -27,12 +26,12 @@ type Sender struct {
 	Audience func(Peer) (seal.Audience, error)
 
 	// Verify has Send find out whether a worker that says it has imported the token
-	// really has, by trying to take it back from the agent: a request more for each
-	// context. If that succeeds it is ErrReturned, and if the agent does not tell,
-	// ErrClaimed. Without it the worker's word is enough: one that lies harms the
-	// clients that it is given, which it could do in other ways too, and it is no way
-	// to a second owner. Where the keyring is this user's, the register is looked at
-	// in any case.
+	// really has, by trying to take the token back from the agent. That is one request
+	// more for each context. If the take-back succeeds Send returns ErrReturned, and if
+	// the agent does not answer, ErrClaimed. Without Verify Send believes the worker. A
+	// worker that lies harms the clients that it is given, which it could do in other
+	// ways too, and gains no second owner. If the keyring is this user's, Send looks at
+	// the register in any case.
 	Verify bool
 }
 
@@ -41,91 +40,109 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 	return new(Sender).Send(ctx, worker, sc, conn, read)
 }
 
-// Send waits until the process at the other end of worker calls Receive, exports
-// the context to it, and on its word that it has claimed passes the connection,
-// together with read: bytes that were read from it and not used, at most
-// MaxRead. If conn came from Receive, bytes that it still holds go along behind
-// these. No other goroutine may use sc or conn meanwhile. Both providers must be
-// wrapped by package secctx.
+// Send waits until the process at the other end of worker calls Receive, and exports the
+// context to it. With the token go the connection and read: bytes that were read from the
+// connection and not used, at most MaxRead. If conn came from Receive, bytes that it still
+// holds follow these. Send returns nil when the worker says that it has taken both the
+// connection and the context. No other goroutine may use sc or conn meanwhile. Both
+// providers must be wrapped by package secctx.
 //
 // On success sc has no context any more, and conn is closed here. Errors:
 //
-//   - ErrReturned: sc and conn are as before. Try another worker. The cause is in
-//     the chain: ErrBusy and ErrRefused leave worker good for another call; all
-//     others have closed it: ctx's error, io.EOF or the like of a worker that is
-//     gone, or the error of secctx.Export to it, ErrPeer, ErrProtocol
-//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has the context, or nobody can
-//     tell, and not the connection. conn and worker are closed
-//   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed
-//   - of secctx.Export, if the context cannot be exported now or to that
-//     audience, ErrConn, ErrTooLarge: sc, conn and worker are as before
+//   - ErrReturned: sc is as before, and so is conn for an honest worker, see the package's
+//     description. Try another worker. The cause is in the chain: ErrBusy and ErrRefused
+//     leave worker good for another call; all others have closed it: ctx's error, io.EOF
+//     or the like of a worker that is gone, or the error of secctx.Export to it, ErrPeer,
+//     ErrProtocol
+//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has claimed the context, or nobody can
+//     tell, and it did not say so in time. conn and worker are closed, and the connection
+//     is shut down for its peer
+//   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed and shut
+//     down
+//   - without waiting for the worker: secctx.ErrNotWrapped and other errors of
+//     secctx.Exportable, ErrConn, ErrTooLarge. Nothing was done
+//   - of secctx.Export, if the context cannot be exported to that audience: sc, conn and
+//     worker are as before
 //
 // So sc and conn are still the caller's unless the error is ErrClaimed or
 // secctx.ErrLost.
 //
-// ctx bounds the whole of it. Without a deadline in it, a worker that stops after
-// it got the token is waited for until three quarters of the token's lifetime
-// have passed. sc is still to be deleted.
+// ctx bounds the whole of it. A worker that has got the token and does not answer is waited
+// for until three quarters of the token's lifetime have passed, and three quarters of the
+// time until ctx's deadline: the rest is for taking the token back. An agent that cannot
+// take it back just now is asked again until the token expires or ctx ends. sc is still to
+// be deleted.
 func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn net.Conn, read []byte) error {
-	p, err := pack(conn, read)
+	p, err := pack(sc, conn, read)
 	if err != nil {
 		return err
 	}
-	w, err := s.await(ctx, worker, nil)
+	w, err := newWaiter(worker)
 	if err != nil {
+		if worker != nil {
+			foreign.HangUp(worker)
+		}
+		return returned(err)
+	}
+	defer func() {
+		if !w.good {
+			foreign.HangUp(worker)
+		}
+	}()
+	if err := s.await(ctx, w); err != nil {
 		return err
 	}
-	return w.give(ctx, time.Time{}, sc, p)
+	return w.give(ctx, time.Time{}, s.Verify, p)
 }
 
-// A waiter is a worker that waits for a context.
+// A waiter is the acceptor's end of a worker's connection.
 type waiter struct {
 	conn *net.UnixConn
-	peer Peer
-	to   seal.Audience
-	ask  bool // the agent, whether it has claimed
-	good bool // conn is between two exchanges: the next thing on it is READY
+	from *foreign.Receiver
+	peer Peer          // who said READY
+	to   seal.Audience // what the token for it will name
+	good bool          // conn is between two exchanges: the next thing on it is READY
 }
 
-// await reads a worker's READY. before is the waiter that the worker was the
-// last time, or nil: looking up a process costs something.
-func (s *Sender) await(ctx context.Context, worker *net.UnixConn, before *waiter) (*waiter, error) {
-	defer watch(ctx, worker, time.Time{})()
-	w := &waiter{conn: worker, ask: s.Verify}
-	if before == nil { // once for a connection
-		err := foreign.Inline(worker)
-		if err == nil {
-			err = setOption(worker, unix.SO_PASSCRED)
-		}
-		if err != nil {
-			foreign.HangUp(worker)
-			return nil, returned(err)
-		}
+// newWaiter prepares a worker's connection, once. Descriptors that a worker sends are never
+// taken: they would fill the acceptor's table, and take long to close.
+func newWaiter(worker *net.UnixConn) (*waiter, error) {
+	if err := checkWorker(worker); err != nil {
+		return nil, err
 	}
-	idle, err := w.hello()
-	switch {
-	case err == nil && s.Audience == nil && before != nil && before.peer == w.peer:
-		w.to = before.to
-		return w, nil
-	case err == nil:
+	if err := foreign.Prepare(worker); err != nil {
+		return nil, err
+	}
+	from, err := foreign.NewReceiver(worker, nil)
+	return &waiter{conn: worker, from: from}, err
+}
+
+// await reads a worker's READY. Unless w.good, an error has spoilt the connection.
+func (s *Sender) await(ctx context.Context, w *waiter) error {
+	defer watch(ctx, w.conn, time.Time{})()
+	before := w.peer
+	w.peer, w.good = Peer{}, false
+	n, err := w.hello()
+	if err == nil && (s.Audience != nil || before != w.peer) { // looking up a process costs something
 		err = s.address(w)
-	case idle && errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, returned(fmt.Errorf("%w: %w", ErrBusy, because(ctx, err)))
+	}
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		w.good, w.peer = true, before
+		return returned(fmt.Errorf("%w: %w", ErrBusy, because(ctx, err)))
 	}
 	if err != nil {
-		foreign.HangUp(worker)
-		return nil, returned(because(ctx, err))
+		return returned(because(ctx, err))
 	}
-	return w, nil
+	return nil
 }
 
-// hello reads READY; idle means that nothing had come.
-func (w *waiter) hello() (idle bool, err error) {
+// hello reads READY. n is how many bytes came, also with an error.
+func (w *waiter) hello() (n int, err error) {
 	k, _, n, err := w.answer()
 	if err == nil && k != ready {
 		err = fmt.Errorf("%w: %v for READY", ErrProtocol, k)
 	}
-	return n == 0, err
+	return n, err
 }
 
 // address sets for whom the token will be.
@@ -151,7 +168,7 @@ func (w *waiter) answer() (k kind, reason byte, n int, err error) {
 	k, size, err := parseHeader(b[:headerSize])
 	switch {
 	case err != nil:
-	case k == token || k == connection || k == withdrawn:
+	case k == offer || k == withdrawn:
 		err = fmt.Errorf("%w: %v from a worker", ErrProtocol, k)
 	case size > 0:
 		_, err = w.fill(b[headerSize : headerSize+size])
@@ -162,93 +179,139 @@ func (w *waiter) answer() (k kind, reason byte, n int, err error) {
 // fill reads len(b) bytes that the one worker sent.
 func (w *waiter) fill(b []byte) (n int, err error) {
 	for n < len(b) {
-		m, ctl, err := receive(w.conn, b[n:])
-		if err != nil {
+		_, m, ctl, err := w.from.Receive(b[n:], nil, nil)
+		switch {
+		case errors.Is(err, foreign.ErrControl):
+			return n, fmt.Errorf("%w: a descriptor from a worker", ErrProtocol)
+		case err != nil:
 			return n, err
 		}
 		n += m
-		if ctl.fd >= 0 {
-			ctl.close()
-			return n, fmt.Errorf("%w: a descriptor from a worker", ErrProtocol)
-		}
+		peer := Peer{int(ctl.Sender.Pid), ctl.Sender.Uid, ctl.Sender.Gid}
 		if w.peer == (Peer{}) {
-			w.peer = ctl.peer
+			w.peer = peer
 		}
 		switch {
-		case ctl.peer.PID <= 0:
+		case peer.PID <= 0:
 			return n, fmt.Errorf("%w: the kernel does not say which process sent", ErrPeer)
-		case ctl.peer != w.peer:
-			return n, fmt.Errorf("%w: %v speaks for %v", ErrPeer, ctl.peer, w.peer)
+		case peer != w.peer:
+			return n, fmt.Errorf("%w: %v speaks for %v", ErrPeer, peer, w.peer)
 		}
 	}
 	return n, nil
 }
 
-// give exports the context to the worker and passes the parcel, or takes the
-// context back: at limit at the latest, unless that is zero. Unless w.good, it
-// has closed the worker's connection.
-func (w *waiter) give(ctx context.Context, limit time.Time, sc gssapi.SecContext, p *parcel) error {
-	defer func() {
-		if !w.good {
-			foreign.HangUp(w.conn)
-		}
-	}()
+// give exports the context to the worker with its connection, or takes the context back.
+// limit bounds the wait for the worker's answer, unless it is zero. verify has the agent
+// asked whether the worker has claimed.
+func (w *waiter) give(ctx context.Context, limit time.Time, verify bool, p *parcel) error {
 	if ctx.Err() != nil { // a context that stays here keeps what an export would lose
 		w.withdraw()
 		return returned(fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx)))
 	}
 	start := time.Now()
-	tok, err := secctx.Export(sc, w.to)
+	tok, err := secctx.Export(p.sc, w.to)
 	if err != nil {
 		w.withdraw()
 		switch {
 		case errors.Is(err, secctx.ErrLost):
-			p.close()
+			p.end()
 		case !w.good: // a worker that has ended is nobody that a token can be for
 			return returned(err)
 		}
 		return err
 	}
-	if last := start.Add(patience(tok)); limit.IsZero() || last.Before(limit) {
-		limit = last
+	life := lifetime(tok)
+	err = w.offer(ctx, start, soonest(limit, start.Add(life*3/4)), tok, p)
+	if err == nil && !doubtful(p.sc, verify) {
+		w.good = true
+		p.close()
+		return nil
 	}
-	defer watch(ctx, w.conn, limit)()
-	has, err := w.offer(tok)
-	if !has || w.doubtful(sc) {
-		// Whatever the worker says, and whether it says anything: the claim decides.
-		back := takeBack(ctx, limit, sc, tok)
-		if !has || !errors.Is(back, seal.ErrSpent) {
-			return w.over(has, because(ctx, err), back, p)
-		}
+	// Whatever the worker says, and whether it says anything: the claim decides.
+	has := err == nil
+	back := takeBack(ctx, start.Add(life), p.sc, tok)
+	if has && errors.Is(back, seal.ErrSpent) {
+		w.good = true
+		p.close()
+		return nil
 	}
-	defer p.close()
-	if err := p.pass(w.conn); err != nil {
-		return claimed(because(ctx, err))
+	return w.over(has, err, back, p)
+}
+
+// soonest is the earlier of two times, of which the first may be zero.
+func soonest(limit, last time.Time) time.Time {
+	if limit.IsZero() || last.Before(limit) {
+		return last
 	}
-	w.good = true
+	return limit
+}
+
+// lifetime is how long a token can be claimed and taken back.
+func lifetime(tok []byte) time.Duration {
+	h, err := seal.Inspect(tok)
+	if err != nil { // not from our sealer: then TakeBack has no chance either
+		return 0
+	}
+	return h.Expires - h.Issued
+}
+
+// offer sends the token and the connection. It returns nil if the worker says in time that
+// it has imported the token.
+func (w *waiter) offer(ctx context.Context, start, limit time.Time, tok []byte, p *parcel) error {
+	deadline, some := ctx.Deadline()
+	if some = some && start.Add(deadline.Sub(start)*3/4).Before(limit); some {
+		limit = start.Add(deadline.Sub(start) * 3 / 4)
+	}
+	end := watch(ctx, w.conn, limit)
+	sent, err := p.offer(w.conn, tok)
+	if err == nil {
+		err = w.taken()
+	}
+	end()
+	switch {
+	case err == nil:
+		return nil
+	case sent == 0: // the kernel did not take it: too many descriptors on their way, say
+		w.withdraw()
+	case some && errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil:
+		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
+	return because(ctx, err)
+}
+
+// taken reads the worker's answer to a token.
+func (w *waiter) taken() error {
+	k, reason, _, err := w.answer()
+	switch {
+	case err != nil:
+		return err
+	case k == refused:
+		return refusal(reason)
+	case k != imported:
+		return fmt.Errorf("%w: %v for OFFER", ErrProtocol, k)
+	}
 	return nil
 }
 
 // doubtful reports whether a worker's word that it has the context is not enough.
-func (w *waiter) doubtful(sc gssapi.SecContext) bool {
+func doubtful(sc gssapi.SecContext, verify bool) bool {
 	out, known := secctx.Outstanding(sc)
-	return out || !known && w.ask
+	return out || !known && verify
 }
 
-// An agent may be unable to take a token back just now, because a quota is used up,
-// say: it is asked again for a while.
+// An agent may be unable to take a token back just now, because a quota is used up or its
+// socket is flooded. It is asked again after a pause, which doubles each time.
 const (
-	takeBackFor   = time.Second
-	takeBackPause = 5 * time.Millisecond
+	takeBackPause   = 5 * time.Millisecond
+	longestTakeBack = 200 * time.Millisecond
 )
 
-func takeBack(ctx context.Context, limit time.Time, sc gssapi.SecContext, tok []byte) error {
-	if last := time.Now().Add(takeBackFor); last.Before(limit) {
-		limit = last
-	}
-	for pause := takeBackPause; ; pause *= 2 {
+// takeBack takes a token back, until it expires or ctx ends; once in any case.
+func takeBack(ctx context.Context, expiry time.Time, sc gssapi.SecContext, tok []byte) error {
+	for pause := takeBackPause; ; pause = min(2*pause, longestTakeBack) {
 		err := secctx.TakeBack(sc, tok)
-		if !errors.Is(err, seal.ErrUnavailable) || errors.Is(err, secctx.ErrLost) || time.Until(limit) < pause {
+		if !errors.Is(err, seal.ErrUnavailable) || errors.Is(err, secctx.ErrLost) || time.Until(expiry) < pause {
 			return err
 		}
 		select {
@@ -266,10 +329,11 @@ func (w *waiter) over(has bool, err, back error, p *parcel) error {
 	case back == nil && has:
 		return returned(fmt.Errorf("%w: IMPORTED without a claim", ErrProtocol))
 	case back == nil:
-		w.good = errors.Is(err, ErrRefused)
+		w.good = w.good || errors.Is(err, ErrRefused)
 		return returned(err)
 	}
-	p.close()
+	w.good = false
+	p.end()
 	if errors.Is(back, secctx.ErrLost) {
 		return back
 	}
@@ -284,33 +348,6 @@ func (w *waiter) over(has bool, err, back error, p *parcel) error {
 // spent is what ErrClaimed says.
 func textOf(err error) error { return errors.New(err.Error()) }
 
-// patience is how long a token can wait for its claim, and still be taken back.
-func patience(tok []byte) time.Duration {
-	h, err := seal.Inspect(tok)
-	if err != nil { // not from our sealer: then TakeBack has no chance either
-		return 0
-	}
-	return (h.Expires - h.Issued) * 3 / 4
-}
-
-// offer sends the token and returns whether the worker says it has imported it,
-// and otherwise why not.
-func (w *waiter) offer(tok []byte) (bool, error) {
-	if err := send(w.conn, frame(token, tok), nil); err != nil {
-		return false, err
-	}
-	k, reason, _, err := w.answer()
-	switch {
-	case err != nil:
-		return false, err
-	case k == refused:
-		return false, refusal(reason)
-	case k != imported:
-		return false, fmt.Errorf("%w: %v for TOKEN", ErrProtocol, k)
-	}
-	return true, nil
-}
-
 // withdrawLimit bounds the writing of eight bytes, which waits for nothing
 // unless the worker is not one.
 const withdrawLimit = 100 * time.Millisecond
@@ -318,5 +355,6 @@ const withdrawLimit = 100 * time.Millisecond
 // withdraw tells a worker that nothing comes, so that it is ready again.
 func (w *waiter) withdraw() {
 	defer watch(context.Background(), w.conn, time.Now().Add(withdrawLimit))()
-	w.good = send(w.conn, frame(withdrawn), nil) == nil
+	_, err := send(w.conn, frame(withdrawn), nil)
+	w.good = err == nil
 }

@@ -3,29 +3,54 @@ package handoff
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// Serve calls [Receive] again and again, and handle with what it returns, until
-// the acceptor closes its connection, which is a nil error, or another error of
-// Receive's than ErrRefused. When handle returns, the context is deleted and the
-// connection closed. The next context is received after that: a handle that
-// leaves its work to another goroutine must wait for it.
+// A worker without a descriptor for the next connection looks for one again after a
+// pause, which doubles each time.
+const (
+	firstLook   = 5 * time.Millisecond
+	longestLook = time.Second
+)
+
+// Serve calls [Receive] again and again, and handle with the context and the connection
+// that it returns. It returns nil when the acceptor has closed its connection, and any
+// error of Receive's after which Receive cannot be called again. While this process has
+// no descriptor for a connection Serve waits until one is free: the acceptor finds this
+// worker busy. When handle returns, the context is deleted and the connection closed. The
+// next context is received after that: a handle that leaves its work to another goroutine
+// must wait for it.
 func Serve(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider, handle func(gssapi.SecContext, net.Conn)) error {
+	pause := firstLook
 	for {
 		sc, conn, err := Receive(ctx, acceptor, p)
+		var short *shortage
 		switch {
 		case err == io.EOF: //nolint:errorlint // as Receive has it
 			return nil
 		case errors.Is(err, ErrRefused): // the acceptor has it back and knows
+		case errors.As(err, &short):
+			if ctx.Err() != nil {
+				_ = acceptor.Close()
+				return fmt.Errorf("%w; %w", context.Cause(ctx), err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, longestLook)
+			continue
 		case err != nil:
 			return err
 		default:
 			serveOne(sc, conn, handle)
 		}
+		pause = firstLook
 	}
 }
 

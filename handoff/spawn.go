@@ -45,7 +45,7 @@ func FromParent() (*net.UnixConn, error) {
 		return nil, fmt.Errorf("%w: descriptor %d is no Unix socket", ErrConn, parentFD)
 	}
 	if err := checkStream(parentFD); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: descriptor %d: %w", ErrConn, parentFD, err)
 	}
 	return unixConn(parentFD)
 }

@@ -9,8 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
@@ -47,6 +49,9 @@ const (
 	hasConn  = "r" // Receive has returned
 	failed   = "f" // the import has failed
 	answered = "a" // the first message was answered
+	limited  = "l" // the limit is set
+	unready  = "n" // Receive has not said READY for want of descriptors
+	unable   = "u" // Receive has refused a context for want of descriptors
 )
 
 // A stepper tells the test of each step, and does to this process what it is to
@@ -89,8 +94,9 @@ func (s stepping) ImportSecContext(b []byte) (gssapi.SecContext, error) {
 
 // work is a worker. The roles: "serve" serves one context after the other;
 // "kill" and "stop" do the same until they send themselves a signal at a step;
-// "many" serves all at the same time; "fork" and "child" are one worker that
-// answers with another process.
+// "many" serves all at the same time; "short" serves one after the other and has as few
+// descriptors as the test says; "fork" and "child" are one worker that answers with
+// another process.
 func work(role string) error {
 	c, err := FromParent()
 	if err != nil {
@@ -129,10 +135,16 @@ func work(role string) error {
 	case "sink":
 		return sink(c, p)
 	}
+	if role == "short" {
+		go obeyLimits(s)
+	}
 	s.step(started)
 	for {
 		sc, conn, err := Receive(context.Background(), c, stepping{p, s})
 		switch {
+		case outOfDescriptors(err):
+			s.tellShort(err)
+			continue
 		case errors.Is(err, ErrRefused):
 			continue
 		case err != nil:
@@ -192,6 +204,56 @@ func serveAgent(c *net.UnixConn, s *stepper) error {
 	return server.Serve(ctx, l)
 }
 
+// obeyLimits lets this process open so many descriptors more as each byte of descriptor 5
+// says, until the next.
+func obeyLimits(s *stepper) {
+	commands := os.NewFile(parentFD+2, "commands")
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		os.Exit(2)
+	}
+	for n := make([]byte, 1); ; {
+		if _, err := commands.Read(n); err != nil {
+			return
+		}
+		if err := leaveFree(int(n[0]), old); err != nil {
+			os.Exit(2)
+		}
+		s.step(limited)
+	}
+}
+
+// unlimited is a number of descriptors to open that means the limit as it was.
+const unlimited = 255
+
+// leaveFree sets RLIMIT_NOFILE so that n descriptors more can be opened.
+func leaveFree(n int, old unix.Rlimit) error {
+	limit := old.Cur
+	for fd := 0; n < unlimited; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			continue
+		}
+		if n--; n < 0 {
+			limit = uint64(fd)
+			break
+		}
+	}
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: old.Max})
+}
+
+// tellShort tells the test of an error that must name the limit.
+func (s *stepper) tellShort(err error) {
+	if !strings.Contains(err.Error(), "RLIMIT_NOFILE") {
+		os.Exit(3)
+	}
+	if errors.Is(err, ErrRefused) {
+		s.step(unable)
+		return
+	}
+	s.step(unready)
+	time.Sleep(time.Millisecond)
+}
+
 // fork says READY and leaves the rest to a child with the same socket.
 func fork(c *net.UnixConn, s *stepper) error {
 	if err := say(c, ready); err != nil {
@@ -210,11 +272,11 @@ func fork(c *net.UnixConn, s *stepper) error {
 
 // child tries to import what is another process's, and says it has.
 func child(c *net.UnixConn, p gssapi.Provider) error {
-	_, body, _, err := readFrame(c)
+	tok, err := getToken(c)
 	if err != nil {
 		return err
 	}
-	if _, err := p.ImportSecContext(body); !errors.Is(err, gssapi.ErrUnauthorized) {
+	if _, err := p.ImportSecContext(tok); !errors.Is(err, gssapi.ErrUnauthorized) {
 		return fmt.Errorf("the child's import: %w", err)
 	}
 	return say(c, imported)

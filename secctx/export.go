@@ -51,6 +51,22 @@ func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
 	return c.export(to)
 }
 
+// Exportable reports whether Export would find a context to export, without exporting
+// it: it returns the error that Export would return before it asks the sealer, or nil.
+// A caller that has to wait before it exports asks this first. Safe for concurrent use.
+func Exportable(sc gssapi.SecContext) error {
+	c, err := unwrap(sc)
+	if err != nil {
+		return err
+	}
+	if err := c.alone(); err != nil {
+		return err
+	}
+	defer c.unalone()
+	_, err = c.exportable()
+	return err
+}
+
 // TakeBack brings an exported context back behind the same handle, if nobody
 // has imported its token yet: of all imports and TakeBack one wins. Token is
 // what Export made of sc. Whoever exported may take back, whatever the

@@ -102,11 +102,16 @@ func TestExportRefused(t *testing.T) {
 			_, err := r.sc.Inquire() // the wrapper keeps what the mechanism says
 			require.NoError(t, err)
 			before := outstanding(t, h)
+			asked := Exportable(r.sc)
 			token, err := r.sc.Export()
 			if tc.err == nil {
 				require.NoError(t, err)
+				require.NoError(t, asked)
+				require.ErrorIs(t, Exportable(r.sc), errExported)
+				require.ErrorIs(t, Exportable(nil), ErrNotWrapped)
 				return
 			}
+			require.Equal(t, err, asked)
 			require.ErrorIs(t, err, tc.err)
 			require.ErrorIs(t, err, tc.status)
 			require.Nil(t, token)
