@@ -146,7 +146,7 @@ func (in *interposed) run(t *testing.T, stdin []byte, args ...string) string {
 
 // Each scenario of the C program, and how many tokens the agent opens in it.
 func TestInterposeScenarios(t *testing.T) {
-	needRoot := os.Geteuid() != 0
+	plainUser := os.Geteuid() != 0
 	for _, library := range libraries {
 		t.Run(string(library), func(t *testing.T) {
 			in := interpose(t, library, "quota everyone outstanding 4096 connections 2048\n")
@@ -165,7 +165,7 @@ func TestInterposeScenarios(t *testing.T) {
 				{[]string{"noseccomp"}, 0, "no agent answers"},
 				{[]string{"chroot", root}, 1, "no agent answers"},
 			} {
-				if needRoot && c.args[0] == "chroot" {
+				if plainUser && c.args[0] == "chroot" {
 					continue
 				}
 				before := in.opened()

@@ -211,6 +211,8 @@ static OM_uint32 export_context(struct library *l, OM_uint32 *minor, void **cont
 	gss_buffer_desc plain = { 0, NULL };
 	OM_uint32 major = GSS_S_COMPLETE, ignored;
 	token->length = 0, token->value = NULL;
+	if (config.bad)
+		return fail(minor, CONFIG, config.problem);
 	enum fault f = dial(&a);
 	if (f == OK)
 		f = reserve(&a, l->formats[0], start, &start_size);
@@ -240,6 +242,8 @@ static OM_uint32 import_context(struct library *l, OM_uint32 *minor, gss_buffer_
 	gss_buffer_desc plain;
 	OM_uint32 major = GSS_S_COMPLETE;
 	*context = NULL;
+	if (config.bad)
+		return fail(minor, CONFIG, config.problem);
 	if (token->length < 4 || memcmp(token->value, "SLCX", 4)) {
 		if (!config.accept_plain)
 			return fail(minor, NOT_SEALED, "");
@@ -294,8 +298,6 @@ static OM_uint32 do_export(struct library *l, const void *caller, OM_uint32 *min
 		return fail(minor, NO_LIBRARY, "");
 	if (config.off || inside(l, caller) || !minor || !context || !*context || !token)
 		return l->export(minor, context, token);
-	if (config.bad)
-		return fail(minor, CONFIG, config.problem);
 	return UNCANCELLED(export_context(l, minor, context, token));
 }
 
@@ -306,8 +308,6 @@ static OM_uint32 do_import(struct library *l, const void *caller, OM_uint32 *min
 		return fail(minor, NO_LIBRARY, "");
 	if (config.off || inside(l, caller) || !minor || !context || !token || !token->value || !token->length)
 		return l->import(minor, token, context);
-	if (config.bad)
-		return fail(minor, CONFIG, config.problem);
 	return UNCANCELLED(import_context(l, minor, token, context));
 }
 
