@@ -280,6 +280,26 @@ func TestCookieOfAnotherUser(t *testing.T) {
 	require.Equal(t, []seal.Party{seal.User(head.Exporter)}, from.asked)
 }
 
+// TestSealerAnew refuses a cookie of a sealer that began anew between two legs, as the
+// agent does after a crash. The client's next negotiation passes.
+func TestSealerAnew(t *testing.T) {
+	r := newRig(t)
+	h := host(t)
+	next := &page{t: t}
+	a := r.new(Options{Half: Cookie(h, "")})
+	resp := serve(a.Handler(next), auth("Negotiate "+halfToken)...)
+	e, err := h.Ring().Current()
+	require.NoError(t, err)
+	require.NoError(t, h.Ring().Retire(e.ID()))
+	e.Release()
+	for _, want := range []int{http.StatusUnauthorized, http.StatusOK} {
+		_, request := r.initiate(r.initiator, r.alice, service)
+		got := serve(a.Handler(next), "Authorization", second(request, nil), "Cookie", resp.cookies[0].Name+"="+resp.cookies[0].Value)
+		require.Equal(t, want, got.status, r.log.take())
+		resp = serve(a.Handler(next), auth("Negotiate "+halfToken)...)
+	}
+}
+
 // exporters sees whose tokens are opened.
 type exporters struct {
 	seal.Sealer
