@@ -179,6 +179,7 @@ var mayReadEnvironment = map[string]string{
 	"internal/bench":                "measurements: hands it to the programs that it measures",
 	"cmd/sealctx/internal/cprogram": "hands it to the program that it starts",
 	"examples/prefork":              "hands it to its workers, and reads nothing in it",
+	"examples/negotiate":            "hands it to its workers, and reads nothing in it",
 }
 
 // readingEnvironment are the places of a file where it reads the environment without
