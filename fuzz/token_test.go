@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/internal/vectors"
 	"github.com/sealctx/sealctx/keyring"
@@ -68,9 +69,9 @@ func FuzzInspect(f *testing.F) {
 			return
 		}
 		require.NotEmpty(t, h.Audience.String())
-		suite := map[string]uint8{"AES-256-GCM": 1, "ChaCha20-Poly1305": 2}[h.Suite]
+		st := map[string]uint8{"AES-256-GCM": 1, "ChaCha20-Poly1305": 2}[h.Suite]
 		head := vectors.Parts{
-			Magic: "SLCX", Version: suite, Epoch: h.Epoch[:], Slot: h.Slot,
+			Magic: "SLCX", Version: st, Epoch: h.Epoch[:], Slot: h.Slot,
 			Word: binary.BigEndian.Uint64(b[25:]), Salt: b[33:65], // not in a Header
 			Issued: uint64(h.Issued), Expires: uint64(h.Expires),
 			Mechanism: h.Mechanism, Format: []byte(h.Format),
@@ -93,16 +94,16 @@ func FuzzAlter(f *testing.F) {
 	f.Add(uint8(1), uint16(9), uint16(5), bytes.Repeat([]byte{0}, 16), uint16(0), []byte{})
 	pool := newPool(f)
 	hosts := map[uint8]*seal.Host{}
-	for _, suite := range []uint8{vectors.GCM, vectors.ChaCha} {
-		ring, err := keyring.New(&keyring.Options{Suite: keyring.Suite(suite)})
+	for _, st := range []uint8{vectors.GCM, vectors.ChaCha} {
+		ring, err := keyring.New(&keyring.Options{Suite: suite.Suite(st)})
 		require.NoError(f, err)
 		h, err := seal.NewHost(ring, &seal.Options{Pool: pool})
 		require.NoError(f, err)
 		f.Cleanup(func() { _ = h.Close() })
-		hosts[suite] = h
+		hosts[st] = h
 	}
-	f.Fuzz(func(t *testing.T, suite uint8, size, at uint16, xor []byte, cut uint16, tail []byte) {
-		h := hosts[1+suite&1]
+	f.Fuzz(func(t *testing.T, st uint8, size, at uint16, xor []byte, cut uint16, tail []byte) {
+		h := hosts[1+st&1]
 		plain := bytes.Repeat([]byte{0xa5}, min(int(size), seal.MaxPlain))
 		r, err := h.Reserve(seal.Request{Format: anyFormat})
 		require.NoError(t, err)

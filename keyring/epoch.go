@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/memsafe"
 )
 
@@ -36,7 +37,7 @@ type backing interface {
 func (e *Epoch) ID() [16]byte { return e.id }
 
 // Suite returns the suite that the epoch was born with.
-func (e *Epoch) Suite() Suite { return e.suite }
+func (e *Epoch) Suite() suite.Suite { return e.suite }
 
 // MaxLifetime returns the longest lifetime that Reserve gives.
 func (e *Epoch) MaxLifetime() time.Duration { return e.maxLifetime }

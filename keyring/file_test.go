@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/apart"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -178,7 +179,7 @@ func TestOtherBootBeside(t *testing.T) {
 	second.mu.Unlock()
 	require.NoError(t, os.WriteFile(dir+"/b", nil, 0o600)) // so that their first numbers differ
 	mine := current(t, first)
-	f := fixed{suite: AES256GCM, id: [16]byte{9}, boot: second.boot, birth: now, seq: second.nextSeq(),
+	f := fixed{suite: suite.AES256GCM, id: [16]byte{9}, boot: second.boot, birth: now, seq: second.nextSeq(),
 		outstanding: 8, age: time.Hour, maxLifetime: time.Hour}
 	theirs, err := createFile(second, f)
 	require.NoError(t, err)

@@ -3,12 +3,14 @@ package keyring
 import (
 	"errors"
 	"time"
+
+	"github.com/sealctx/sealctx/internal/suite"
 )
 
 // Info says how an epoch stands. None of it is secret.
 type Info struct {
 	ID          [16]byte
-	Suite       Suite
+	Suite       suite.Suite
 	Seals       bool          // tokens are sealed under it; else it only opens what is outstanding
 	Age         time.Duration // since it was made
 	Outstanding int           // tokens that can still be claimed

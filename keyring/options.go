@@ -4,43 +4,15 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/cpu"
+	"github.com/sealctx/sealctx/internal/suite"
 )
-
-// A Suite names the AEAD of an epoch. Its number is the version byte of the
-// tokens that are sealed under it.
-type Suite uint8
-
-// The suites. Zero is not one.
-const (
-	AES256GCM        Suite = 1 // for processors with AES instructions; runs under GODEBUG=fips140=only
-	ChaCha20Poly1305 Suite = 2 // for those without, where Go's AES is not constant-time
-)
-
-func (s Suite) String() string {
-	switch s {
-	case AES256GCM:
-		return "AES-256-GCM"
-	case ChaCha20Poly1305:
-		return "ChaCha20-Poly1305"
-	}
-	return fmt.Sprintf("suite %d", uint8(s))
-}
-
-// DefaultSuite is the suite for this processor.
-func DefaultSuite() Suite {
-	if cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL || cpu.S390X.HasAESGCM {
-		return AES256GCM
-	}
-	return ChaCha20Poly1305
-}
 
 // Options say how epochs are made. They bind the epochs that this ring makes;
 // those that it finds keep what they were born with. The zero value is the
 // recommendation.
 type Options struct {
-	// Suite of new epochs. Zero: DefaultSuite.
-	Suite Suite
+	// Suite of new epochs. Zero: the one for this processor.
+	Suite suite.Suite
 
 	// Outstanding is how many tokens may be outstanding in one epoch. Zero:
 	// DefaultOutstanding. At most MaxOutstanding. The register takes 16 bytes for
@@ -69,7 +41,7 @@ func (o *Options) withDefaults() (Options, error) {
 		full = *o
 	}
 	if full.Suite == 0 {
-		full.Suite = DefaultSuite()
+		full.Suite = suite.Default()
 	}
 	if full.Outstanding == 0 {
 		full.Outstanding = DefaultOutstanding
@@ -81,7 +53,7 @@ func (o *Options) withDefaults() (Options, error) {
 		full.MaxLifetime = DefaultMaxLifetime
 	}
 	switch {
-	case full.Suite != AES256GCM && full.Suite != ChaCha20Poly1305:
+	case !full.Suite.Known():
 		return full, fmt.Errorf("keyring: unknown %v", full.Suite)
 	case full.Outstanding < 1 || full.Outstanding > MaxOutstanding:
 		return full, fmt.Errorf("keyring: Outstanding is %d, not between 1 and %d", full.Outstanding, MaxOutstanding)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealctx/sealctx/internal/suite"
 )
 
 // helpMake opens a ring, waits for the word, and tells the epoch that it got.
@@ -289,7 +291,7 @@ var steps = map[string]func(r *Ring) error{
 	"with a file half made": func(r *Ring) error { r.random = &deadlyReader{16}; return r.Rotate() },
 	"linked, the old one open": func(r *Ring) error {
 		now, err := r.clock.Now()
-		f := fixed{suite: AES256GCM, id: [16]byte{9}, boot: r.boot, birth: now, seq: r.lastSeq + 1,
+		f := fixed{suite: suite.AES256GCM, id: [16]byte{9}, boot: r.boot, birth: now, seq: r.lastSeq + 1,
 			outstanding: 8, age: time.Hour, maxLifetime: time.Hour}
 		_, err2 := createFile(r, f)
 		return errors.Join(err, err2)

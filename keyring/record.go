@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/memsafe"
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -63,7 +64,7 @@ const (
 
 // fixed is the part of a record that never changes.
 type fixed struct {
-	suite       Suite
+	suite       suite.Suite
 	id          [16]byte
 	boot        [16]byte
 	dev, ino    uint64
@@ -101,26 +102,26 @@ func (f *fixed) marshal(record []byte) {
 // parseFixed reads the fixed part and refuses what marshal would not write.
 func parseFixed(record []byte) (*fixed, error) {
 	var f fixed
-	var format, suite uint8
+	var format, number uint8
 	var magic, zero []byte
 	var birth, age, lifetime uint64
 	var outstanding uint32
 	s := cryptobyte.String(record)
 	if len(record) < recordSize ||
-		!s.ReadBytes(&magic, len(recordMagic)) || !s.ReadUint8(&format) || !s.ReadUint8(&suite) ||
+		!s.ReadBytes(&magic, len(recordMagic)) || !s.ReadUint8(&format) || !s.ReadUint8(&number) ||
 		!s.CopyBytes(f.id[:]) || !s.CopyBytes(f.boot[:]) || !s.ReadUint64(&f.dev) || !s.ReadUint64(&f.ino) ||
 		!s.ReadUint64(&birth) || !s.ReadUint64(&f.seq) || !s.ReadBytes(&zero, 6) ||
 		!s.ReadUint32(&outstanding) || !s.ReadUint64(&age) || !s.ReadUint64(&lifetime) {
 		return nil, fmt.Errorf("%w: its record is too short", ErrDamaged)
 	}
-	f.suite, f.outstanding = Suite(suite), int(outstanding)
+	f.suite, f.outstanding = suite.Suite(number), int(outstanding)
 	f.birth, f.age, f.maxLifetime = time.Duration(birth), time.Duration(age), time.Duration(lifetime)
 	switch {
 	case string(magic) != recordMagic || !bytes.Equal(zero, make([]byte, 6)):
 		return nil, fmt.Errorf("%w: not an epoch's record", ErrDamaged)
 	case format != recordFormat:
 		return nil, fmt.Errorf("%w: format %d is not known to this version", ErrDamaged, format)
-	case f.suite != AES256GCM && f.suite != ChaCha20Poly1305,
+	case !f.suite.Known(),
 		outstanding < 1 || outstanding > MaxOutstanding,
 		birth > math.MaxInt64/2,
 		f.age < time.Second || f.age > MaxAge,

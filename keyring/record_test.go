@@ -11,11 +11,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/internal/suite"
 )
 
 func someFixed() fixed {
 	return fixed{
-		suite: ChaCha20Poly1305, id: [16]byte{1, 2}, boot: [16]byte{3, 4}, dev: 5, ino: 6,
+		suite: suite.ChaCha20Poly1305, id: [16]byte{1, 2}, boot: [16]byte{3, 4}, dev: 5, ino: 6,
 		birth: 7 * time.Hour, seq: 8, outstanding: 9, age: 10 * time.Minute, maxLifetime: 11 * time.Minute,
 	}
 }
@@ -81,7 +83,7 @@ func TestFileName(t *testing.T) {
 func TestOptions(t *testing.T) {
 	full, err := (*Options)(nil).withDefaults()
 	require.NoError(t, err)
-	require.Equal(t, Options{Suite: DefaultSuite(), Outstanding: DefaultOutstanding, Age: DefaultAge, MaxLifetime: DefaultMaxLifetime}, full)
+	require.Equal(t, Options{Suite: suite.Default(), Outstanding: DefaultOutstanding, Age: DefaultAge, MaxLifetime: DefaultMaxLifetime}, full)
 	_, err = full.withDefaults()
 	require.NoError(t, err)
 	for name, o := range map[string]Options{
@@ -99,9 +101,9 @@ func TestOptions(t *testing.T) {
 		require.Error(t, err, name)
 	}
 	require.LessOrEqual(t, int64((MaxAge+MaxLifetime)/time.Second)+1, int64(maxExpiry), "the 22 bits of a word's expiry")
-	require.Equal(t, "AES-256-GCM", AES256GCM.String())
-	require.Equal(t, "ChaCha20-Poly1305", ChaCha20Poly1305.String())
-	require.Equal(t, "suite 9", Suite(9).String())
+	require.Equal(t, "AES-256-GCM", suite.AES256GCM.String())
+	require.Equal(t, "ChaCha20-Poly1305", suite.ChaCha20Poly1305.String())
+	require.Equal(t, "suite 9", suite.Suite(9).String())
 }
 
 type recorder string

@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -46,7 +47,7 @@ func TestReserveAndClaim(t *testing.T) {
 	eachKind(t, &Options{MaxLifetime: time.Minute, Outstanding: 4}, func(t *testing.T, r *Ring) {
 		e := current(t, r)
 		require.Equal(t, time.Minute, e.MaxLifetime())
-		require.Equal(t, DefaultSuite(), e.Suite())
+		require.Equal(t, suite.Default(), e.Suite())
 		for _, d := range []time.Duration{0, -1, time.Minute + 1, -1 << 63, 1<<63 - 1} {
 			_, err := e.Reserve(d)
 			require.Error(t, err, d)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -114,8 +115,8 @@ func swaps(t *testing.T, a, b []byte) [][]byte {
 }
 
 func TestAlteredTokens(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		open := func(b []byte) (*memsafe.Secret, error) { return h.Open(b, testFormat) }
 		takeBack := func(b []byte) (*memsafe.Secret, error) { return h.TakeBack(b, testFormat) }
 
@@ -187,8 +188,8 @@ func TestRubbish(t *testing.T) {
 // Authentic tokens, made under the right key, that do not open. The reason is
 // one that the caller may know, and nothing is spent.
 func TestForgedHeaders(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		tests := []struct {
 			name   string
 			change func(*token.Header)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/stretchr/testify/require"
@@ -133,8 +134,8 @@ func leaks(text string, secrets ...[]byte) int {
 
 // No event holds a secret: not the plain token, not the token's keys.
 func TestAuditHasNoSecret(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		log := &recorder{level: slog.LevelDebug}
 		hooked := hookedHost(t, h, log)
 		text := func() string { return fmt.Sprint(log.events) }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -20,9 +21,9 @@ const plainSize = 1165
 // over a register in a file, as processes share it. internal/bench compares it
 // with MIT's plain export and import.
 func BenchmarkCycle(b *testing.B) {
-	for _, suite := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
-		b.Run(suite.String(), func(b *testing.B) {
-			h := benchHost(b, &keyring.Options{Suite: suite})
+	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+		b.Run(st.String(), func(b *testing.B) {
+			h := benchHost(b, &keyring.Options{Suite: st})
 			plain := make([]byte, plainSize)
 			_, _ = rand.Read(plain)
 			req := seal.Request{Format: "mit/2/amd64", Mechanism: make([]byte, 9)}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
@@ -206,13 +207,13 @@ func shiftedChild() {
 // Under GODEBUG=fips140=only suite 1 does all its work, and suite 2 is an error
 // of the surroundings: the token is as good as it was.
 func TestFIPSOnly(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
+	suites(t, func(t *testing.T, st suite.Suite) {
 		dir := shmDir(t) + "/ring"
-		h := dirHost(t, dir, &keyring.Options{Suite: suite})
+		h := dirHost(t, dir, &keyring.Options{Suite: st})
 		plain := randomBytes(100)
 		sealed := sealToken(t, h, testRequest, plain)
 		out := output(t, child(t, "fips", dirVar+"="+dir, tokenVar+"="+hex.EncodeToString(sealed), "GODEBUG=fips140=only"))
-		if suite == keyring.AES256GCM {
+		if st == suite.AES256GCM {
 			require.Equal(t, "opened\nsealed\n", out)
 			requireRefused(t, h, sealed, ErrSpent)
 			return

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/stretchr/testify/require"
@@ -16,8 +18,8 @@ import (
 
 // Every size around a border of the padding, and the ends.
 func TestSizes(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		for _, n := range []int{0, 1, 15, 16, 17, 510, 511, 512, 766, 767, 768, 1023, 1024, 1165, 4095, 4096,
 			32 << 10, 48<<10 - 2, MaxPlain} {
 			plain := randomBytes(n)
@@ -142,15 +144,15 @@ func TestCancelledNeverOpens(t *testing.T) {
 	h := memHost(t, nil)
 	r := reserve(t, h, testRequest)
 	// What a thief of the reservation's memory would make of it.
-	sealed, err := r.grant.suite().Seal(r.grant.Start, r.grant.Key.Bytes(), []byte("plain"), r.random)
+	sealed, err := token.Seal(r.grant.suite(), r.grant.Start, r.grant.Key.Bytes(), []byte("plain"), r.random)
 	require.NoError(t, err)
 	require.NoError(t, r.Cancel())
 	requireRefused(t, h, sealed, ErrSpent)
 }
 
 func TestTakeBack(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		plain := randomBytes(1165)
 		for _, audience := range []Audience{{}, process(1, 1)} { // for us, and for one that is not us
 			req := testRequest
@@ -216,8 +218,8 @@ func shows(t *testing.T, r *Reservation, yes, known bool) {
 }
 
 func TestInspect(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		req := testRequest
 		req.Lifetime = time.Minute
 		before, err := h.ring.Now()
@@ -227,7 +229,7 @@ func TestInspect(t *testing.T) {
 
 		head, err := Inspect(sealed)
 		require.NoError(t, err)
-		require.Equal(t, suite.String(), head.Suite)
+		require.Equal(t, st.String(), head.Suite)
 		require.Equal(t, current(t, h).ID(), head.Epoch)
 		require.GreaterOrEqual(t, head.Issued, before)
 		require.Equal(t, time.Minute, head.Expires-head.Issued)
@@ -293,8 +295,8 @@ func TestRequestLimits(t *testing.T) {
 
 // Sealers, openers and rotations beside each other.
 func TestConcurrentUse(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite, Outstanding: 256})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st, Outstanding: 256})
 		const workers, each = 8, 60
 		var wg sync.WaitGroup
 		errs := make(chan error, workers*each+16)

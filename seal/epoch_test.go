@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/stretchr/testify/require"
@@ -21,8 +22,8 @@ const (
 
 // A token opens only in the ring that it was made in.
 func TestAnotherRing(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		o := &keyring.Options{Suite: suite}
+	suites(t, func(t *testing.T, st suite.Suite) {
+		o := &keyring.Options{Suite: st}
 		plain := randomBytes(100)
 		a, b := memHost(t, o), memHost(t, o)
 		dir := shmDir(t)
@@ -50,9 +51,9 @@ func TestAnotherKey(t *testing.T) {
 
 // Two hosts over one directory are as one, in both directions.
 func TestTwoHostsOneDirectory(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
+	suites(t, func(t *testing.T, st suite.Suite) {
 		dir := shmDir(t) + "/ring"
-		o := &keyring.Options{Suite: suite}
+		o := &keyring.Options{Suite: st}
 		a, b := dirHost(t, dir, o), dirHost(t, dir, o)
 		plain := randomBytes(1165)
 		for range 3 {
@@ -99,8 +100,8 @@ func TestRotateBetweenSteps(t *testing.T) {
 // Retirement between any two steps makes the token worthless, by whichever
 // process it is done, and the next one is sealed in the next epoch.
 func TestRetireBetweenSteps(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		o := &keyring.Options{Suite: suite}
+	suites(t, func(t *testing.T, st suite.Suite) {
+		o := &keyring.Options{Suite: st}
 		for _, byOther := range []bool{false, true} {
 			dir := shmDir(t) + "/ring"
 			a, b := dirHost(t, dir, o), dirHost(t, dir, o)

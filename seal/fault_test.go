@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -54,8 +55,8 @@ func openHooked(h *Host, sealed []byte, hook func()) (*memsafe.Secret, error) {
 var errNoEntropy = errors.New("no entropy")
 
 func TestRandomFails(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		for name, source := range map[string]io.Reader{
 			"at once": iotest.ErrReader(errNoEntropy),
 			"in the middle of the salt": io.MultiReader(
@@ -73,7 +74,7 @@ func TestRandomFails(t *testing.T) {
 		r := reserve(t, h, testRequest)
 		r.random = iotest.ErrReader(errNoEntropy)
 		sealed, err := r.Seal([]byte("plain"))
-		if suite == keyring.AES256GCM {
+		if st == suite.AES256GCM {
 			// Its nonce is drawn by the standard library, as FIPS 140 wants it.
 			require.NoError(t, err)
 			requireOpens(t, h, sealed, []byte("plain"))

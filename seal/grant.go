@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/memsafe"
 )
@@ -56,7 +57,7 @@ func (g *Grant) reservation(random io.Reader) *Reservation {
 	return &g.made
 }
 
-func (g *Grant) suite() token.Suite { return token.SuiteOf(g.Start) }
+func (g *Grant) suite() suite.Suite { return token.SuiteOf(g.Start) }
 
 // A Peer is somebody for whom the agent asks: what the kernel and the policy
 // say of the process at the other end.

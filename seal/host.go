@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -122,7 +123,7 @@ func thisProcess() func() (Audience, error) {
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
 
-func suiteName(s token.Suite) string { return keyring.Suite(s).String() }
+func suiteName(s suite.Suite) string { return suite.Suite(s).String() }
 
 // attempts is how often Reserve takes another epoch when the one it had was
 // rotated away or retired under its hands.
@@ -211,7 +212,7 @@ type hostGrant struct {
 // prepare writes the header and derives the keys of a reserved slot.
 func (h *Host) prepare(g *hostGrant, head token.Header) error {
 	s := &g.slot
-	head.Suite = token.Suite(s.epoch.Suite())
+	head.Suite = suite.Suite(s.epoch.Suite())
 	head.Epoch = s.epoch.ID()
 	head.Slot, head.Word = s.lease.Index, s.lease.Word
 	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/memscan"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -50,8 +51,8 @@ const (
 var testRequest = Request{Format: testFormat, Mechanism: []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 0x01, 0x02, 0x02}}
 
 // suites runs a test once for each suite.
-func suites(t *testing.T, f func(*testing.T, keyring.Suite)) {
-	for _, s := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
+func suites(t *testing.T, f func(*testing.T, suite.Suite)) {
+	for _, s := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
 		t.Run(s.String(), func(t *testing.T) { f(t, s) })
 	}
 }
@@ -161,7 +162,7 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 	req := testRequest
 	req.Audience = h.self.user
 	head := req.header(h.self.uid)
-	head.Suite, head.Epoch = token.Suite(e.Suite()), e.ID()
+	head.Suite, head.Epoch = suite.Suite(e.Suite()), e.ID()
 	head.Slot, head.Word = lease.Index, lease.Word
 	head.Issued, head.Expires = lease.Issued, lease.Expires
 	copy(head.Salt[:], randomBytes(token.SaltSize))
@@ -174,7 +175,7 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 		token.Commit(commitment, enc)
 		return nil
 	}, nil))
-	sealed, err := head.Suite.Seal(append(bound, commitment...), key, plain, rand.Reader)
+	sealed, err := token.Seal(head.Suite, append(bound, commitment...), key, plain, rand.Reader)
 	require.NoError(t, err)
 	return sealed
 }

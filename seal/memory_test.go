@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/sealctx/sealctx/internal/memscan"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -62,10 +63,10 @@ func (s *scanned) leaks() []memscan.Hit {
 
 // victim runs a case over an epoch that the test knows the key of, and scans it
 // for whatever the test can derive from that key.
-func victim(t *testing.T, c *victimCase, suite keyring.Suite, ops int, o memscan.Options) *scanned {
+func victim(t *testing.T, c *victimCase, st suite.Suite, ops int, o memscan.Options) *scanned {
 	t.Helper()
 	dir := shmDir(t) + "/ring"
-	h := dirHost(t, dir, &keyring.Options{Suite: suite})
+	h := dirHost(t, dir, &keyring.Options{Suite: st})
 	var set memscan.Set
 	_ = current(t, h) // makes the epoch; the victim finds it by its name
 	file, err := os.ReadFile(epochFiles(t, dir)[0])
@@ -97,7 +98,7 @@ func victim(t *testing.T, c *victimCase, suite keyring.Suite, ops int, o memscan
 		}
 		parsed, err := token.Parse(b)
 		require.NoError(t, err)
-		tokenNeedles(t, &set, suite, i < schedules, key, parsed.Bound, parsed.Sealed[:token.NonceSize])
+		tokenNeedles(t, &set, st, i < schedules, key, parsed.Bound, parsed.Sealed[:token.NonceSize])
 		if original := tokens[i][:len(parsed.Bound)]; !bytes.Equal(parsed.Bound, original) {
 			// Nobody has shown the commitment that goes with this header.
 			enc, err := hkdf.Expand(sha256.New, key, token.EncLabel+string(parsed.Bound), token.KeySize)
@@ -107,7 +108,7 @@ func victim(t *testing.T, c *victimCase, suite keyring.Suite, ops int, o memscan
 		}
 	}
 	for i, start := range handedOver(tg, "start", c.hands&handsStart != 0) {
-		tokenNeedles(t, &set, suite, i < schedules, key, start[:len(start)-token.CommitmentSize], nil)
+		tokenNeedles(t, &set, st, i < schedules, key, start[:len(start)-token.CommitmentSize], nil)
 	}
 	for _, plain := range handedOver(tg, "plain", c.hands&handsPlain != 0) {
 		set.Bytes("plain", plain)
@@ -135,7 +136,7 @@ func handedOver(tg *memscan.Target, name string, any bool) (all [][]byte) {
 // tokenNeedles adds what is made of the host key for one token: the key of its
 // body in each form that SHA-256 has it in, the inner hashes, what the ciphers
 // make of the key. Labels and information stand in clear.
-func tokenNeedles(t *testing.T, set *memscan.Set, suite keyring.Suite, schedule bool, key, bound, nonce []byte) {
+func tokenNeedles(t *testing.T, set *memscan.Set, st suite.Suite, schedule bool, key, bound, nonce []byte) {
 	enc, err := hkdf.Expand(sha256.New, key, token.EncLabel+string(bound), token.KeySize)
 	require.NoError(t, err)
 	hashNeedles(set, "K_enc", enc)
@@ -146,10 +147,10 @@ func tokenNeedles(t *testing.T, set *memscan.Set, suite keyring.Suite, schedule 
 	}
 	inner := sha256.Sum256(append(append(append(pad, token.EncLabel...), bound...), 1))
 	hashNeedles(set, "HMAC inner hash", inner[:])
-	if suite == keyring.AES256GCM && schedule {
+	if st == suite.AES256GCM && schedule {
 		set.AES("K_enc", enc)
 	}
-	if suite == keyring.ChaCha20Poly1305 && nonce != nil {
+	if st == suite.ChaCha20Poly1305 && nonce != nil {
 		c, err := chacha20.NewUnauthenticatedCipher(enc, nonce)
 		require.NoError(t, err)
 		poly := make([]byte, 32)
@@ -187,10 +188,10 @@ func quiet() memscan.Options {
 // After each operation nothing of it is in the process outside the host key's
 // own page. Idle; TestLeftUnderLoad has the other half.
 func TestLeavesNothing(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
+	suites(t, func(t *testing.T, st suite.Suite) {
 		for i := range victimCases {
 			c := &victimCases[i]
-			if c.suite != 0 && c.suite != suite {
+			if c.suite != 0 && c.suite != st {
 				continue
 			}
 			t.Run(c.name, func(t *testing.T) {
@@ -198,7 +199,7 @@ func TestLeavesNothing(t *testing.T) {
 				if memsafe.Erasing && c.env == "" {
 					o.Env = nil // signals and all
 				}
-				s := victim(t, c, suite, max(c.ops, 6), o)
+				s := victim(t, c, st, max(c.ops, 6), o)
 				leaks := s.leaks()
 				if !memsafe.Erasing {
 					leaks = s.inMemory(leaks)
@@ -229,14 +230,14 @@ func TestLeavesNothing(t *testing.T) {
 // of the standard library does the work. Options of GODEBUG that a processor or
 // an architecture does not know change nothing.
 func TestLeavesNothingElsewhere(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
+	suites(t, func(t *testing.T, st suite.Suite) {
 		for _, without := range []string{"cpu.sha=off", "cpu.sha=off,cpu.avx2=off", "cpu.aes=off,cpu.pclmulqdq=off", "cpu.all=off"} {
 			for _, name := range []string{"seal", "open", "open altered body", "cancel"} {
 				t.Run(without+" "+name, func(t *testing.T) {
 					i := slices.IndexFunc(victimCases, func(c victimCase) bool { return c.name == name })
 					c := victimCases[i]
 					c.env = without
-					s := victim(t, &c, suite, 6, quiet())
+					s := victim(t, &c, st, 6, quiet())
 					leaks := s.leaks()
 					if !memsafe.Erasing {
 						leaks = s.inMemory(leaks)
@@ -266,7 +267,7 @@ func TestLeftUnderLoad(t *testing.T) {
 	}
 	var report strings.Builder
 	fmt.Fprintf(&report, "erased build: %t; victims that kept a piece, of %d each:\n", memsafe.Erasing, runs)
-	suites(t, func(t *testing.T, suite keyring.Suite) {
+	suites(t, func(t *testing.T, st suite.Suite) {
 		for _, i := range []int{0, 1} { // seal, open
 			c := &victimCases[i]
 			for _, load := range []struct {
@@ -279,7 +280,7 @@ func TestLeftUnderLoad(t *testing.T) {
 				memory, registers, needles := 0, 0, map[string]int{}
 				for run := range runs {
 					t.Run(fmt.Sprintf("%s %s %d", c.name, load.name, run), func(t *testing.T) {
-						s := victim(t, c, suite, 100, load.o)
+						s := victim(t, c, st, 100, load.o)
 						leaks := s.leaks()
 						in := s.inMemory(leaks)
 						require.Zero(t, s.inUse, "locked memory not given back")
@@ -293,7 +294,7 @@ func TestLeftUnderLoad(t *testing.T) {
 						}
 					})
 				}
-				fmt.Fprintf(&report, "%-17v %-5s %-35s in memory %d, in registers %d %v\n", suite, c.name, load.name, memory, registers, needles)
+				fmt.Fprintf(&report, "%-17v %-5s %-35s in memory %d, in registers %d %v\n", st, c.name, load.name, memory, registers, needles)
 			}
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/memscan"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -38,7 +39,7 @@ type victimCase struct {
 	hands int    // what it hands over itself
 	ops   int    // how often it does it; zero: a few times
 	env   string // more environment
-	suite keyring.Suite
+	suite suite.Suite
 	// alter changes the tokens that it is given.
 	alter func([]byte)
 	// keyGone: the host key must not even be in its own page afterwards.
@@ -74,7 +75,7 @@ var victimCases = []victimCase{
 	{name: "seal too late", does: victimSealsTooLate, hands: handsStart | handsPlain},
 	{name: "random source fails", does: victimWithoutRandom, hands: handsStart | handsPlain},
 	{name: "no room for the body", does: victimWithoutRoom, opens: true},
-	{name: "suite forbidden", does: victimForbidden, opens: true, hands: handsStart | handsPlain, env: "fips140=only", suite: keyring.ChaCha20Poly1305},
+	{name: "suite forbidden", does: victimForbidden, opens: true, hands: handsStart | handsPlain, env: "fips140=only", suite: suite.ChaCha20Poly1305},
 	{name: "retired under way", does: victimRetires, opens: true, hands: handsStart, keyGone: true},
 	{name: "closed", does: victimCloses, hands: handsStart | handsPlain, keyGone: true},
 	{name: "control", does: victimLeaks, hands: handsStart | handsPlain, leaks: []string{"plain", "K_enc"}},
@@ -366,7 +367,7 @@ func victimWithoutRandom(v *memscan.Victim, h *Host, _ [][]byte) error {
 			return err
 		}
 		r.random = iotest.ErrReader(errNoEntropy)
-		_, err = r.Seal(plain) // suite 1 draws its nonce elsewhere
+		_, err = r.Seal(plain) // st 1 draws its nonce elsewhere
 		memsafe.Wipe(plain)
 		if err != nil && !errors.Is(err, errNoEntropy) {
 			return err

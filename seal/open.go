@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -105,7 +106,7 @@ var (
 
 // authenticate returns the plain token of an authentic one, unclaimed yet.
 func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
-	if token.Suite(e.Suite()) != t.Suite {
+	if suite.Suite(e.Suite()) != t.Suite {
 		return nil, h.defective(t, "suite is not the epoch's")
 	}
 	var plain *memsafe.Secret

@@ -3,6 +3,7 @@ package seal
 import (
 	"testing"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/stretchr/testify/require"
@@ -79,8 +80,8 @@ func TestPeersUnknownKind(t *testing.T) {
 
 // A grant put together again, as the agent's client does it.
 func TestGrant(t *testing.T) {
-	suites(t, func(t *testing.T, suite keyring.Suite) {
-		h := memHost(t, &keyring.Options{Suite: suite})
+	suites(t, func(t *testing.T, st suite.Suite) {
+		h := memHost(t, &keyring.Options{Suite: st})
 		g, err := h.ReserveFor(Peer{UID: h.self.uid}, testRequest)
 		require.NoError(t, err)
 		start, key := g.Start, g.Key

@@ -37,7 +37,7 @@ func (r *Reservation) Seal(plain []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer r.end()
-	sealed, err := r.grant.suite().Seal(r.grant.Start, r.grant.Key.Bytes(), plain, r.random)
+	sealed, err := token.Seal(r.grant.suite(), r.grant.Start, r.grant.Key.Bytes(), plain, r.random)
 	if err == nil {
 		err = r.grant.Slot.Valid(sealed)
 	}

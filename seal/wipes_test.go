@@ -72,21 +72,21 @@ var wipes = []wipe{
 	{file: "seal/status.go", line: "plain.Wipe()", test: gcm + "ask for the status", find: "plain"},
 
 	{file: "internal/token/pad.go", line: "clear(body[n:])", spare: "writes the padding; erases nothing"},
-	{file: "internal/token/suite.go", line: "clear(in[:])", test: gcm + "open",
+	{file: "internal/token/crypt.go", line: "clear(in[:])", test: gcm + "open",
 		spare: "a variable inside memsafe.Do, which erases the stack"},
-	{file: "internal/token/suite.go", line: "clear(com[:])", test: gcm + "cancel with altered header",
+	{file: "internal/token/crypt.go", line: "clear(com[:])", test: gcm + "cancel with altered header",
 		spare: "a variable inside memsafe.Do, which erases the stack"},
-	{file: "internal/token/suite.go", line: "clear(sum[:])", test: gcm + "open",
+	{file: "internal/token/crypt.go", line: "clear(sum[:])", test: gcm + "open",
 		spare: "what stands in the token, and a variable inside memsafe.Do"},
-	{file: "internal/token/suite.go", line: "memsafe.Wipe(body)", test: chacha + "suite forbidden", find: "plain"},
-	{file: "internal/token/suite.go", line: "defer aead.wipe()", nth: 0, test: gcm + "seal", find: "AES round keys", plain: true},
-	{file: "internal/token/suite.go", line: "defer aead.wipe()", nth: 1, test: chacha + "open", find: "K_enc", plain: true},
-	{file: "internal/token/suite.go", line: "memsafe.Wipe(dst)", test: gcm + "open altered body",
+	{file: "internal/token/crypt.go", line: "memsafe.Wipe(body)", test: chacha + "suite forbidden", find: "plain"},
+	{file: "internal/token/crypt.go", line: "defer aead.Wipe()", nth: 0, test: gcm + "seal", find: "AES round keys", plain: true},
+	{file: "internal/token/crypt.go", line: "defer aead.Wipe()", nth: 1, test: chacha + "open", find: "K_enc", plain: true},
+	{file: "internal/token/crypt.go", line: "memsafe.Wipe(dst)", test: gcm + "open altered body",
 		spare: "both AEADs zero what they do not authenticate, and Host wipes dst; what is left is an authentic body badly padded"},
-	{file: "internal/token/suite.go", line: "wipe.Object(block)",
+	{file: "internal/suite/suite.go", line: "wipe.Object(block)",
 		spare: "a cipher that AES-GCM refuses, which takes a library that changed under us"},
-	{file: "internal/token/suite.go", line: "wipe.Object(k.AEAD)", test: chacha + "seal", find: "K_enc", plain: true},
-	{file: "internal/token/suite.go", line: "wipe.Object(k.block)", test: gcm + "open", find: "AES round keys", plain: true},
+	{file: "internal/suite/suite.go", line: "wipe.Object(a.AEAD)", test: chacha + "seal", find: "K_enc", plain: true},
+	{file: "internal/suite/suite.go", line: "wipe.Object(a.block)", test: gcm + "open", find: "AES round keys", plain: true},
 	{file: "internal/wipe/wipe.go", line: "memsafe.Wipe(unsafe.Slice((*byte)(data), size))", test: gcm + "seal", find: "AES round keys", plain: true},
 }
 
@@ -106,7 +106,7 @@ func (w *wipe) place() place { return place{w.file, w.line, w.nth} }
 var erasers = regexp.MustCompile(`\b(Wipe|wipe|wipe\.Object|clear|scrubStack)\(`)
 
 // sources are the packages whose wipes are listed.
-var sources = []string{"memsafe", "keyring", "seal", "internal/token", "internal/wipe"}
+var sources = []string{"memsafe", "keyring", "seal", "internal/token", "internal/suite", "internal/wipe"}
 
 // places finds the lines that erase in a source file.
 func places(name, source string) map[place]bool {

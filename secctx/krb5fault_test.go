@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/apart"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -38,8 +39,8 @@ type krb5Fault struct {
 	err       error // what the error matches; nil where there is none
 	status    error // its GSS status
 	outcome   outcome
-	worthless bool          // so are the epoch's tokens after it
-	suite     keyring.Suite // the one that it concerns; zero: both
+	worthless bool        // so are the epoch's tokens after it
+	suite     suite.Suite // the one that it concerns; zero: both
 }
 
 // during has f happen in a step of the mechanism, which then goes on.
@@ -160,9 +161,9 @@ var krb5ExportFaults = []krb5Fault{
 		during("after export", func(r *krb5Rig, s *side) error { s.fill(t, 0); return nil })(t, r, s)
 	}, outcome: moved},
 	{name: "random source fails for the nonce", cause: during("after export", noEntropy),
-		err: errNoEntropy, status: gssapi.ErrFailure, suite: keyring.ChaCha20Poly1305},
+		err: errNoEntropy, status: gssapi.ErrFailure, suite: suite.ChaCha20Poly1305},
 	{name: "random source fails, nonce is the standard library's", cause: during("after export", noEntropy),
-		outcome: moved, suite: keyring.AES256GCM},
+		outcome: moved, suite: suite.AES256GCM},
 
 	// Importing back.
 	{name: "leftover not deleted", cause: both(during("after export", (*krb5Rig).retire), fails("delete", errFake, nothing)),
@@ -210,9 +211,9 @@ var krb5ImportFaults = []krb5Fault{
 // eachFault runs f for each fault and each suite that it concerns.
 func eachFault(t *testing.T, faults []krb5Fault, f func(*testing.T, krb5Fault, *krb5Rig)) {
 	for _, fault := range faults {
-		for _, suite := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
-			if fault.suite == 0 || fault.suite == suite {
-				t.Run(fault.name+"/"+suite.String(), func(t *testing.T) { f(t, fault, newKrb5Rig(t, suite)) })
+		for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+			if fault.suite == 0 || fault.suite == st {
+				t.Run(fault.name+"/"+st.String(), func(t *testing.T) { f(t, fault, newKrb5Rig(t, st)) })
 			}
 		}
 	}

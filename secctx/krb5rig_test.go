@@ -14,6 +14,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -246,13 +247,13 @@ type krb5Rig struct {
 // maxOutstanding is how many tokens a rig's register takes.
 const maxOutstanding = 3
 
-func newKrb5Rig(t *testing.T, suite keyring.Suite) *krb5Rig {
+func newKrb5Rig(t *testing.T, st suite.Suite) *krb5Rig {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "sealctx-test-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	r := &krb5Rig{dir: dir + "/ring"}
-	o := &keyring.Options{Suite: suite, Outstanding: maxOutstanding}
+	o := &keyring.Options{Suite: st, Outstanding: maxOutstanding}
 	r.exporter, r.importer = newSide(t, r.dir, o), newSide(t, r.dir, o)
 	r.realm, err = krb5test.NewRealm("EXAMPLE.TEST", "http/www.example.test")
 	require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
@@ -19,9 +20,9 @@ import (
 // the same value, the mechanism's import is not called, and the genuine token
 // still opens afterwards. Only an epoch that is not here gets a text of its own.
 func TestAlteredTokens(t *testing.T) {
-	for _, suite := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
-		t.Run(suite.String(), func(t *testing.T) {
-			h := newHost(t, &keyring.Options{Suite: suite})
+	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+		t.Run(st.String(), func(t *testing.T) {
+			h := newHost(t, &keyring.Options{Suite: st})
 			r, other := newRig(t, h), newRig(t, h)
 			token, err := r.sc.Export()
 			require.NoError(t, err)

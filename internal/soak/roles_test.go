@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/handoff"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 
 // ringOptions has keys rotate each second, and be gone soon after.
 func ringOptions() *keyring.Options {
-	return &keyring.Options{Suite: keyring.AES256GCM, Age: time.Second, MaxLifetime: 3 * time.Second}
+	return &keyring.Options{Suite: suite.AES256GCM, Age: time.Second, MaxLifetime: 3 * time.Second}
 }
 
 // calm is how long after the last token no key but the newest is left.
@@ -114,7 +115,7 @@ func runAgent(path string) error {
 	if err != nil {
 		return err
 	}
-	s, err := agent.NewServer(&agent.Options{Suites: []keyring.Suite{keyring.AES256GCM}, Ring: ringOptions()})
+	s, err := agent.NewServer(&agent.Options{Suites: []string{"AES-256-GCM"}, Ring: ringOptions()})
 	if err != nil {
 		return err
 	}

@@ -60,8 +60,8 @@ func survivors(b []byte, open opener) (names []string) {
 }
 
 func TestEveryAlteration(t *testing.T) {
-	for _, suite := range suites {
-		sealed := sealToken(t, testHeader(suite), testKey, randomBytes(100))
+	for _, st := range suites {
+		sealed := sealToken(t, testHeader(st), testKey, randomBytes(100))
 		require.Empty(t, survivors(sealed, realOpener))
 		_, err := realOpener(sealed)
 		require.NoError(t, err, "the genuine one still opens")
@@ -75,8 +75,8 @@ func TestEveryAlteration(t *testing.T) {
 // TestEverySwap builds every token that takes each of its parts from one or the
 // other of two genuine ones: only these two themselves open.
 func TestEverySwap(t *testing.T) {
-	for _, suite := range suites {
-		a := testHeader(suite)
+	for _, st := range suites {
+		a := testHeader(st)
 		b := *a // the same epoch
 		b.Slot++
 		b.Word += 1 << 24
@@ -121,8 +121,8 @@ func mixtures(tokens [2][]byte, open opener) (opened int) {
 
 // TestOtherKey: a token opens under no other host key, suite or derived key.
 func TestOtherKey(t *testing.T) {
-	for _, suite := range suites {
-		sealed := sealToken(t, testHeader(suite), testKey, randomBytes(100))
+	for _, st := range suites {
+		sealed := sealToken(t, testHeader(st), testKey, randomBytes(100))
 		_, err := open(randomBytes(32), sealed)
 		require.Equal(t, errCommitment, err)
 
@@ -133,7 +133,7 @@ func TestOtherKey(t *testing.T) {
 		_, err = tok.Open(dst, com)
 		require.Equal(t, ErrOpen, err)
 		other := tok
-		other.Suite = 3 - suite
+		other.Suite = 3 - st
 		_, err = other.Open(dst, enc)
 		require.Equal(t, ErrOpen, err)
 		_, err = tok.Open(dst, enc)

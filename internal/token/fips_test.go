@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sealctx/sealctx/internal/suite"
 )
 
 // TestFIPSOnly runs itself again under GODEBUG=fips140=only: there suite 1 seals
@@ -25,12 +27,12 @@ func TestFIPSOnly(t *testing.T) {
 	}
 	t.Run("enforced", func(t *testing.T) {
 		plain := randomBytes(1165)
-		sealed := sealToken(t, testHeader(AES256GCM), testKey, plain)
+		sealed := sealToken(t, testHeader(suite.AES256GCM), testKey, plain)
 		got, err := open(testKey, sealed)
 		require.NoError(t, err)
 		require.Equal(t, plain, got)
 
-		_, err = ChaCha20Poly1305.Seal(nil, testKey, plain, rand.Reader)
-		require.ErrorContains(t, err, "suite 2", "control: the mode is in force")
+		_, err = Seal(suite.ChaCha20Poly1305, nil, testKey, plain, rand.Reader)
+		require.ErrorContains(t, err, "ChaCha20-Poly1305", "control: the mode is in force")
 	})
 }

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/sealctx/sealctx/internal/suite"
 )
 
 // Sizes in bytes, and limits; doc/SPEC.md gives the reasons.
@@ -62,7 +64,7 @@ var ErrMalformed = errors.New("token: malformed")
 // A Header is the part of a token that is in clear: the RFCs' interprocess
 // token does not hide who it is for.
 type Header struct {
-	Suite   Suite
+	Suite   suite.Suite
 	Epoch   [16]byte
 	Slot    uint32
 	Word    uint64
@@ -126,7 +128,7 @@ func addLen8(b *cryptobyte.Builder, v []byte) {
 
 // valid reports whether a header can stand in a token.
 func (h *Header) valid() bool {
-	return h.Suite.Valid() &&
+	return h.Suite.Known() &&
 		h.Issued >= 0 && h.Expires > h.Issued &&
 		len(h.Mechanism) <= MaxMechanism &&
 		ValidFormat(h.Format) &&
@@ -194,7 +196,7 @@ func (h *Header) read(s *cryptobyte.String) bool {
 		!s.ReadUint32(&h.Exporter) || !s.ReadUint8(&h.Audience.Kind) || !readLen8(s, &audience) {
 		return false
 	}
-	h.Suite = Suite(version)
+	h.Suite = suite.Suite(version)
 	h.Issued, h.Expires = time.Duration(issued), time.Duration(expires)
 	h.Mechanism, h.Format, h.Audience.Value = mechanism, format, audience
 	return h.valid()

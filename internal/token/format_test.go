@@ -8,12 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/vectors"
 	"github.com/stretchr/testify/require"
 )
 
 var (
-	suites  = []Suite{AES256GCM, ChaCha20Poly1305}
+	suites  = []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305}
 	testKey = randomBytes(32)
 
 	errCommitment = errors.New("header not authentic")
@@ -26,9 +27,9 @@ func randomBytes(n int) []byte {
 }
 
 // testHeader is a header with everything in it, another one each time.
-func testHeader(suite Suite) *Header {
+func testHeader(st suite.Suite) *Header {
 	return &Header{
-		Suite:     suite,
+		Suite:     st,
 		Epoch:     [16]byte(randomBytes(16)),
 		Slot:      0x01020304,
 		Word:      0x05060708090a0b0c,
@@ -47,7 +48,7 @@ func sealToken(t testing.TB, h *Header, hostKey, plain []byte) []byte {
 	bound, err := h.Append(nil)
 	require.NoError(t, err)
 	enc, com := deriveKeys(t, hostKey, bound)
-	sealed, err := h.Suite.Seal(append(bound, com...), enc, plain, rand.Reader)
+	sealed, err := Seal(h.Suite, append(bound, com...), enc, plain, rand.Reader)
 	require.NoError(t, err)
 	return sealed
 }
@@ -87,7 +88,7 @@ func TestHeaderLimits(t *testing.T) {
 		{"audience of any kind", func(h *Header) { h.Audience.Kind = 255 }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := testHeader(AES256GCM)
+			h := testHeader(suite.AES256GCM)
 			c.set(h)
 			require.Len(t, unchecked(h), h.Size())
 			bound, err := h.Append([]byte("before"))
@@ -123,8 +124,8 @@ func parts(h *Header) *vectors.Parts {
 }
 
 func TestLongestToken(t *testing.T) {
-	for _, suite := range suites {
-		h := testHeader(suite)
+	for _, st := range suites {
+		h := testHeader(st)
 		h.Mechanism = make([]byte, MaxMechanism)
 		h.Format = bytes.Repeat([]byte("f"), MaxFormat)
 		h.Audience.Value = make([]byte, MaxAudience)
@@ -140,14 +141,14 @@ func TestLongestToken(t *testing.T) {
 }
 
 func TestSealErrors(t *testing.T) {
-	for _, suite := range suites {
-		_, err := suite.Seal(nil, testKey, make([]byte, MaxPlain+1), rand.Reader)
+	for _, st := range suites {
+		_, err := Seal(st, nil, testKey, make([]byte, MaxPlain+1), rand.Reader)
 		require.Equal(t, ErrTooLarge, err)
-		_, err = suite.Seal(nil, testKey[:7], nil, rand.Reader)
+		_, err = Seal(st, nil, testKey[:7], nil, rand.Reader)
 		require.Error(t, err, "a key of 7 bytes")
 	}
 	failing := errors.New("no entropy")
-	_, err := ChaCha20Poly1305.Seal(nil, testKey, nil, readerFunc(func([]byte) (int, error) { return 0, failing }))
+	_, err := Seal(suite.ChaCha20Poly1305, nil, testKey, nil, readerFunc(func([]byte) (int, error) { return 0, failing }))
 	require.ErrorIs(t, err, failing)
 }
 
@@ -158,10 +159,10 @@ func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 // TestSealHides: a token starts with what was given, is as long as it must be,
 // and has no plain byte in it.
 func TestSealHides(t *testing.T) {
-	for _, suite := range suites {
+	for _, st := range suites {
 		start := randomBytes(40)
 		plain := bytes.Repeat([]byte{0xaa}, 700)
-		sealed, err := suite.Seal(start, testKey, plain, rand.Reader)
+		sealed, err := Seal(st, start, testKey, plain, rand.Reader)
 		require.NoError(t, err)
 		require.Equal(t, start, sealed[:40])
 		require.Len(t, sealed, 40+4+NonceSize+768+TagSize)
@@ -172,8 +173,8 @@ func TestSealHides(t *testing.T) {
 
 // TestOpenErrors: a body that is not authentic leaves zeros behind.
 func TestOpenErrors(t *testing.T) {
-	for _, suite := range suites {
-		sealed := sealToken(t, testHeader(suite), testKey, bytes.Repeat([]byte{0xaa}, 100))
+	for _, st := range suites {
+		sealed := sealToken(t, testHeader(st), testKey, bytes.Repeat([]byte{0xaa}, 100))
 		for name, change := range map[string]func(*Token, *[]byte){
 			"altered": func(tok *Token, _ *[]byte) { tok.Sealed[NonceSize+50] ^= 1 },
 			"bad key": func(_ *Token, key *[]byte) { *key = (*key)[:31] },

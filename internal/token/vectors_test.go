@@ -51,10 +51,10 @@ func TestVectors(t *testing.T) {
 // TestSealAgrees holds that Seal writes what the vectors' own writer does: the
 // one with the other's nonce gives the same bytes.
 func TestSealAgrees(t *testing.T) {
-	for _, suite := range suites {
+	for _, st := range suites {
 		for _, n := range []int{0, 1, 511, 512, 1165, MaxPlain} {
 			plain := randomBytes(n)
-			sealed := sealToken(t, testHeader(suite), testKey, plain)
+			sealed := sealToken(t, testHeader(st), testKey, plain)
 			tok, err := Parse(sealed)
 			require.NoError(t, err)
 			p := parts(&tok.Header)

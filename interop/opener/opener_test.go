@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/stretchr/testify/require"
@@ -45,9 +46,9 @@ func TestVectors(t *testing.T) {
 // opener, which finds the keys in the runtime directory as the specification
 // says; then with this one, and then with the other again.
 func TestFreshTokens(t *testing.T) {
-	for _, suite := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
-		t.Run(suite.String(), func(t *testing.T) {
-			h := newHost(t, suite)
+	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+		t.Run(st.String(), func(t *testing.T) {
+			h := newHost(t, st)
 			var tokens [][]byte
 			var want []string
 			for n := 0; n <= seal.MaxPlain; n = n*5/4 + 1 {
@@ -71,7 +72,7 @@ func TestFreshTokens(t *testing.T) {
 
 // TestRefusals: the two agree on what does not open, and why.
 func TestRefusals(t *testing.T) {
-	h := newHost(t, keyring.DefaultSuite())
+	h := newHost(t, suite.Default())
 	plain := []byte("a plain token")
 	good := sealPlain(t, h, plain, seal.Request{Format: format})
 	here, err := seal.Process(os.Getpid())
@@ -82,7 +83,7 @@ func TestRefusals(t *testing.T) {
 	altered[len(altered)-1] ^= 1
 	forged := bytes.Clone(good)
 	forged[40] ^= 1
-	elsewhere := sealPlain(t, newHost(t, keyring.DefaultSuite()), plain, seal.Request{Format: format})
+	elsewhere := sealPlain(t, newHost(t, suite.Default()), plain, seal.Request{Format: format})
 	retired := sealPlain(t, h, plain, seal.Request{Format: format})
 	require.NoError(t, h.Ring().Rotate())
 	closed := good // its epoch does not seal any more
@@ -101,9 +102,9 @@ func TestRefusals(t *testing.T) {
 	require.Equal(t, []string{"unknown-epoch", opened(plain)}, openWith(t, h, "open", format, [][]byte{retired, later}))
 }
 
-func newHost(t *testing.T, suite keyring.Suite) *seal.Host {
+func newHost(t *testing.T, st suite.Suite) *seal.Host {
 	t.Helper()
-	ring, err := keyring.Open(filepath.Join(t.TempDir(), "ring"), &keyring.Options{Suite: suite, AnyFilesystem: true})
+	ring, err := keyring.Open(filepath.Join(t.TempDir(), "ring"), &keyring.Options{Suite: st, AnyFilesystem: true})
 	require.NoError(t, err)
 	h, err := seal.NewHost(ring, nil)
 	require.NoError(t, err)

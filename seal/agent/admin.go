@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -65,17 +66,17 @@ func (c *conn) stat(r *request) (wire.Code, error) {
 // rotate has the next keys made, of one suite or of all. Outstanding tokens stay
 // good.
 func (c *conn) rotate(r *request) (wire.Code, error) {
-	suite, err := wire.ParseRotate(r.body)
+	one, err := wire.ParseRotate(r.body)
 	switch {
 	case err != nil:
 		return c.deny(r.op, wire.Protocol, "")
 	case !c.admin():
 		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
-	case suite != 0 && c.s.host(keyring.Suite(suite)) == nil:
+	case one != 0 && c.s.host(suite.Suite(one)) == nil:
 		return c.deny(r.op, wire.BadRequest, "no keys of that suite here")
 	}
 	for _, h := range c.s.hosts {
-		if suite != 0 && h.suite != keyring.Suite(suite) {
+		if one != 0 && h.suite != suite.Suite(one) {
 			continue
 		}
 		if err := h.Ring().Rotate(); err != nil {

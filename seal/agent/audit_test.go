@@ -151,7 +151,7 @@ func TestAudit(t *testing.T) {
 func TestHousekeeping(t *testing.T) {
 	var log journal
 	s, err := NewServer(&Options{
-		Suites: []keyring.Suite{keyring.AES256GCM}, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Suites: []string{"AES-256-GCM"}, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Ring: &keyring.Options{Age: time.Second, MaxLifetime: time.Second},
 	})
 	require.NoError(t, err)

@@ -82,7 +82,7 @@ func BenchmarkAgent(b *testing.B) {
 	require.NoError(b, err)
 	defer c.Close()
 
-	frame, _, err := reserveRequest(testRequest)
+	frame, _, err := reserveRequest(testRequest, []byte{1, 2})
 	require.NoError(b, err)
 	g, err := c.reserve(frame, -1, c.deadline())
 	require.NoError(b, err)

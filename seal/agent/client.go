@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/boottime"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -30,6 +31,7 @@ type Client struct {
 	pool    *memsafe.Pool
 	owned   bool // the pool is the client's to close
 	clock   *boottime.Clock
+	suites  []byte        // that it can seal with
 	slots   chan struct{} // one for each connection there may be
 
 	mu     sync.Mutex
@@ -68,6 +70,9 @@ func (d *Dialer) Dial(path string) (*Client, error) {
 	c := &Client{path: path, timeout: d.Timeout, pool: d.Pool, clock: clock, slots: make(chan struct{}, clientConnections)}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout
+	}
+	for _, s := range suite.All() {
+		c.suites = append(c.suites, byte(s))
 	}
 	l, err := c.connect(c.deadline())
 	if err != nil {
@@ -113,7 +118,7 @@ func unavailable(err error) error { return fmt.Errorf("%w: %w", seal.ErrUnavaila
 // expires. For a process as audience the process must be in this process's
 // namespace. Further errors: ErrRefused, ErrQuota.
 func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
-	ask, subject, err := reserveRequest(req)
+	ask, subject, err := reserveRequest(req, c.suites)
 	if err != nil {
 		return nil, err
 	}
@@ -142,10 +147,10 @@ func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
 
 // reserveRequest returns the frame that asks for a reservation, and a descriptor
 // of the process that is its audience, or -1.
-func reserveRequest(req seal.Request) (frame []byte, subject int, err error) {
+func reserveRequest(req seal.Request, suites []byte) (frame []byte, subject int, err error) {
 	ask := wire.ReserveRequest{
 		Lifetime: req.Lifetime, Mechanism: req.Mechanism, Format: []byte(req.Format),
-		Suites: []byte{byte(token.AES256GCM), byte(token.ChaCha20Poly1305)},
+		Suites: suites,
 	}
 	subject = -1
 	if req.Lifetime < 0 {
@@ -429,11 +434,11 @@ func (c *Client) Inspect(b []byte) (seal.State, error) {
 
 // A Status is what an agent tells of itself.
 type Status struct {
-	Admin       bool            // this process may rotate and retire, and sees epochs
-	Outstanding int             // tokens that this user has outstanding
-	Limit       int             // tokens that this user may have outstanding
-	Suites      []keyring.Suite // the preferred one first
-	Epochs      []keyring.Info  // nil unless Admin
+	Admin       bool           // this process may rotate and retire, and sees epochs
+	Outstanding int            // tokens that this user has outstanding
+	Limit       int            // tokens that this user may have outstanding
+	Suites      []string       // the preferred one first
+	Epochs      []keyring.Info // nil unless Admin
 }
 
 // Status asks the agent how it stands. Errors: those of asking.
@@ -452,11 +457,11 @@ func (c *Client) Status() (*Status, error) {
 	}
 	st := &Status{Admin: w.Admin, Outstanding: int(w.Outstanding), Limit: int(w.Limit)}
 	for _, s := range w.Suites {
-		st.Suites = append(st.Suites, keyring.Suite(s))
+		st.Suites = append(st.Suites, suite.Suite(s).String())
 	}
 	for _, e := range w.Epochs {
 		st.Epochs = append(st.Epochs, keyring.Info{
-			ID: e.ID, Suite: keyring.Suite(e.Suite), Seals: e.Seals, Age: e.Age,
+			ID: e.ID, Suite: suite.Suite(e.Suite), Seals: e.Seals, Age: e.Age,
 			Outstanding: int(e.Outstanding), Limit: int(e.Limit), MaxLifetime: e.MaxLifetime,
 		})
 	}

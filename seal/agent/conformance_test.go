@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/internal/conformance"
@@ -28,11 +29,11 @@ func TestConformance(t *testing.T) {
 			},
 		})
 	})
-	for _, suite := range []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305} {
-		t.Run("agent/"+suite.String(), func(t *testing.T) {
+	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+		t.Run("agent/"+st.String(), func(t *testing.T) {
 			conformance.Run(t, conformance.Suite{
 				Sealer: func(t *testing.T) seal.Sealer {
-					return serveHere(t, &Options{Suites: []keyring.Suite{suite}}).dial(t)
+					return serveHere(t, &Options{Suites: []string{st.String()}}).dial(t)
 				},
 				Another: func(t *testing.T, s seal.Sealer) seal.Sealer {
 					c, err := Dial(s.(*Client).path)

@@ -3,8 +3,8 @@ package agent
 import (
 	"errors"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -186,7 +186,7 @@ func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text s
 func (s *Server) offered(suites []byte) *seal.Host {
 	for _, h := range s.hosts {
 		for _, o := range suites {
-			if h.suite == keyring.Suite(o) {
+			if h.suite == suite.Suite(o) {
 				return h.Host
 			}
 		}
@@ -201,7 +201,7 @@ func (s *Server) hostOf(b []byte) (*seal.Host, *token.Token) {
 	if err != nil {
 		return s.hosts[0].Host, &token.Token{}
 	}
-	if h := s.host(keyring.Suite(t.Suite)); h != nil {
+	if h := s.host(suite.Suite(t.Suite)); h != nil {
 		return h, &t
 	}
 	return s.hosts[0].Host, &t
@@ -306,7 +306,7 @@ func (c *conn) cancel(r *request) (wire.Code, error) {
 		return c.deny(r.op, wire.Protocol, "")
 	}
 	head, _, err := token.ParseHeader(start)
-	host := c.s.host(keyring.Suite(head.Suite))
+	host := c.s.host(suite.Suite(head.Suite))
 	if err != nil || host == nil {
 		return c.deny(r.op, wire.Defective, "")
 	}

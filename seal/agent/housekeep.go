@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 )
 
@@ -24,7 +25,7 @@ func (s *Server) housekeep(ctx context.Context) {
 }
 
 func (s *Server) tidy() {
-	seen := map[[16]byte]keyring.Suite{}
+	seen := map[[16]byte]suite.Suite{}
 	for _, h := range s.hosts {
 		epochs, err := refreshed(h.Ring())
 		if err != nil {
@@ -57,7 +58,7 @@ func refreshed(r *keyring.Ring) ([]keyring.Info, error) {
 }
 
 // noteEpochs logs which epochs came and went since the last time.
-func (s *Server) noteEpochs(seen map[[16]byte]keyring.Suite) {
+func (s *Server) noteEpochs(seen map[[16]byte]suite.Suite) {
 	s.mu.Lock()
 	before := s.epochs
 	s.epochs = seen

@@ -83,7 +83,7 @@ func clientVictim(v *memscan.Victim, leaky bool) {
 	if err != nil {
 		v.Fatal(err)
 	}
-	frame, _, err := reserveRequest(testRequest)
+	frame, _, err := reserveRequest(testRequest, []byte{1, 2})
 	if err != nil {
 		v.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestAgentLeavesNothing(t *testing.T) {
 			require.NoError(t, err)
 			defer c.Close()
 			var set memscan.Set
-			frame, _, err := reserveRequest(testRequest)
+			frame, _, err := reserveRequest(testRequest, []byte{1, 2})
 			require.NoError(t, err)
 			for i := range victimOps + 1 {
 				plain := make([]byte, benchPlain)

@@ -46,7 +46,7 @@ type Stats struct {
 	Connections int
 	Locked      int // bytes of locked memory for opened tokens and token keys
 	LockedUsed  int // bytes of it in use
-	Suites      []keyring.Suite
+	Suites      []string
 	Epochs      []keyring.Info
 }
 
@@ -55,7 +55,7 @@ type Stats struct {
 func (s *Server) Stats() (Stats, error) {
 	st := Stats{Connections: s.connections(), Locked: s.pool.Size(), LockedUsed: s.pool.InUse()}
 	for _, h := range s.hosts {
-		st.Suites = append(st.Suites, h.suite)
+		st.Suites = append(st.Suites, h.suite.String())
 	}
 	for _, h := range s.hosts {
 		infos, err := h.Ring().Epochs()

@@ -200,7 +200,7 @@ func TestFoolishAgent(t *testing.T) {
 func realStart(t *testing.T) []byte {
 	t.Helper()
 	c := serveHere(t, nil).dial(t)
-	frame, _, err := reserveRequest(seal.Request{Format: "another/1/format"})
+	frame, _, err := reserveRequest(seal.Request{Format: "another/1/format"}, []byte{1, 2})
 	require.NoError(t, err)
 	g, err := c.reserve(frame, -1, c.deadline())
 	require.NoError(t, err)

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -98,7 +98,7 @@ func (c *conn) sealPlain(r *request) (wire.Code, error) {
 		return c.failWith(r.op, err)
 	}
 	if err := c.send(wire.MarshalSealed(sealed)); err != nil {
-		if host := c.s.host(keyring.Suite(sealed[4])); host != nil && host.CancelFor(c.peer(), start) == nil {
+		if host := c.s.host(suite.Suite(sealed[4])); host != nil && host.CancelFor(c.peer(), start) == nil {
 			c.acct.spent(p.key)
 		}
 		return wire.OK, err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -24,9 +26,10 @@ import (
 
 // Options for NewServer. The zero value is the recommendation.
 type Options struct {
-	// Suites that the agent allows, the preferred one first; each has keys of
-	// its own. Nil: both, this processor's first.
-	Suites []keyring.Suite
+	// Suites that the agent allows, by name, the preferred one first:
+	// "AES-256-GCM", "ChaCha20-Poly1305". Each has keys of its own. Nil: both,
+	// this processor's first.
+	Suites []string
 
 	// Ring says how epochs are made; its Suite is not used. Nil: the defaults of
 	// package keyring.
@@ -67,7 +70,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
 	draining bool
-	epochs   map[[16]byte]keyring.Suite // as housekeeping last saw them
+	epochs   map[[16]byte]suite.Suite // as housekeeping last saw them
 }
 
 // times are limits of this package that tests make shorter.
@@ -75,7 +78,7 @@ type times struct{ idle, frame, drain time.Duration }
 
 // A suiteHost is the keys and the register of one suite.
 type suiteHost struct {
-	suite keyring.Suite
+	suite suite.Suite
 	*seal.Host
 }
 
@@ -88,7 +91,7 @@ func NewServer(o *Options) (*Server, error) {
 	}
 	s := &Server{
 		log: o.Log, observe: o.Observer, uid: uint32(os.Geteuid()),
-		conns: map[*conn]struct{}{}, epochs: map[[16]byte]keyring.Suite{},
+		conns: map[*conn]struct{}{}, epochs: map[[16]byte]suite.Suite{},
 		times: times{idleTimeout, frameTimeout, drainTimeout},
 	}
 	if s.log == nil {
@@ -114,35 +117,43 @@ func (s *Server) start(o *Options) (err error) {
 	if s.pool, err = memsafe.NewPool(0); err != nil {
 		return err
 	}
-	suites := o.Suites
-	if suites == nil {
-		suites = allSuites()
+	suites, err := suitesOf(o.Suites)
+	if err != nil {
+		return err
 	}
-	for _, suite := range suites {
-		if err := s.addSuite(suite, o.Ring); err != nil {
+	for _, one := range suites {
+		if err := s.addSuite(one, o.Ring); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// allSuites has the one first that this processor does in constant time.
-func allSuites() []keyring.Suite {
-	if keyring.DefaultSuite() == keyring.AES256GCM {
-		return []keyring.Suite{keyring.AES256GCM, keyring.ChaCha20Poly1305}
+// suitesOf returns the suites with these names, or all if there are none.
+func suitesOf(names []string) ([]suite.Suite, error) {
+	if names == nil {
+		return suite.All(), nil
 	}
-	return []keyring.Suite{keyring.ChaCha20Poly1305, keyring.AES256GCM}
+	var suites []suite.Suite
+	for _, name := range names {
+		one, ok := suite.ByName(name)
+		if !ok {
+			return nil, fmt.Errorf("agent: no suite %q; there are %v", name, suite.All())
+		}
+		if slices.Contains(suites, one) {
+			return nil, fmt.Errorf("agent: %v is named twice", one)
+		}
+		suites = append(suites, one)
+	}
+	return suites, nil
 }
 
-func (s *Server) addSuite(suite keyring.Suite, o *keyring.Options) error {
-	if s.host(suite) != nil {
-		return fmt.Errorf("agent: %v is named twice", suite)
-	}
+func (s *Server) addSuite(one suite.Suite, o *keyring.Options) error {
 	var opts keyring.Options
 	if o != nil {
 		opts = *o
 	}
-	opts.Suite = suite
+	opts.Suite = one
 	ring, err := keyring.New(&opts)
 	if err != nil {
 		return err
@@ -151,7 +162,7 @@ func (s *Server) addSuite(suite keyring.Suite, o *keyring.Options) error {
 	if err != nil {
 		return errors.Join(err, ring.Close())
 	}
-	s.hosts = append(s.hosts, suiteHost{suite, host})
+	s.hosts = append(s.hosts, suiteHost{one, host})
 	return nil
 }
 
@@ -169,9 +180,9 @@ func room() (int, error) {
 }
 
 // host returns the host of a suite, or nil.
-func (s *Server) host(suite keyring.Suite) *seal.Host {
+func (s *Server) host(one suite.Suite) *seal.Host {
 	for _, h := range s.hosts {
-		if h.suite == suite {
+		if h.suite == one {
 			return h.Host
 		}
 	}

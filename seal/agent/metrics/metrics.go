@@ -115,19 +115,19 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func collectSuite(send func(*prometheus.Desc, float64, ...string), suite keyring.Suite, all []keyring.Info) {
+func collectSuite(send func(*prometheus.Desc, float64, ...string), suite string, all []keyring.Info) {
 	alive, tokens := 0, 0
 	for _, e := range all {
-		if e.Suite != suite {
+		if e.Suite.String() != suite {
 			continue
 		}
 		alive++
 		tokens += e.Outstanding
 		if e.Seals {
-			send(limit, float64(e.Limit), suite.String())
-			send(age, e.Age.Seconds(), suite.String())
+			send(limit, float64(e.Limit), suite)
+			send(age, e.Age.Seconds(), suite)
 		}
 	}
-	send(epochs, float64(alive), suite.String())
-	send(outstanding, float64(tokens), suite.String())
+	send(epochs, float64(alive), suite)
+	send(outstanding, float64(tokens), suite)
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
 )
@@ -18,7 +17,7 @@ import (
 // What an agent did and how it stands is what its metrics say.
 func TestMetrics(t *testing.T) {
 	m := New()
-	s, err := agent.NewServer(&agent.Options{Observer: m, Suites: []keyring.Suite{keyring.AES256GCM}})
+	s, err := agent.NewServer(&agent.Options{Observer: m, Suites: []string{"AES-256-GCM"}})
 	require.NoError(t, err)
 	m.Watch(s)
 	registry := prometheus.NewPedanticRegistry()

@@ -129,9 +129,9 @@ func (a *agentCmd) handler(out io.Writer) slog.Handler {
 }
 
 func (a *agentCmd) newServer(policy *agent.Policy, log *slog.Logger, o agent.Observer) (*agent.Server, error) {
-	var suites []keyring.Suite
+	var suites []string
 	for _, name := range a.Suite {
-		suites = append(suites, map[string]keyring.Suite{"aes": keyring.AES256GCM, "chacha": keyring.ChaCha20Poly1305}[name])
+		suites = append(suites, map[string]string{"aes": "AES-256-GCM", "chacha": "ChaCha20-Poly1305"}[name])
 	}
 	var ring keyring.Options
 	if a.Outstanding != nil {

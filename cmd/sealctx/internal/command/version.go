@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"text/tabwriter"
 
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/memsafe"
 )
 
@@ -38,7 +38,7 @@ func thisBuild() (build, error) {
 	}
 	b := build{
 		Version: info.Main.Version, Go: info.GoVersion, Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Erasing: memsafe.Erasing, Memory: st.Backing, Suite: keyring.DefaultSuite().String(),
+		Erasing: memsafe.Erasing, Memory: st.Backing, Suite: suite.Default().String(),
 	}
 	for _, s := range info.Settings {
 		switch s.Key {

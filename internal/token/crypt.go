@@ -1,8 +1,6 @@
 package token
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
@@ -10,22 +8,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/sealctx/sealctx/internal/wipe"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/memsafe"
-	"golang.org/x/crypto/chacha20poly1305"
 )
-
-// A Suite is the AEAD of a token and the token's version byte.
-type Suite uint8
-
-// The suites.
-const (
-	AES256GCM        Suite = 1
-	ChaCha20Poly1305 Suite = 2
-)
-
-// Valid reports whether this version knows the suite.
-func (s Suite) Valid() bool { return s == AES256GCM || s == ChaCha20Poly1305 }
 
 // Commit writes the commitment to key, which is K_enc, into dst. It is to be
 // called inside memsafe.Do.
@@ -50,7 +35,7 @@ func (t *Token) CommitsTo(key []byte) bool {
 }
 
 // SuiteOf returns the suite of a token or of its start, which the caller made.
-func SuiteOf(start []byte) Suite { return Suite(start[len(magic)]) }
+func SuiteOf(start []byte) suite.Suite { return suite.Suite(start[len(magic)]) }
 
 // ErrOpen is returned for a body that is not authentic.
 var ErrOpen = errors.New("token: body is not authentic")
@@ -59,10 +44,10 @@ var ErrOpen = errors.New("token: body is not authentic")
 var ErrTooLarge = fmt.Errorf("token: the plain token is longer than %d bytes", MaxPlain)
 
 // Seal returns a token: start, which is header, context and commitment, then
-// length, nonce, body and tag. key is K_enc; random gives the nonce of suite 2, since suite 1
-// draws its own, as FIPS 140 wants it. The caller wipes plain and key; Seal
-// leaves neither behind, and no copy of plain but the sealed one.
-func (s Suite) Seal(start, key, plain []byte, random io.Reader) ([]byte, error) {
+// length, nonce, body and tag. key is K_enc; random gives the nonce of a suite that does not draw its own. The
+// caller wipes plain and key. Seal leaves neither behind, and no copy of plain but
+// the sealed one.
+func Seal(s suite.Suite, start, key, plain []byte, random io.Reader) ([]byte, error) {
 	if len(plain) > MaxPlain {
 		return nil, ErrTooLarge
 	}
@@ -73,9 +58,9 @@ func (s Suite) Seal(start, key, plain []byte, random io.Reader) ([]byte, error) 
 	binary.BigEndian.PutUint32(token[len(start):], uint32(size))
 
 	// The plain token is laid where it will be encrypted: at the place of the
-	// nonce for suite 1, which moves it, and behind the nonce for suite 2.
+	// nonce if the AEAD draws one, and moves it, and else behind the nonce.
 	at := prefix
-	if s == ChaCha20Poly1305 {
+	if !s.DrawsNonce() {
 		at += NonceSize
 		if _, err := io.ReadFull(random, token[prefix:at]); err != nil {
 			return nil, fmt.Errorf("token: random source: %w", err)
@@ -86,7 +71,7 @@ func (s Suite) Seal(start, key, plain []byte, random io.Reader) ([]byte, error) 
 	memsafe.Do(func() {
 		copy(body, plain)
 		pad(body, len(plain))
-		err = s.seal(token, prefix, key, body)
+		err = seal(s, token, prefix, key, body)
 	})
 	if err != nil {
 		memsafe.Wipe(body)
@@ -95,14 +80,15 @@ func (s Suite) Seal(start, key, plain []byte, random io.Reader) ([]byte, error) 
 	return token, nil
 }
 
-// seal encrypts body in place, and writes nonce (suite 1) and tag around it.
-func (s Suite) seal(token []byte, prefix int, key, body []byte) error {
-	aead, err := s.aead(key)
+// seal encrypts body in place, and writes the tag behind it and, if the AEAD draws
+// one, the nonce in front.
+func seal(s suite.Suite, token []byte, prefix int, key, body []byte) error {
+	aead, err := s.New(key)
 	if err != nil {
 		return err
 	}
-	defer aead.wipe()
-	if s == AES256GCM {
+	defer aead.Wipe()
+	if s.DrawsNonce() {
 		aead.Seal(token[:prefix], nil, body, token[:prefix])
 		return nil
 	}
@@ -129,13 +115,13 @@ func (t *Token) Open(dst, key []byte) (n int, err error) {
 }
 
 func (t *Token) open(dst, key []byte) error {
-	aead, err := t.Suite.aead(key)
+	aead, err := t.Suite.New(key)
 	if err != nil {
 		return err
 	}
-	defer aead.wipe()
+	defer aead.Wipe()
 	nonce, sealed := []byte(nil), t.Sealed
-	if t.Suite == ChaCha20Poly1305 {
+	if !t.Suite.DrawsNonce() {
 		nonce, sealed = t.Sealed[:NonceSize], t.Sealed[NonceSize:]
 	}
 	if _, err := aead.Open(dst[:0], nonce, sealed, t.Prefix); err != nil {
@@ -146,37 +132,3 @@ func (t *Token) open(dst, key []byte) error {
 
 // BodySize returns how many bytes Open needs.
 func (t *Token) BodySize() int { return len(t.Sealed) - NonceSize - TagSize }
-
-// A keyed is an AEAD with a key in it, and the block cipher it was made of.
-type keyed struct {
-	cipher.AEAD
-	block cipher.Block // nil for suite 2
-}
-
-// aead makes the suite's AEAD. The errors are those of a mode that forbids the
-// suite. The caller wipes it.
-func (s Suite) aead(key []byte) (keyed, error) {
-	if s == ChaCha20Poly1305 {
-		a, err := chacha20poly1305.New(key)
-		if err != nil {
-			return keyed{}, fmt.Errorf("token: suite 2: %w", err)
-		}
-		return keyed{AEAD: a}, nil
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return keyed{}, fmt.Errorf("token: suite 1: %w", err)
-	}
-	a, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		wipe.Object(block)
-		return keyed{}, fmt.Errorf("token: suite 1: %w", err)
-	}
-	return keyed{a, block}, nil
-}
-
-// wipe zeroes the keys in the AEAD, which must not be used again.
-func (k keyed) wipe() {
-	wipe.Object(k.AEAD)
-	wipe.Object(k.block)
-}

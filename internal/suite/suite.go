@@ -1,0 +1,145 @@
+// Package suite is the AEADs that tokens are sealed with: a closed set, in one
+// table, from which everything reads that depends on a token's suite.
+//
+// A suite's number is the version byte of its tokens and stands in the file of its
+// epochs, so it means the same for good. doc/CHANGING.md says how one is added.
+package suite
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"fmt"
+
+	"golang.org/x/crypto/chacha20poly1305"
+	"golang.org/x/sys/cpu"
+
+	"github.com/sealctx/sealctx/internal/wipe"
+)
+
+// A Suite is an AEAD with a key of 32 bytes, a nonce of 12 and a tag of 16. Zero is
+// none.
+type Suite uint8
+
+// The suites.
+const (
+	AES256GCM        Suite = 1 // runs under GODEBUG=fips140=only
+	ChaCha20Poly1305 Suite = 2 // for processors on which Go's AES is not constant-time
+)
+
+// An entry is what there is to know of a suite.
+type entry struct {
+	name string
+
+	// drawsNonce: the AEAD draws its nonce and puts it in front of what it seals,
+	// as FIPS 140 wants it. Else the nonce is the caller's.
+	drawsNonce bool
+
+	new func(key []byte) (AEAD, error)
+
+	// suits reports whether the suite is the one for this processor: it is fast
+	// and runs in constant time. The first in the table that suits is preferred.
+	suits func() bool
+}
+
+var table = [...]entry{
+	AES256GCM: {
+		name:       "AES-256-GCM",
+		drawsNonce: true,
+		new:        newGCM,
+		suits: func() bool {
+			return cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL || cpu.S390X.HasAESGCM
+		},
+	},
+	ChaCha20Poly1305: {
+		name:  "ChaCha20-Poly1305",
+		new:   newChaCha,
+		suits: func() bool { return true },
+	},
+}
+
+// Known reports whether this version has the suite.
+func (s Suite) Known() bool { return s > 0 && int(s) < len(table) }
+
+// String returns the suite's name, as ByName takes it.
+func (s Suite) String() string {
+	if !s.Known() {
+		return fmt.Sprintf("suite %d", uint8(s))
+	}
+	return table[s].name
+}
+
+// DrawsNonce reports whether the suite's AEAD draws its nonces itself, as
+// cipher.NewGCMWithRandomNonce does.
+func (s Suite) DrawsNonce() bool { return s.Known() && table[s].drawsNonce }
+
+// New returns the suite's AEAD for a key of 32 bytes. It is to be called inside
+// memsafe.Do; the caller wipes the AEAD. It returns an error for an unknown suite
+// and in a mode that forbids this one.
+func (s Suite) New(key []byte) (AEAD, error) {
+	if !s.Known() {
+		return AEAD{}, fmt.Errorf("suite: no %v", s)
+	}
+	return table[s].new(key)
+}
+
+// All returns every suite, the one that suits this processor first.
+func All() []Suite {
+	var all []Suite
+	for s := range table {
+		if Suite(s).Known() {
+			all = append(all, Suite(s))
+		}
+	}
+	for i, s := range all {
+		if table[s].suits() {
+			return append(append([]Suite{s}, all[:i]...), all[i+1:]...)
+		}
+	}
+	return all
+}
+
+// Default returns the suite for this processor.
+func Default() Suite { return All()[0] }
+
+// ByName returns the suite with a name.
+func ByName(name string) (Suite, bool) {
+	for _, s := range All() {
+		if s.String() == name {
+			return s, true
+		}
+	}
+	return 0, false
+}
+
+// An AEAD has a key in it.
+type AEAD struct {
+	cipher.AEAD
+	block cipher.Block // that it was made of, or nil
+}
+
+// Wipe zeroes the keys in the AEAD, which must not be used again.
+func (a AEAD) Wipe() {
+	wipe.Object(a.AEAD)
+	wipe.Object(a.block)
+}
+
+func newGCM(key []byte) (AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return AEAD{}, fmt.Errorf("suite: %v: %w", AES256GCM, err)
+	}
+	a, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		wipe.Object(block)
+		return AEAD{}, fmt.Errorf("suite: %v: %w", AES256GCM, err)
+	}
+	return AEAD{a, block}, nil
+}
+
+func newChaCha(key []byte) (AEAD, error) {
+	a, err := chacha20poly1305.New(key)
+	if err != nil {
+		return AEAD{}, fmt.Errorf("suite: %v: %w", ChaCha20Poly1305, err)
+	}
+	return AEAD{AEAD: a}, nil
+}
