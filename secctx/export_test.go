@@ -193,6 +193,27 @@ func TestNamesOutliveExport(t *testing.T) {
 	require.Error(t, err, "positive control")
 }
 
+// TestInquiredNamesOutliveExport: also those that an imported context gave out by
+// Inquire alone.
+func TestInquiredNamesOutliveExport(t *testing.T) {
+	r := newRig(t, newHost(t, nil))
+	token, err := r.sc.Export()
+	require.NoError(t, err)
+	sc, err := r.p.ImportSecContext(token)
+	require.NoError(t, err)
+	info, err := sc.Inquire()
+	require.NoError(t, err)
+	token, err = sc.Export()
+	require.NoError(t, err)
+	require.NoError(t, TakeBack(sc, token))
+	_, _, err = info.InitiatorName.Display()
+	require.NoError(t, err)
+	_, err = sc.Delete()
+	require.NoError(t, err)
+	_, _, err = info.InitiatorName.Display()
+	require.Error(t, err, "positive control: Delete releases names")
+}
+
 // TestLeftoversAreFreed: contexts that come and go behind one handle do not
 // pile up where nobody holds a name of them.
 func TestLeftoversAreFreed(t *testing.T) {

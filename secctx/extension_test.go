@@ -97,6 +97,31 @@ func extensionCalls(p gssapi.Provider) (out []any) {
 	return out
 }
 
+// TestAnswers: nil is an error where a result is owed. What comes beside an error
+// is passed on, and the error is the inner one's.
+func TestAnswers(t *testing.T) {
+	var pointer *fakeName
+	name, err := answer[gssapi.GssName](pointer, nil)
+	require.Equal(t, errNothing, err)
+	require.True(t, name == nil)
+	name, err = answer[gssapi.GssName](pointer, errFake)
+	require.Equal(t, errFake, err)
+	require.True(t, name == nil)
+	name, err = answer[gssapi.GssName](alice, errFake)
+	require.Equal(t, errFake, err)
+	require.Equal(t, alice, name)
+
+	list, err := answers([]gssapi.GssName{alice, pointer}, nil)
+	require.Equal(t, errNothing, err)
+	require.Nil(t, list)
+	list, err = answers([]gssapi.GssName{alice, pointer}, errFake)
+	require.Equal(t, errFake, err)
+	require.Len(t, list, 2)
+	list, err = answers[gssapi.GssName](nil, nil)
+	require.NoError(t, err)
+	require.Empty(t, list)
+}
+
 // TestContextExtensions: the same for the 4 sets of a context, whichever way it
 // was made, and behind the gate.
 func TestContextExtensions(t *testing.T) {

@@ -215,6 +215,9 @@ func TestImportFaults(t *testing.T) {
 		{"mechanism fails", func(_ *testing.T, b *bench) {
 			b.during("import", func() error { return errFake })
 		}, errFake, gssapi.ErrNoContext, true},
+		{"mechanism finds its own token defective", func(_ *testing.T, b *bench) {
+			b.during("import", func() error { return gssapi.ErrDefectiveToken })
+		}, ErrLost, gssapi.ErrNoContext, true},
 		{"inquiry fails", func(_ *testing.T, b *bench) {
 			b.during("inquire", func() error { return errFake })
 		}, errFake, gssapi.ErrNoContext, true},
@@ -234,6 +237,7 @@ func TestImportFaults(t *testing.T) {
 			require.ErrorIs(t, err, f.err)
 			require.ErrorIs(t, err, f.status)
 			require.Equal(t, f.lost, errors.Is(err, ErrLost))
+			require.Equal(t, f.status == gssapi.ErrDefectiveToken, errors.Is(err, gssapi.ErrDefectiveToken), "the status of another failure")
 			b.dead(t, b.sc)
 			if !f.lost {
 				require.Equal(t, before, b.fake.imports.Load(), "the mechanism saw a token before the claim")

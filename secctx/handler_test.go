@@ -31,6 +31,10 @@ type scripted struct {
 	deletes int
 }
 
+func (p *scripted) InitSecContext(gssapi.GssName, ...gssapi.InitSecContextOption) (gssapi.SecContext, error) {
+	return p.AcceptSecContext()
+}
+
 func (p *scripted) AcceptSecContext(...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
 	return &scriptedContext{SecContext: (&fakeProvider{}).newContext(), p: p, legs: p.legs, now: leg{more: true}}, nil
 }
@@ -143,11 +147,12 @@ func TestHalfOpenNeverServed(t *testing.T) {
 				"wrapped, in a middle ware": Wrap(noLocalname{p}, h),
 			} {
 				p.deletes = 0
+				keep := &keeper{Provider: over}
 				around := directly
 				if name == "wrapped, in a middle ware" {
 					around = func(h http.Handler) http.Handler { return http.StripPrefix("", http.MaxBytesHandler(h, 1000)) }
 				}
-				became, user := negotiate(t, over, around)
+				became, user := negotiate(t, keep, around)
 				if tc.served {
 					require.Equal(t, "served", became, name)
 					require.Equal(t, tc.leg.info.InitiatorName.(*fakeName).text, user, name)
@@ -156,10 +161,27 @@ func TestHalfOpenNeverServed(t *testing.T) {
 				}
 				if tc.leg.err == nil {
 					require.Equal(t, 1, p.deletes, "%s: the context was left behind", name)
+					_, _, err := keep.made.Continue([]byte("leg 2"))
+					require.ErrorIs(t, err, gssapi.ErrNoContext, name)
+					_, err = keep.made.Delete()
+					require.NoError(t, err)
+					require.Equal(t, 1, p.deletes, "%s: the context was deleted twice", name)
 				}
 			}
 		})
 	}
+}
+
+// keeper keeps the acceptor that it made.
+type keeper struct {
+	gssapi.Provider
+	made gssapi.SecContext
+}
+
+func (k *keeper) AcceptSecContext(o ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
+	var err error
+	k.made, err = k.Provider.AcceptSecContext(o...)
+	return k.made, err
 }
 
 // noLocalname is a provider without the extension, for which the handler would
@@ -212,6 +234,33 @@ func TestHonestAcceptor(t *testing.T) {
 		require.True(t, served)
 		require.Zero(t, inner.deletes)
 	}
+}
+
+// TestInitiatorKnowsItself: an initiator's own name is no identity to be believed,
+// and stays.
+func TestInitiatorKnowsItself(t *testing.T) {
+	inner := &scripted{Provider: &fakeProvider{name: "fake"}, legs: []leg{{reply, info(alice, false), true, nil}}}
+	sc, err := Wrap(inner, newHost(t, nil)).InitSecContext(&fakeName{})
+	require.NoError(t, err)
+	_, got, err := sc.Continue(nil)
+	require.NoError(t, err)
+	require.False(t, got.FullyEstablished)
+	require.Equal(t, alice, got.InitiatorName)
+	inquired, err := sc.Inquire()
+	require.NoError(t, err)
+	require.Equal(t, alice, inquired.InitiatorName)
+}
+
+// TestErrorTellsNothing: what a mechanism says beside an error is not passed on,
+// but for the token, which is the peer's.
+func TestErrorTellsNothing(t *testing.T) {
+	inner := &scripted{Provider: &fakeProvider{name: "fake"}, legs: []leg{{reply, info(alice, true), false, gssapi.ErrBadMic}}}
+	sc, err := Wrap(inner, newHost(t, nil)).AcceptSecContext()
+	require.NoError(t, err)
+	out, got, err := sc.Continue(nil)
+	require.ErrorIs(t, err, gssapi.ErrBadMic)
+	require.Equal(t, reply, out)
+	require.Zero(t, got)
 }
 
 // TestDoneByOneSideOnly: a context of which the mechanism says two things is not

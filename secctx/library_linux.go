@@ -138,6 +138,11 @@ func (l *libraries) linked() string {
 	if err != nil {
 		return ""
 	}
+	return origin(symbols)
+}
+
+// origin returns the library that all of gssImports come from, or "".
+func origin(symbols []elf.ImportedSymbol) string {
 	var found []string
 	for _, s := range symbols {
 		if slices.Contains(gssImports, s.Name) {

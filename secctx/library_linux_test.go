@@ -1,6 +1,7 @@
 package secctx
 
 import (
+	"debug/elf"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -80,6 +81,25 @@ func TestParseMappings(t *testing.T) {
 	l := &libraries{mappings: all}
 	require.Equal(t, "/usr/bin/my program", l.objectOf(0x55d0c0a00fff))
 	require.Empty(t, l.objectOf(0x55d0c0a01000))
+}
+
+func TestOrigin(t *testing.T) {
+	const export, imports = "gss_export_sec_context", "gss_import_sec_context"
+	for _, tc := range []struct {
+		name    string
+		symbols []elf.ImportedSymbol
+		want    string
+	}{
+		{"nothing imported", nil, ""},
+		{"other functions", []elf.ImportedSymbol{{Name: "gss_wrap", Library: heimdalName}}, ""},
+		{"one library", []elf.ImportedSymbol{{Name: export, Library: mitName}, {Name: "gss_localname", Library: heimdalName}, {Name: imports, Library: mitName}}, mitName},
+		{"one function", []elf.ImportedSymbol{{Name: imports, Library: heimdalName}}, heimdalName},
+		{"two libraries", []elf.ImportedSymbol{{Name: export, Library: mitName}, {Name: imports, Library: heimdalName}}, ""},
+		{"without versions", []elf.ImportedSymbol{{Name: export}, {Name: imports}}, ""},
+		{"one without a version", []elf.ImportedSymbol{{Name: export, Library: mitName}, {Name: imports}}, ""},
+	} {
+		require.Equal(t, tc.want, origin(tc.symbols), tc.name)
+	}
 }
 
 // TestSealedBelow: a provider that is wrapped in a process with the library for C
@@ -210,7 +230,11 @@ func TestFormatUnknown(t *testing.T) {
 func TestOlderFormat(t *testing.T) {
 	h := newHost(t, nil)
 	mapFile(t, mitFile)
-	importer := Wrap(&fakeProvider{name: cProvider}, h)
+	self := seal.User(uint32(os.Geteuid()))
+	importers := []gssapi.Provider{
+		Wrap(&fakeProvider{name: cProvider}, h),
+		(&Config{Sealer: h, Exporters: []seal.Party{self}}).Wrap(&fakeProvider{name: cProvider}),
+	}
 	for format, good := range map[string]bool{
 		mitName + "/" + runtime.GOARCH:                                       true,
 		cProvider + "/" + runtime.GOARCH + "/" + mitName:                     true,
@@ -220,17 +244,20 @@ func TestOlderFormat(t *testing.T) {
 		mitName + "/sparc":                                                   false,
 	} {
 		r := newRigOf(t, &Config{Sealer: h, Format: format}, &fakeProvider{name: cProvider})
-		token, err := r.sc.Export()
-		require.NoError(t, err)
-		sc, err := importer.ImportSecContext(token)
-		if good {
-			require.NoError(t, err, format)
-			r.talk(t, sc)
-			continue
+		for _, importer := range importers {
+			r.establish(t)
+			token, err := r.sc.Export()
+			require.NoError(t, err)
+			sc, err := importer.ImportSecContext(token)
+			if good {
+				require.NoError(t, err, format)
+				r.talk(t, sc)
+				continue
+			}
+			require.ErrorIs(t, err, seal.ErrFormat, format)
+			require.ErrorIs(t, err, gssapi.ErrDefectiveToken)
+			require.NoError(t, TakeBack(r.sc, token), "the refusal spent the token")
 		}
-		require.ErrorIs(t, err, seal.ErrFormat, format)
-		require.ErrorIs(t, err, gssapi.ErrDefectiveToken)
-		require.NoError(t, TakeBack(r.sc, token), "the refusal spent the token")
 	}
 }
 

@@ -247,6 +247,24 @@ func TestTakeBackOtherToken(t *testing.T) {
 	r.talk(t, r.sc)
 }
 
+// TestTakeBackOwnTokenOnly: every byte of the tail tells the handle's own token from
+// another one, which the sealer is not asked about.
+func TestTakeBackOwnTokenOnly(t *testing.T) {
+	f := &failing{Sealer: newHost(t, nil)}
+	r := newRig(t, f)
+	token, err := r.sc.Export()
+	require.NoError(t, err)
+	f.takeBack = errFake // what the sealer answers if it is asked
+	for i := range tagSize {
+		other := append([]byte(nil), token...)
+		other[len(other)-1-i] ^= 1
+		require.Equal(t, errDefective, TakeBack(r.sc, other), i)
+	}
+	require.ErrorIs(t, TakeBack(r.sc, token), errFake, "positive control")
+	f.takeBack = nil
+	require.NoError(t, TakeBack(r.sc, token))
+}
+
 // TestNotWrapped: handles that are not the wrapper's.
 func TestNotWrapped(t *testing.T) {
 	r := newRig(t, newHost(t, nil))
