@@ -30,7 +30,7 @@
 //
 //	reserve   FREE g, or OUT g past its expiry  ->  OUT g+1
 //	claim     OUT g  ->  FREE g      (also cancel and take-back: one and the same)
-//	recount   OUT g past its expiry  ->  FREE g
+//	tidy      OUT g past its expiry  ->  FREE g   (part of a recount)
 //	sweep     any    ->  SPENT       (retirement)
 //
 // The claim is the only linearisation point of ownership. Of any number of

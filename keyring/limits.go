@@ -34,6 +34,10 @@ const (
 	// half full, so all of them are taken once in 2^32 times.
 	probes = 32
 
+	// reserveTries bounds how often a reservation begins anew because the tokens
+	// were counted meanwhile, which happens once in recountEvery.
+	reserveTries = 4
+
 	// recountEvery bounds how often a full register is counted anew.
 	recountEvery = 100 * time.Millisecond
 

@@ -313,7 +313,7 @@ var steps = map[string]func(r *Ring) error{
 	"retired":  func(r *Ring) error { return r.Retire(r.latest.ID()) },
 	"reserved": func(r *Ring) error { _, err := r.latest.Reserve(time.Second); return err },
 	"counted, not reserved": func(r *Ring) error {
-		r.latest.reg.count.Add(1)
+		r.latest.reg.count.Add(oneMore)
 		return nil
 	},
 }

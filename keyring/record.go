@@ -23,7 +23,7 @@ import (
 //	 9  1  suite                 92  8  longest lifetime, ns
 //	10 16  epoch id             100 32  MAC: HKDF-Expand(key, "... mac" | bytes 0 to 99)
 //	26 16  boot id              256  4  state
-//	42  8  device               264  8  tokens outstanding
+//	42  8  device               264  8  tokens outstanding, a tally
 //	50  8  inode                272  8  last recount, ns since boot
 //	58  8  birth, ns since boot 280  8  closed at, ns since boot
 //	66  8  sequence number      512 32  host key
@@ -178,7 +178,7 @@ func recordRegister(r record, slots []uint64, limit int) register {
 	return register{
 		slots: slots,
 		limit: limit,
-		count: shared[atomic.Int64](r, offCount),
+		count: shared[atomic.Uint64](r, offCount),
 		swept: shared[atomic.Int64](r, offSwept),
 	}
 }

@@ -33,6 +33,14 @@ func (w word) gen() uint64    { return uint64(w) >> genShift }
 func (w word) expiry() uint64 { return uint64(w) >> stateBits & maxExpiry }
 func (w word) state() uint64  { return uint64(w) & (1<<stateBits - 1) }
 
+// live reports whether the word belongs to a token that can still be claimed.
+func (w word) live(second uint64) bool { return w.state() == slotOut && w.expiry() >= second }
+
+// reservable reports whether the word's slot can be reserved.
+func (w word) reservable(second uint64) bool {
+	return (w.state() == slotFree || w.state() == slotOut && w.expiry() < second) && w.gen() < maxGen
+}
+
 // A Slot names one reservation: where it stands and the word that stands there.
 // It is not secret; a token carries it.
 type Slot struct {
@@ -43,10 +51,10 @@ type Slot struct {
 // A register is the slots of an epoch. All its methods are safe for concurrent
 // use, between processes too; the caller keeps the memory mapped.
 type register struct {
-	slots []uint64      // the words, accessed atomically only
-	limit int           // outstanding tokens allowed
-	count *atomic.Int64 // outstanding tokens, too high after a crash, never for long
-	swept *atomic.Int64 // when the count was last taken anew, nanoseconds since boot
+	slots []uint64       // the words, accessed atomically only
+	limit int            // outstanding tokens allowed
+	count *atomic.Uint64 // a tally
+	swept *atomic.Int64  // when the count was last taken anew, nanoseconds since boot
 }
 
 // errNoWord is a slot of zeros: somebody punched a hole into the file.
@@ -61,54 +69,66 @@ func (r *register) reserve(second, expiry uint64, now time.Duration) (Slot, erro
 	if expiry > maxExpiry {
 		return Slot{}, fmt.Errorf("%w: the epoch is too old for this lifetime", ErrNotOpen)
 	}
-	// The count is raised before the swap and lowered after the claim's: a
-	// crash in between leaves it too high, which recount mends.
-	if r.count.Add(1) > int64(r.limit) {
-		r.count.Add(-1)
-		r.recount(second, now)
-		if r.count.Add(1) > int64(r.limit) {
-			r.count.Add(-1)
-			return Slot{}, fmt.Errorf("%w: %d tokens outstanding", ErrFull, r.limit)
+	for range reserveTries {
+		counted := tally(r.count.Add(oneMore)) // step: count
+		if counted.tokens() > r.limit {
+			r.uncount(counted, oneMore)
+			if r.recount(second, now) {
+				continue
+			}
+			return Slot{}, r.errFull()
 		}
+		s, err := r.take(second, expiry)
+		if err != nil {
+			r.uncount(counted, oneMore)
+			return Slot{}, err
+		}
+		if tally(r.count.Load()).turn() == counted.turn() { // step: counted
+			return s, nil
+		}
+		_ = r.swap(s) // a recount may have passed the slot before it was taken
 	}
+	return Slot{}, r.errFull()
+}
+
+func (r *register) errFull() error { return fmt.Errorf("%w: %d tokens outstanding", ErrFull, r.limit) }
+
+// take swaps a new word into a free or expired slot.
+func (r *register) take(second, expiry uint64) (Slot, error) {
 	for range probes {
 		i := rand.Uint32N(uint32(len(r.slots))) // a good spread; which slot is no secret
 		w := word(atomic.LoadUint64(&r.slots[i]))
 		if w.state() == 0 {
-			r.count.Add(-1)
 			return Slot{}, errNoWord
 		}
-		expired := w.state() == slotOut && w.expiry() < second
-		if w.state() != slotFree && !expired || w.gen() == maxGen {
+		if !w.reservable(second) {
 			continue
 		}
-		next := makeWord(w.gen()+1, expiry, slotOut)
-		if atomic.CompareAndSwapUint64(&r.slots[i], uint64(w), uint64(next)) {
-			if expired {
-				r.count.Add(-1) // the token that was never claimed
-			}
-			return Slot{Index: i, Word: uint64(next)}, nil
+		next := uint64(makeWord(w.gen()+1, expiry, slotOut))
+		if atomic.CompareAndSwapUint64(&r.slots[i], uint64(w), next) { // step: reserve
+			return Slot{Index: i, Word: next}, nil
 		}
 	}
-	r.count.Add(-1)
-	r.recount(second, now) // with so many taken, the count is too low
 	return Slot{}, fmt.Errorf("%w: no free slot among %d", ErrFull, probes)
 }
 
 // claim is the one swap that decides who owns a context.
 func (r *register) claim(s Slot) error {
-	if int64(s.Index) >= int64(len(r.slots)) {
+	if int64(s.Index) >= int64(len(r.slots)) || word(s.Word).state() != slotOut {
 		return ErrSpent
 	}
-	w := word(s.Word)
-	if w.state() != slotOut {
+	counted := tally(r.count.Load())
+	if !r.swap(s) {
 		return ErrSpent
 	}
-	if !atomic.CompareAndSwapUint64(&r.slots[s.Index], s.Word, uint64(makeWord(w.gen(), 0, slotFree))) {
-		return ErrSpent
-	}
-	r.count.Add(-1)
+	r.uncount(counted, oneLess)
 	return nil
+}
+
+// swap frees a slot if it holds the word that was reserved.
+func (r *register) swap(s Slot) bool {
+	free := uint64(makeWord(word(s.Word).gen(), 0, slotFree))
+	return atomic.CompareAndSwapUint64(&r.slots[s.Index], s.Word, free) // step: claim
 }
 
 // holds reports whether the slot still holds its word, without claiming it.
@@ -126,39 +146,17 @@ func (r *register) whole() bool {
 // sweep makes every outstanding token worthless, for good.
 func (r *register) sweep() {
 	for i := range r.slots {
-		atomic.StoreUint64(&r.slots[i], uint64(makeWord(maxGen, 0, slotSpent)))
+		atomic.StoreUint64(&r.slots[i], uint64(makeWord(maxGen, 0, slotSpent))) // step: sweep
 	}
-	r.count.Store(0)
 }
 
 // outstanding counts the tokens that could still be claimed at a second.
 func (r *register) outstanding(second uint64) int {
 	n := 0
 	for i := range r.slots {
-		w := word(atomic.LoadUint64(&r.slots[i]))
-		if w.state() == slotOut && w.expiry() >= second {
+		if word(atomic.LoadUint64(&r.slots[i])).live(second) {
 			n++
 		}
 	}
 	return n
-}
-
-// recount frees what expired unclaimed and corrects the count by what the
-// slots say, for processes that died between a swap and its counting.
-// Reservations and claims that run meanwhile may leave the count off by their
-// number until the next time.
-func (r *register) recount(second uint64, now time.Duration) {
-	last := r.swept.Load()
-	if int64(now)-last < int64(recountEvery) || !r.swept.CompareAndSwap(last, int64(now)) {
-		return
-	}
-	for i := range r.slots {
-		w := word(atomic.LoadUint64(&r.slots[i]))
-		if w.state() == slotOut && w.expiry() < second &&
-			atomic.CompareAndSwapUint64(&r.slots[i], uint64(w), uint64(makeWord(w.gen(), 0, slotFree))) {
-			r.count.Add(-1)
-		}
-	}
-	before := r.count.Load()
-	r.count.Add(int64(r.outstanding(second)) - before)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // newRegister is a register in ordinary memory.
 func newRegister(capacity, limit int) *register {
-	r := &register{slots: make([]uint64, capacity), limit: limit, count: new(atomic.Int64), swept: new(atomic.Int64)}
+	r := &register{slots: make([]uint64, capacity), limit: limit, count: new(atomic.Uint64), swept: new(atomic.Int64)}
 	for i := range r.slots {
 		r.slots[i] = freshWord
 	}
@@ -57,7 +58,7 @@ func TestTransitions(t *testing.T) {
 		do     func(*register) error
 		err    error
 		after  uint64
-		count  int64 // its change
+		count  int // its change
 	}{
 		{"reserve a fresh slot", freshWord, reserve, nil, out(1, expiry), 1},
 		{"reserve a used slot", free(7), reserve, nil, out(8, expiry), 1},
@@ -65,7 +66,7 @@ func TestTransitions(t *testing.T) {
 		{"reserve beyond the last generation", free(maxGen), reserve, ErrFull, free(maxGen), 0},
 		{"reserve one that is out", out(7, second+1), reserve, ErrFull, out(7, second+1), 0},
 		{"reserve one in its last second", out(7, second), reserve, ErrFull, out(7, second), 0},
-		{"reserve an expired one", out(7, second-1), reserve, nil, out(8, expiry), 0},
+		{"reserve an expired one", out(7, second-1), reserve, nil, out(8, expiry), 1},
 		{"reserve an expired one of the last generation", out(maxGen, second-1), reserve, ErrFull, out(maxGen, second-1), 0},
 		{"reserve a spent slot", spent, reserve, ErrFull, spent, 0},
 		{"reserve zeroed memory", 0, reserve, ErrDamaged, 0, 0},
@@ -92,19 +93,19 @@ func TestTransitions(t *testing.T) {
 		{"claim behind the end", out(7, 5), claim(1, out(7, 5)), ErrSpent, out(7, 5), 0},
 		{"claim far behind the end", out(7, 5), claim(math.MaxUint32, out(7, 5)), ErrSpent, out(7, 5), 0},
 
-		{"sweep a free slot", free(7), func(r *register) error { r.sweep(); return nil }, nil, spent, -3},
-		{"sweep one that is out", out(7, 5), func(r *register) error { r.sweep(); return nil }, nil, spent, -3},
-		{"sweep again", spent, func(r *register) error { r.sweep(); return nil }, nil, spent, -3},
+		{"sweep a free slot", free(7), func(r *register) error { r.sweep(); return nil }, nil, spent, 0},
+		{"sweep one that is out", out(7, 5), func(r *register) error { r.sweep(); return nil }, nil, spent, 0},
+		{"sweep again", spent, func(r *register) error { r.sweep(); return nil }, nil, spent, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRegister(1, 8)
-			r.count.Store(3)
+			r.count.Store(uint64(makeTally(0, 3)))
 			r.slots[0] = c.before
 			err := c.do(r)
 			require.ErrorIs(t, err, c.err)
 			require.Equal(t, c.err == nil, err == nil)
 			require.Equal(t, c.after, r.slots[0])
-			require.Equal(t, c.count, r.count.Load()-3)
+			require.Equal(t, c.count, tally(r.count.Load()).tokens()-3)
 		})
 	}
 }
@@ -132,6 +133,25 @@ func TestGenerationExhaustion(t *testing.T) {
 	}
 }
 
+func TestTally(t *testing.T) {
+	for _, c := range []struct {
+		turn         uint64
+		made, tokens int
+	}{{0, 0, 0}, {1, 2, 3}, {1<<19 - 1, maxMade, maxTokens}, {5, 0, MaxOutstanding}, {5, maxMade, 0}} {
+		w := makeTally(c.turn, c.tokens) | tally(c.made<<tokenBits)
+		require.Equal(t, c.turn, w.turn())
+		require.Equal(t, c.made, w.made())
+		require.Equal(t, c.tokens, w.tokens())
+	}
+	require.EqualValues(t, uint64(math.MaxUint64), makeTally(1<<19-1, maxTokens)|maxMade<<tokenBits, "the three fields fill the word")
+	require.Equal(t, maxTokens, makeTally(0, 4*MaxOutstanding).tokens(), "more than fits is as many as fit")
+	require.Equal(t, makeTally(7, 1)|1<<tokenBits, makeTally(7, 0)+oneMore)
+	require.Greater(t, maxTokens, MaxOutstanding)
+}
+
+// count is how many tokens a register has counted.
+func (r *register) tokens() int { return tally(r.count.Load()).tokens() }
+
 func TestFull(t *testing.T) {
 	r := newRegister(16, 8)
 	var held []Slot
@@ -144,7 +164,7 @@ func TestFull(t *testing.T) {
 	now := recountEvery
 	_, err := r.reserve(0, 10, now)
 	require.ErrorIs(t, err, ErrFull)
-	require.EqualValues(t, 8, r.count.Load())
+	require.Equal(t, 8, r.tokens())
 
 	require.NoError(t, r.claim(held[3]))
 	_, err = r.reserve(0, 10, now)
@@ -155,34 +175,185 @@ func TestFull(t *testing.T) {
 	require.ErrorIs(t, err, ErrFull, "counted anew too soon")
 	_, err = r.reserve(11, 20, now+recountEvery)
 	require.NoError(t, err)
-	require.EqualValues(t, 1, r.count.Load())
+	require.Equal(t, 1, r.tokens())
 	require.Equal(t, 1, r.outstanding(11))
 	for _, s := range held {
 		require.ErrorIs(t, r.claim(s), ErrSpent)
 	}
 }
 
-// Processes that died between a swap and its counting leave the count wrong.
+// Processes that died between a swap and its counting, tokens that expired, and
+// recounts that were begun and not ended leave the count too high. The next recount
+// mends it.
 func TestRecountAfterCrashes(t *testing.T) {
-	for _, off := range []int64{+1, +5, +1000, -3, -1000} {
+	for name, crash := range map[string]func(r *register){
+		"counted, not reserved":  func(r *register) { r.count.Add(oneMore) },
+		"five of them":           func(r *register) { r.count.Add(5 * oneMore) },
+		"a thousand":             func(r *register) { r.count.Add(1000 * oneMore) },
+		"recount begun":          func(r *register) { r.nextTurn() },
+		"recount begun, tidied":  func(r *register) { r.nextTurn(); r.tidy(0) },
+		"reserved, not counted":  func(r *register) { _, _ = r.take(0, 2) },
+		"more than fits is made": func(r *register) { r.count.Add(maxMade << tokenBits) },
+	} {
 		r := newRegister(16, 8)
+		var held []Slot
 		for range 4 {
-			_, err := r.reserve(0, 10, 0)
+			s, err := r.reserve(0, 10, 0)
 			require.NoError(t, err)
+			held = append(held, s)
 		}
-		r.count.Add(off)
-		now := time.Duration(0)
+		crash(r)
+		now, second := time.Duration(0), uint64(3)
 		for range 4 {
 			now += recountEvery
-			_, err := r.reserve(0, 10, now)
-			require.NoError(t, err, "count off by %d", off)
+			s, err := r.reserve(second, 10, now)
+			require.NoError(t, err, name)
+			held = append(held, s)
 		}
-		// Too low is mended too, as soon as it lets the register near its limit.
-		for range 64 {
+		for range 3 {
 			now += recountEvery
-			_, _ = r.reserve(0, 10, now)
+			_, err := r.reserve(second, 10, now)
+			require.ErrorIs(t, err, ErrFull, name)
 		}
-		require.EqualValues(t, r.outstanding(0), r.count.Load(), "count off by %d", off)
+		require.Equal(t, 8, r.tokens(), name)
+		for _, s := range held {
+			require.NoError(t, r.claim(s))
+		}
+		require.Zero(t, r.tokens(), name)
+	}
+}
+
+// recounting is a recount in its parts, for what happens in between.
+func recounting(r *register, between ...func()) {
+	turn := r.nextTurn()
+	between[0]()
+	n := r.tidy(0)
+	between[1]()
+	r.recounted(turn, n)
+}
+
+// What happens beside a recount leaves the count too high and never too low, and the
+// next recount mends it.
+func TestBesideRecount(t *testing.T) {
+	nothing := func() {}
+	const limit = 8
+	setup := func() (r *register, held []Slot) {
+		r = newRegister(2*limit, limit)
+		for range limit / 2 {
+			s, err := r.reserve(0, 10, 0)
+			require.NoError(t, err)
+			held = append(held, s)
+		}
+		return r, held
+	}
+	reserve := func(r *register, n int) func() {
+		return func() {
+			for range n {
+				_, err := r.reserve(0, 10, 0)
+				require.NoError(t, err)
+			}
+		}
+	}
+	claim := func(r *register, held []Slot) func() {
+		return func() {
+			for _, s := range held {
+				require.NoError(t, r.claim(s))
+			}
+		}
+	}
+	check := func(name string, r *register, high int) {
+		t.Helper()
+		out := r.outstanding(0)
+		require.Equal(t, out+high, r.tokens(), name)
+		recounting(r, nothing, nothing)
+		require.Equal(t, out, r.tokens(), name)
+	}
+	r, held := setup()
+	recounting(r, claim(r, held[:2]), nothing)
+	check("claimed before the slots are looked at", r, 0)
+	r, held = setup()
+	recounting(r, nothing, claim(r, held[:2]))
+	check("claimed after the slots were looked at", r, 2)
+	r, _ = setup()
+	recounting(r, reserve(r, 2), nothing)
+	check("reserved before the slots are looked at", r, 2)
+	r, _ = setup()
+	recounting(r, nothing, reserve(r, 2))
+	check("reserved after the slots were looked at", r, 0)
+	r, held = setup()
+	recounting(r, func() { claim(r, held)(); reserve(r, limit/2)() }, nothing)
+	check("all claimed and as many reserved", r, limit/2)
+
+	// A claim that looked at the count before the recount, and freed its slot, ends
+	// after it.
+	r, held = setup()
+	counted := tally(r.count.Load())
+	require.True(t, r.swap(held[0]))
+	recounting(r, nothing, nothing)
+	r.uncount(counted, oneLess)
+	check("claim over a recount", r, 0)
+	// The same within the recount.
+	r, held = setup()
+	recounting(r, func() {
+		counted = tally(r.count.Load())
+		require.True(t, r.swap(held[0]))
+	}, nothing)
+	r.uncount(counted, oneLess)
+	check("claim out of a recount", r, 0)
+	// Of two recounts the one that began later counts.
+	r, held = setup()
+	turn := r.nextTurn()
+	n := r.tidy(0)
+	claim(r, held)()
+	recounting(r, nothing, nothing)
+	require.False(t, r.recounted(turn, n))
+	check("recount overtaken", r, 0)
+}
+
+// Processes reserve and claim as fast as they can beside recounts: never do more than
+// the limit have a token.
+func TestNeverBeyondLimit(t *testing.T) {
+	rounds := 4000
+	if testing.Short() {
+		rounds = 500
+	}
+	for _, limit := range []int{1, 2, 5, 64} {
+		r := newRegister(2*limit, limit)
+		var have, worst, full, recounts atomic.Int64
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for i := range rounds {
+					var mine []Slot
+					for range 1 + limit/2 {
+						s, err := r.reserve(0, 1000, 0)
+						if err != nil {
+							full.Add(1)
+							break
+						}
+						mine = append(mine, s)
+						n := have.Add(1)
+						for w := worst.Load(); n > w && !worst.CompareAndSwap(w, n); w = worst.Load() {
+						}
+					}
+					for k, s := range mine {
+						have.Add(-1)
+						if err := r.claim(s); err != nil {
+							t.Error(err)
+						}
+						if k == i%(1+limit/2) && r.recount(0, time.Duration(r.swept.Load())+recountEvery) {
+							recounts.Add(1)
+						}
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.LessOrEqual(t, worst.Load(), int64(limit))
+		t.Logf("limit %d: at most %d outstanding, %d recounts, %d times full", limit, worst.Load(), recounts.Load(), full.Load())
+		require.Positive(t, recounts.Load())
+		require.True(t, r.recount(0, time.Duration(r.swept.Load())+recountEvery))
+		require.Zero(t, r.tokens())
 	}
 }
 
