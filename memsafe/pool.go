@@ -84,6 +84,15 @@ func newPool(r region) *Pool {
 	return p
 }
 
+// Room returns how many bytes of a pool a secret of n bytes takes, from Alloc to Wipe,
+// whatever Truncate makes of it: whole cache lines of 64 bytes.
+func Room(n int) int {
+	if n <= 0 {
+		return 0
+	}
+	return ((n-1)/granule + 1) * granule
+}
+
 // Alloc cuts a secret of n bytes, one or more, from the pool, zeroed; it takes
 // whole cache lines of 64 bytes. The caller owns it and must call [Secret.Wipe].
 // It returns an error that wraps ErrLimit when no run of free bytes is long

@@ -34,12 +34,28 @@ func Inline(c syscall.Conn) error { return set(c, unix.SO_OOBINLINE) }
 // has them too.
 func Prepare(c syscall.Conn) error { return set(c, unix.SO_OOBINLINE, unix.SO_PASSCRED) }
 
+// PassRights lets messages to c bring descriptors, or has the kernel refuse these
+// messages to their sender with EPERM. Connections take it over from their listener when
+// they are made. It returns ENOPROTOOPT before Linux 6.16.
+func PassRights(c syscall.Conn, on bool) error {
+	if on {
+		return set(c, unix.SO_PASSRIGHTS)
+	}
+	return control(c, func(fd int) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0))
+	})
+}
+
 func set(c syscall.Conn, options ...int) error {
+	return control(c, func(fd int) error { return setOn(fd, options...) })
+}
+
+func control(c syscall.Conn, f func(fd int) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	if ctlErr := raw.Control(func(fd uintptr) { err = setOn(int(fd), options...) }); ctlErr != nil {
+	if ctlErr := raw.Control(func(fd uintptr) { err = f(int(fd)) }); ctlErr != nil {
 		return ctlErr
 	}
 	return err
@@ -66,18 +82,35 @@ type Closer struct {
 	// Zero: until all is closed.
 	Patience time.Duration
 
-	turn    sync.Mutex
-	waiting atomic.Int32 // closings that may wait for the party
+	// All counts the descriptors of several Closers together. Nil: nobody does.
+	All *atomic.Int64
+
+	taking sync.Mutex // held while a message is received: the next one sees what it brought
+	turn   sync.Mutex
+	held   atomic.Int64 // descriptors whose close may wait for the party
 }
 
 // Busy reports whether something of the party is being closed, or still to be, that
 // may take its time: it holds room in the table of descriptors.
-func (c *Closer) Busy() bool { return c.waiting.Load() > 0 }
+func (c *Closer) Busy() bool { return c.held.Load() > 0 }
+
+// Held returns how many descriptors of the party are being closed, or still to be, whose
+// close may take its time.
+func (c *Closer) Held() int { return int(c.held.Load()) }
+
+func (c *Closer) hold(n int) {
+	c.held.Add(int64(n))
+	if c.All != nil {
+		c.All.Add(int64(n))
+	}
+}
 
 // Close closes descriptors; negative ones are none. It waits until they are closed,
 // which may depend on the party that made them, for at most Patience. Descriptors of
 // processes are closed at once, and sockets before the rest.
-func (c *Closer) Close(fds ...int) {
+func (c *Closer) Close(fds ...int) { c.await(c.begin(fds)) }
+
+func (c *Closer) begin(fds []int) (done <-chan struct{}) {
 	var sockets, others []int
 	for _, fd := range fds {
 		switch {
@@ -90,14 +123,15 @@ func (c *Closer) Close(fds ...int) {
 			others = append(others, fd)
 		}
 	}
-	if len(sockets)+len(others) == 0 {
-		return
+	slow := append(sockets, others...)
+	if len(slow) == 0 {
+		return nothing
 	}
-	c.await(c.start(func() {
-		for _, fd := range append(sockets, others...) {
+	return c.start(len(slow), func() {
+		for _, fd := range slow {
 			interrupted(func() { _ = unix.Close(fd) })
 		}
-	}))
+	})
 }
 
 // HangUp closes a Unix stream connection. Descriptors that lie in it unread are
@@ -109,7 +143,7 @@ func (c *Closer) HangUp(conn *net.UnixConn) (closed <-chan struct{}) {
 		_ = conn.Close()
 		return nothing
 	}
-	closed = c.start(func() { interrupted(func() { _ = conn.Close() }) })
+	closed = c.start(1, func() { interrupted(func() { _ = conn.Close() }) })
 	c.await(closed)
 	return closed
 }
@@ -121,13 +155,14 @@ var nothing = func() chan struct{} {
 	return c
 }()
 
-// start runs f in a goroutine, when it is this Closer's turn and a thread may wait.
-func (c *Closer) start(f func()) (done <-chan struct{}) {
-	c.waiting.Add(1)
+// start runs f, which closes n descriptors, in a goroutine when it is this Closer's turn
+// and a thread may wait.
+func (c *Closer) start(n int, f func()) (done <-chan struct{}) {
+	c.hold(n)
 	end := make(chan struct{})
 	go func() {
 		defer close(end)
-		defer c.waiting.Add(-1)
+		defer c.hold(-n)
 		c.turn.Lock()
 		defer c.turn.Unlock()
 		threads <- struct{}{}
@@ -238,5 +273,5 @@ func HangUp(conn *net.UnixConn) (closed <-chan struct{}) {
 // nobody has accepted.
 func CloseListener(l *net.UnixListener) {
 	c := &Closer{Patience: patience}
-	c.await(c.start(func() { interrupted(func() { _ = l.Close() }) }))
+	c.await(c.start(1, func() { interrupted(func() { _ = l.Close() }) }))
 }

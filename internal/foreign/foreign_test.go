@@ -149,7 +149,7 @@ func TestUnanswered(t *testing.T) {
 	for range 3 {
 		go stuck.Close(file(), file())
 	}
-	require.Eventually(t, func() bool { return stuck.waiting.Load() == 3 && len(threads) == 1 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return stuck.Held() == 6 && len(threads) == 1 }, time.Second, time.Millisecond)
 	require.True(t, waits(func() { stuck.Close(file()) }), "the control")
 	require.Len(t, threads, 1)
 	require.True(t, returns(func() { new(Closer).Close(linger.Socket(t)) }))

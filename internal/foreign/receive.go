@@ -44,8 +44,11 @@ type Receiver struct {
 	n     int
 	msg   Message
 	one   [1][]byte
+	ctl   Control
 	err   error
 	try   func(uintptr) bool
+
+	unwanted []int // descriptors that came and are to be closed, which the closer counts
 }
 
 // NewReceiver returns a receiver for a connection. closer closes descriptors that
@@ -85,37 +88,50 @@ var RightsSpace = unix.CmsgSpace(4 * MaxDescriptors)
 // io.EOF; os.ErrDeadlineExceeded; those of recvmsg(2). None leaves a descriptor
 // open.
 func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n int, ctl Control, err error) {
-	r.buf, r.fill, r.spare, r.err = buf, fill, spare, nil
+	r.buf, r.fill, r.spare, r.err, r.ctl = buf, fill, spare, nil, Control{FD: -1}
 	err = r.raw.Read(r.try)
 	got, r.buf, r.one[0] = r.buf, nil, nil
 	defer r.msg.Forget()
+	if len(r.unwanted) > 0 {
+		r.drop()
+	}
 	if err == nil {
 		err = r.err
+	}
+	if err == nil && r.n == 0 {
+		err = io.EOF
 	}
 	if err != nil {
 		return got, 0, Control{FD: -1}, err
 	}
-	ctl, err = parse(r.oob[:r.msg.hdr.Controllen], int(r.msg.hdr.Flags), r.closer)
-	switch {
-	case err != nil:
-		return got, 0, Control{FD: -1}, err
-	case r.n == 0:
-		if ctl.FD >= 0 {
-			r.closer.Close(ctl.FD)
-		}
-		return got, 0, Control{FD: -1}, io.EOF
-	}
-	return got, r.n, ctl, nil
+	return got, r.n, r.ctl, nil
 }
 
 // Drop closes a descriptor that Receive returned and the protocol does not have.
 func (r *Receiver) Drop(fd int) { r.closer.Close(fd) }
 
-// attempt tries once; false has the poller wait.
+// drop closes the unwanted descriptors, which are counted already.
+func (r *Receiver) drop() {
+	if r.closer == nil {
+		Close(r.unwanted...)
+	} else {
+		done := r.closer.begin(r.unwanted)
+		r.closer.hold(-len(r.unwanted))
+		r.closer.await(done)
+	}
+	r.unwanted = nil
+}
+
+// attempt tries once; false has the poller wait. One message for a closer is taken at a
+// time: the next one sees what it brought.
 func (r *Receiver) attempt(fd uintptr) bool {
-	if r.closer != nil && r.closer.Busy() {
-		r.err = ErrControl
-		return true
+	if r.closer != nil {
+		r.closer.taking.Lock()
+		defer r.closer.taking.Unlock()
+		if r.closer.Busy() {
+			r.err = ErrControl
+			return true
+		}
 	}
 	own := r.buf == nil
 	if own {
@@ -128,7 +144,14 @@ func (r *Receiver) attempt(fd uintptr) bool {
 		r.msg.Set(r.one[:], r.oob)
 		r.n, r.err = r.msg.Receive(fd)
 	}
-	if !errors.Is(r.err, unix.EAGAIN) {
+	switch {
+	case r.err == nil:
+		r.ctl, r.unwanted, r.err = parse(r.oob[:r.msg.hdr.Controllen], int(r.msg.hdr.Flags), r.closer != nil && r.n > 0)
+		if r.closer != nil {
+			r.closer.hold(len(r.unwanted))
+		}
+		return true
+	case !errors.Is(r.err, unix.EAGAIN):
 		return true
 	}
 	if own {
@@ -163,9 +186,9 @@ func (m *Message) lookAt(fd uintptr, buffers [][]byte, oob []byte) (int, error) 
 	return n, err
 }
 
-// parse takes apart what the kernel wrote. With an error it has closed every
-// descriptor in it.
-func parse(oob []byte, flags int, closer *Closer) (ctl Control, err error) {
+// parse takes apart what the kernel wrote. One descriptor is taken if take says so; all
+// others are unwanted, with ErrControl.
+func parse(oob []byte, flags int, take bool) (ctl Control, unwanted []int, err error) {
 	ctl = Control{FD: -1, Dropped: flags&unix.MSG_CTRUNC != 0}
 	var fds []int
 	for len(oob) >= unix.CmsgLen(0) {
@@ -188,17 +211,13 @@ func parse(oob []byte, flags int, closer *Closer) (ctl Control, err error) {
 	}
 	switch {
 	case len(fds) == 0:
-		return ctl, err
+		return ctl, nil, err
 	// One that found room where another did not: the sender sent more than one.
-	case err == nil && len(fds) == 1 && !ctl.Dropped && closer != nil:
+	case err == nil && len(fds) == 1 && !ctl.Dropped && take:
 		ctl.FD = fds[0]
-		return ctl, nil
+		return ctl, nil, nil
 	}
-	if closer == nil {
-		closer = &Closer{Patience: patience}
-	}
-	closer.Close(fds...)
-	return ctl, ErrControl
+	return ctl, fds, ErrControl
 }
 
 func word(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

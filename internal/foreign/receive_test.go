@@ -175,7 +175,7 @@ func TestReceiveWhileBusy(t *testing.T) {
 	_, err = a.Write([]byte("text"))
 	require.NoError(t, err)
 	leave := make(chan struct{})
-	done := closer.start(func() { <-leave })
+	done := closer.start(1, func() { <-leave })
 	buf := make([]byte, 10)
 	_, _, _, err = r.Receive(buf, nil, nil)
 	require.ErrorIs(t, err, ErrControl)
@@ -234,7 +234,8 @@ func TestParse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			held := descriptors(t)
-			ctl, err := parse(c.oob, c.flags, new(Closer))
+			ctl, unwanted, err := parse(c.oob, c.flags, true)
+			Close(unwanted...)
 			require.ErrorIs(t, err, c.err)
 			if err != nil {
 				require.Less(t, ctl.FD, 0)
@@ -251,7 +252,8 @@ func TestParse(t *testing.T) {
 	}
 	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
-	_, err = parse(unix.UnixRights(fd), 0, nil)
+	_, unwanted, err := parse(unix.UnixRights(fd), 0, false)
+	Close(unwanted...)
 	require.ErrorIs(t, err, ErrControl, "a receiver without a closer takes none")
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	require.ErrorIs(t, err, unix.EBADF)

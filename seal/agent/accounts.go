@@ -3,6 +3,7 @@ package agent
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealctx/sealctx/internal/foreign"
@@ -12,6 +13,9 @@ import (
 // accounts counts what each user has, however many connections and processes it
 // spreads that over. Safe for concurrent use.
 type accounts struct {
+	bounds  bounds
+	foreign atomic.Int64 // descriptors that came and are not closed yet
+
 	mu     sync.Mutex
 	byUser map[uint32]*account
 }
@@ -19,8 +23,15 @@ type accounts struct {
 // An account is one user's.
 type account struct {
 	uid    uint32
-	log    logBucket
-	closer foreign.Closer
+	log    logBucket // warnings and errors that the user causes
+	alarms logBucket // second imports of tokens that the user reserved
+
+	closer  foreign.Closer // of descriptors that came and are not to stay
+	hangups foreign.Closer // of connections, which may have descriptors in them
+	closing chan struct{}  // one in it for each refused connection that waits to be closed
+	stuck   atomic.Bool    // none of them was closed for a while
+	locked  atomic.Int64   // bytes of the pool that its secrets take
+	waiting atomic.Int64   // of which so many are in answers that its peers do not read
 
 	mu          sync.Mutex
 	connections int
@@ -42,26 +53,59 @@ type groupList struct {
 	tokens int
 }
 
-// connect returns a user's account and counts a connection in it, unless that is
-// one too many.
-func (a *accounts) connect(uid uint32, limit int) (acct *account, ok bool) {
+// newAccount returns the account of a user, which has nothing yet.
+func (a *accounts) newAccount(uid uint32) *account {
+	return &account{
+		uid: uid, outstanding: map[slotKey]reserved{},
+		closer: foreign.Closer{All: &a.foreign}, closing: make(chan struct{}, a.bounds.closingUser),
+	}
+}
+
+// of returns the account of a user.
+func (a *accounts) of(uid uint32) *account {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	acct = a.byUser[uid]
+	return a.get(uid)
+}
+
+// get is of with the lock held.
+func (a *accounts) get(uid uint32) *account {
+	acct := a.byUser[uid]
 	if acct == nil {
-		acct = &account{uid: uid, outstanding: map[slotKey]reserved{}}
+		acct = a.newAccount(uid)
 		if a.byUser == nil {
 			a.byUser = map[uint32]*account{}
 		}
 		a.byUser[uid] = acct
 	}
+	return acct
+}
+
+// connect returns a user's account and counts a connection in it, unless that is one
+// too many. A user gets no more than half of all connections, and fewer while
+// descriptors that it has sent wait to be closed.
+func (a *accounts) connect(uid uint32, limit int) (acct *account, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	acct = a.get(uid)
 	acct.mu.Lock()
 	defer acct.mu.Unlock()
-	if acct.connections >= limit {
+	share := (a.bounds.connections+1)/2 - inConnections(acct.closer.Held())
+	if acct.connections >= min(limit, share) {
 		return acct, false
 	}
 	acct.connections++
 	return acct, true
+}
+
+// room is how many connections there may be.
+func (a *accounts) room() int {
+	return a.bounds.connections - inConnections(int(a.foreign.Load()))
+}
+
+// inConnections is how many connections take as many descriptors.
+func inConnections(descriptors int) int {
+	return (descriptors + connectionDescriptors - 1) / connectionDescriptors
 }
 
 // find returns the account of a user, or nil.
@@ -89,12 +133,31 @@ func (a *accounts) sweep(now time.Duration) {
 	for uid, acct := range a.byUser {
 		acct.mu.Lock()
 		acct.expire(now)
-		if acct.connections == 0 && len(acct.outstanding) == 0 && !acct.closer.Busy() {
+		if acct.idle() {
 			delete(a.byUser, uid)
 		}
 		acct.mu.Unlock()
 	}
 }
+
+// idle reports, with the lock held, whether the account says nothing that a new one
+// would not.
+func (a *account) idle() bool {
+	return a.connections == 0 && len(a.outstanding) == 0 && a.closer.Held() == 0 && len(a.closing) == 0 &&
+		a.log.idle() && a.alarms.idle()
+}
+
+// hold counts n bytes of locked memory, unless the user has more than its share then.
+// One secret it may always have, since a small pool has room for few.
+func (a *account) hold(n, share int64) bool {
+	if now := a.locked.Add(n); now > share && now > n {
+		a.locked.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (a *account) unhold(n int64) { a.locked.Add(-n) }
 
 func (a *account) disconnect() {
 	a.mu.Lock()

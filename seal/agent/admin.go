@@ -18,6 +18,11 @@ func (c *conn) inspect(r *request) (wire.Code, error) {
 		return c.deny(r.op, wire.Protocol, "")
 	}
 	host, t := c.s.hostOf(b)
+	room, ok := c.hold(t.BodySize())
+	if !ok {
+		return c.deny(r.op, wire.Quota, tooMuchLocked)
+	}
+	defer c.acct.unhold(room)
 	var state seal.State
 	if c.admin() {
 		_, state, err = host.Status(b)

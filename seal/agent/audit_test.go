@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 )
 
 // A journal is a log that a test reads while it is written.
@@ -209,4 +212,85 @@ func TestLogFlood(t *testing.T) {
 	ok, dropped := b.take(now.Add(time.Second))
 	require.True(t, ok)
 	require.Equal(t, 7, dropped)
+}
+
+// A second import is told of however often the same user is refused meanwhile, one by one
+// up to a limit for each exporter, and then by number. The control: refusals are dropped.
+func TestAlarmsAmongRefusals(t *testing.T) {
+	var log journal
+	var seen counts
+	in := serveHere(t, &Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Observer: &seen})
+	owner, thief := in.dial(t), in.dial(t)
+	const stolen, refusals = 3 * logBurst, 3 * logBurst
+	for range refusals {
+		_, err := thief.Open([]byte("rubbish"), testFormat)
+		require.Equal(t, seal.ErrDefective, err)
+	}
+	for range stolen {
+		b := reserve(t, owner, seal.Audience{})
+		plain, err := thief.Open(b, testFormat)
+		require.NoError(t, err)
+		plain.Wipe()
+		_, err = owner.Open(b, testFormat)
+		require.ErrorIs(t, err, seal.ErrSpent)
+		_, err = thief.Open([]byte("rubbish"), testFormat)
+		require.Equal(t, seal.ErrDefective, err)
+	}
+	require.Eventually(t, func() bool { return seen.of("second import") == stolen }, time.Minute, time.Millisecond)
+	in.tidy()
+	text := log.take()
+	require.Less(t, strings.Count(text, "token refused"), refusals+2*stolen, "the control")
+	require.GreaterOrEqual(t, strings.Count(text, `"`+eventAlarm+`"`), logBurst)
+	require.Equal(t, stolen, alarmsIn(text), "each is told of, one by one or by number")
+	require.Regexp(t, `level=WARN msg="`+eventDropped+`" peer_uid=\d+ lines=[1-9]`, text)
+
+	// Of another exporter there is room all the same.
+	in.alarmOf(t, 4711)
+	require.Contains(t, log.take(), "exporter=4711")
+	// What was told by number is not told again.
+	in.tidy()
+	require.NotContains(t, log.take(), eventAlarms)
+}
+
+// alarmOf has the agent see a second import of another exporter's token.
+func (in *instance) alarmOf(t *testing.T, exporter uint32) {
+	c := &conn{s: in.Server, id: &peer.Identity{UID: uint32(selfUID)}}
+	c.alarm(&token.Token{Header: token.Header{Exporter: exporter}})
+}
+
+// alarmsIn counts the second imports that a log tells of.
+func alarmsIn(text string) (n int) {
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.Contains(line, `msg="`+eventAlarm+`"`):
+			n++
+			if _, dropped, ok := strings.Cut(line, droppedBefore+"="); ok {
+				more, _ := strconv.Atoi(strings.Fields(dropped)[0])
+				n += more
+			}
+		case strings.Contains(line, `msg="`+eventAlarms+`"`):
+			_, told, _ := strings.Cut(line, "second_imports=")
+			more, _ := strconv.Atoi(strings.TrimSpace(told))
+			n += more
+		}
+	}
+	return n
+}
+
+// An account that has had its share of the log is kept until it would be as good as new:
+// to go away and come back makes no room.
+func TestSweepKeepsBuckets(t *testing.T) {
+	a := accounts{bounds: bounds{connections: 8, closing: 2, closingUser: 1}}
+	acct, ok := a.connect(1, 1)
+	require.True(t, ok)
+	for range 2 * logBurst {
+		acct.log.take(time.Now())
+	}
+	acct.disconnect()
+	a.sweep(0)
+	require.Same(t, acct, a.find(1))
+	acct.log.forgotten()
+	acct.log.since = time.Now().Add(-time.Hour)
+	a.sweep(0)
+	require.Nil(t, a.find(1))
 }

@@ -8,8 +8,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"golang.org/x/sys/unix"
+
 	"github.com/sealctx/sealctx/internal/pidfd"
+	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -19,6 +21,7 @@ type conn struct {
 	s    *Server
 	sock *net.UnixConn
 	raw  syscall.RawConn
+	cred unix.Ucred // of the process that connected
 	recv *peer.Receiver
 	id   *peer.Identity
 	acct *account
@@ -46,18 +49,20 @@ type request struct {
 }
 
 // serve answers the requests of one connection until it ends.
-func (s *Server) serve(sock *net.UnixConn) {
-	c := &conn{s: s, sock: sock, log: slog.New(limited{s.log.Handler(), &s.strangers})}
-	if code := c.start(); code != wire.OK {
+func (c *conn) serve() {
+	defer c.acct.disconnect()
+	defer c.s.dismiss(c)
+	c.log = slog.New(limited{c.s.log.Handler(), &c.acct.log}).With("peer_uid", c.cred.Uid, "peer_pid", c.cred.Pid)
+	code := c.start()
+	if c.id != nil {
+		defer c.id.Close()
+	}
+	defer c.cancelPrepared(0)
+	defer c.acct.hangups.HangUp(c.sock) // it counts as long as that takes
+	if code != wire.OK {
 		c.refuse("connect", code)
-		c.closer().HangUp(sock)
 		return
 	}
-	defer c.id.Close()
-	defer c.acct.disconnect()
-	defer s.dismiss(c)
-	defer c.cancelPrepared(0)
-	defer c.closer().HangUp(sock) // it counts as long as that takes
 	for c.idle() {
 		if !c.turn() {
 			return
@@ -65,58 +70,24 @@ func (s *Server) serve(sock *net.UnixConn) {
 	}
 }
 
-// closer is the one for what came from this peer's user, or from all that have no
-// name.
-func (c *conn) closer() *foreign.Closer {
-	if c.acct == nil {
-		return &c.s.nameless
-	}
-	return &c.acct.closer
-}
-
-// start learns who the peer is and counts it in.
+// start learns the rest of who the peer is, and gets ready to receive.
 func (c *conn) start() wire.Code {
-	var err error
-	if c.raw, err = c.sock.SyscallConn(); err != nil {
-		return wire.Unavailable
+	err := prepareToReceive(c.sock) // should it have connected before Serve began
+	if err == nil {
+		c.id, err = c.s.ns.Identify(c.sock, c.cred)
 	}
-	if err := foreign.Prepare(c.sock); err != nil { // should it have connected before Serve began
-		return wire.Unavailable
+	if err == nil {
+		c.recv, err = peer.NewReceiver(c.sock, c.id, &c.acct.closer)
 	}
-	c.id, err = c.s.ns.Identify(c.sock)
 	switch {
-	case errors.Is(err, peer.ErrUnknown), errors.Is(err, pidfd.ErrEnded):
+	case err == nil:
+		return wire.OK
+	case errors.Is(err, pidfd.ErrEnded):
 		c.log.Warn(eventPeer, "reason", err)
 		return wire.NotYou
-	case err != nil: // no descriptor left, say
-		c.log.Error(eventPeer, "reason", err)
-		return wire.Unavailable
 	}
-	code := c.enter()
-	if code != wire.OK {
-		c.log.Warn(eventPeer, "reason", code.String())
-		c.id.Close()
-	}
-	return code
-}
-
-func (c *conn) enter() wire.Code {
-	var err error
-	var counted bool
-	c.acct, counted = c.s.users.connect(c.id.UID, min(c.quota().Connections, (c.s.room+1)/2)) // half is for others
-	c.log = slog.New(limited{c.s.log.Handler(), &c.acct.log}).With("peer_uid", c.id.UID, "peer_pid", c.id.PID)
-	if !counted {
-		return wire.Quota
-	}
-	if c.recv, err = peer.NewReceiver(c.sock, c.id, c.closer()); err != nil {
-		c.acct.disconnect()
-		return wire.Unavailable
-	}
-	code := c.s.admit(c)
-	if code != wire.OK {
-		c.acct.disconnect()
-	}
-	return code
+	c.log.Error(eventPeer, "reason", err) // no descriptor left, say
+	return wire.Unavailable
 }
 
 func (c *conn) quota() Quota { return c.s.policy.Load().quota(c.id.UID) }
@@ -189,6 +160,7 @@ func (c *conn) turn() bool {
 		_ = c.send(wire.Failure(r.op, code, ""))
 		return false // what was not read cannot be skipped
 	}
+	c.expirePrepared()
 	code, more := c.handle(&r)
 	c.s.observe.Answered(r.op.String(), counted(r.op, code), time.Since(r.from))
 	return more
@@ -210,13 +182,13 @@ func (c *conn) read(r *request) (begun bool, code wire.Code, err error) {
 			r.from = time.Now()
 			c.setBusy()
 			if begun = c.acct.begin(c.quota().Requests); !begun {
-				c.closer().Close(fd)
+				c.acct.closer.Close(fd)
 				return false, wire.Quota, nil
 			}
 		}
 		n += got
 		if fd >= 0 && r.fd >= 0 {
-			c.closer().Close(fd)
+			c.acct.closer.Close(fd)
 			return begun, wire.Protocol, peer.ErrDescriptors
 		}
 		if fd >= 0 {
@@ -305,13 +277,11 @@ func violation(err error) wire.Code {
 // refuse tells the peer why its connection ends, if it still listens.
 func (c *conn) refuse(where string, code wire.Code) {
 	c.s.observe.Refused(where, code.String())
-	if c.raw != nil {
-		text := "connection " + where + ": " + code.String()
-		if code == wire.NotYou {
-			text += ", who connected and who sends are not the same, or the user has no number where the agent runs"
-		}
-		_ = c.send(wire.Failure(0, code, text))
+	text := "connection " + where + ": " + code.String()
+	if code == wire.NotYou {
+		text += ", who connected and who sends are not the same, or the user has no number where the agent runs"
 	}
+	_ = c.send(wire.Failure(0, code, text))
 }
 
 // send writes the parts of an answer.
@@ -320,28 +290,41 @@ func (c *conn) send(parts ...[]byte) error {
 	return err
 }
 
-// deliver sends an answer that holds size bytes of locked memory until it is
-// sent. A client of ours has read all before it asks, so that its answer never
-// waits; those who let answers wait share half of that memory, and who wants
-// more of it is cut off: the rest is for the others.
-func (c *conn) deliver(size int, parts ...[]byte) error {
+// hold counts the locked memory that a secret of n bytes takes of the pool, before it is
+// taken and until unhold, and returns how much that is. It reports false where the user
+// has its share.
+func (c *conn) hold(n int) (room int64, ok bool) {
+	room = int64(memsafe.Room(n))
+	return room, c.acct.hold(room, c.s.part(lockedPart))
+}
+
+// part is so many eighths of the locked memory, in bytes.
+func (s *Server) part(eighths int) int64 { return int64(s.pool.Size() / 8 * eighths) }
+
+// deliver sends an answer, until which room bytes of locked memory are held. A client
+// of ours has read all before it asks, so that its answer never waits. Answers that wait
+// share half of that memory, of which one user gets a part. A connection that wants more
+// of it is cut off: the rest is for the others.
+func (c *conn) deliver(room int64, parts ...[]byte) error {
 	waits := false
 	_, err := peer.TrySend(c.raw, func() {
 		waits = true
-		if c.s.waiting.Add(int64(size)) > int64(c.s.pool.Size()/2) {
+		all, mine := c.s.waiting.Add(room), c.acct.waiting.Add(room)
+		if all > c.s.part(waitingPart) || mine > c.s.part(waitingUserPart) {
 			_ = c.sock.SetDeadline(time.Unix(1, 0))
 			return
 		}
 		c.hurry(time.Now())
 	}, parts...)
 	if waits {
-		c.s.waiting.Add(int64(-size))
+		c.s.waiting.Add(-room)
+		c.acct.waiting.Add(-room)
 	}
 	return err
 }
 
 func (c *conn) free(r *request) {
-	c.closer().Close(r.fd)
+	c.acct.closer.Close(r.fd)
 	r.wipePlain()
 	freeBuffer(r.buf)
 	r.buf, r.body = nil, nil

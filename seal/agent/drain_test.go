@@ -258,7 +258,7 @@ func (in *instance) serves(t *testing.T) bool {
 // closing reports whether descriptors of peers wait to be closed.
 func (in *instance) closing() bool {
 	for _, a := range in.users.all() {
-		if a.closer.Busy() {
+		if a.closer.Held() > 0 {
 			return true
 		}
 	}

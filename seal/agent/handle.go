@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 
 	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
@@ -112,6 +113,11 @@ func (c *conn) reserve(r *request) (wire.Code, error) {
 	if err != nil {
 		return c.failWith(r.op, err)
 	}
+	room, ok := c.hold(token.KeySize)
+	if !ok {
+		return c.deny(r.op, wire.Quota, tooMuchLocked)
+	}
+	defer c.acct.unhold(room)
 	if !c.acct.reserve(c.quota().Outstanding, now) {
 		return c.deny(r.op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
@@ -124,12 +130,15 @@ func (c *conn) reserve(r *request) (wire.Code, error) {
 	}
 	defer grant.Slot.Release()
 	defer grant.Key.Wipe()
-	return c.grant(grant)
+	return c.grant(grant, room)
 }
 
-// grant sends what a reservation is made of. Where it does not arrive nobody has
-// the key, and the slot comes back.
-func (c *conn) grant(g *seal.Grant) (wire.Code, error) {
+// tooMuchLocked is why a request is refused whose secret would be one too many.
+const tooMuchLocked = "the secrets of this user's requests take as much locked memory as one user may have; read the answers, or send fewer requests at a time"
+
+// grant sends what a reservation is made of, whose key takes room bytes of locked memory.
+// Where it does not arrive nobody has the key, and the slot comes back.
+func (c *conn) grant(g *seal.Grant, room int64) (wire.Code, error) {
 	head, _, err := token.ParseHeader(g.Start)
 	if err != nil {
 		c.acct.unreserved()
@@ -137,7 +146,7 @@ func (c *conn) grant(g *seal.Grant) (wire.Code, error) {
 	}
 	key := keyOf(&head)
 	c.acct.reserved(key, head.Expires, c.id.Groups)
-	err = c.deliver(g.Key.Len(), wire.KeyPrefix(g.Key.Len(), len(g.Start)), g.Key.Bytes(), wire.KeySuffix(g.Start))
+	err = c.deliver(room, wire.KeyPrefix(g.Key.Len(), len(g.Start)), g.Key.Bytes(), wire.KeySuffix(g.Start))
 	if err != nil && g.Slot.Cancel() == nil {
 		c.acct.spent(key)
 	}
@@ -221,21 +230,33 @@ func (c *conn) openOne(op wire.Op, ask *wire.OpenRequest) (wire.Code, error) {
 		return c.deny(op, wire.Quota, c.noMore("token too large for this user", wordToken, c.quota().TokenSize))
 	}
 	host, t := c.s.hostOf(ask.Token)
+	room, ok := c.hold(t.BodySize())
+	if !ok {
+		return c.deny(op, wire.Quota, tooMuchLocked)
+	}
+	defer c.acct.unhold(room)
 	plain, err := c.redeem(op, host, t, ask)
 	if err != nil {
 		if op != wire.TakeBack && errors.Is(err, seal.ErrSpent) {
-			c.log.Error(eventAlarm, "exporter", t.Exporter, "slot", t.Slot)
-			c.s.observe.SecondImport()
+			c.alarm(t)
 		}
 		return c.failWith(op, err)
 	}
 	defer plain.Wipe()
 	c.s.spent(t)
-	err = c.deliver(plain.Len(), wire.PlainPrefix(op, plain.Len()), plain.Bytes())
+	err = c.deliver(room, wire.PlainPrefix(op, plain.Len()), plain.Bytes())
 	if err != nil {
 		c.log.Error(eventLost, "exporter", t.Exporter, "slot", t.Slot, "reason", err)
 	}
 	return wire.OK, err
+}
+
+// alarm tells of a second import. The user who reserved the token has a bucket for these
+// alone: neither refusals nor other users' tokens keep one out of the log.
+func (c *conn) alarm(t *token.Token) {
+	c.s.observe.SecondImport()
+	log := slog.New(limited{c.s.log.Handler(), &c.s.users.of(t.Exporter).alarms})
+	log.Error(eventAlarm, "peer_uid", c.id.UID, "peer_pid", c.id.PID, "exporter", t.Exporter, "slot", t.Slot)
 }
 
 func (c *conn) redeem(op wire.Op, host *seal.Host, t *token.Token, ask *wire.OpenRequest) (*memsafe.Secret, error) {

@@ -41,9 +41,16 @@ func serveAs(t testing.TB, s *Server) *instance {
 	in := &instance{Server: s, path: filepath.Join(publicDir(t), "agent.sock")}
 	in.l, err = Listen(in.path)
 	require.NoError(t, err)
+	in.serve(t)
+	return in
+}
+
+// serve serves at the listener until the end of the test.
+func (in *instance) serve(t testing.TB) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, in.l) }()
+	go func() { done <- in.Serve(ctx, in.l) }()
 	var once bool
 	in.stop = func() {
 		if once {
@@ -58,10 +65,9 @@ func serveAs(t testing.TB, s *Server) *instance {
 			require.Fail(t, "the server does not end")
 		}
 		foreign.CloseListener(in.l)
-		require.NoError(t, s.Close())
+		require.NoError(t, in.Close())
 	}
 	t.Cleanup(in.stop)
-	return in
 }
 
 func (in *instance) dial(t testing.TB) *Client {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/hex"
+	"log/slog"
 	"time"
 
 	"github.com/sealctx/sealctx/internal/suite"
@@ -37,6 +38,7 @@ func (s *Server) tidy() {
 		}
 	}
 	s.noteEpochs(seen)
+	s.noteDropped()
 	if now, err := s.now(); err == nil {
 		s.users.sweep(now)
 	}
@@ -71,6 +73,23 @@ func (s *Server) noteEpochs(seen map[[16]byte]suite.Suite) {
 	for id, suite := range before {
 		if seen[id] == 0 {
 			s.log.Info(eventEpochOver, "epoch", hex.EncodeToString(id[:]), "suite", suite.String())
+		}
+	}
+}
+
+// noteDropped logs how much of what users are to blame for did not go into the log
+// and was not told of since: no later line may come to tell it.
+func (s *Server) noteDropped() {
+	for _, acct := range append(s.users.all(), s.nameless) {
+		who := slog.Int64("peer_uid", int64(acct.uid))
+		if acct == s.nameless {
+			who = slog.String("peer_uid", "unknown")
+		}
+		if n := acct.log.forgotten(); n > 0 {
+			s.log.Warn(eventDropped, who, "lines", n)
+		}
+		if n := acct.alarms.forgotten(); n > 0 {
+			s.log.Error(eventAlarms, "exporter", acct.uid, "second_imports", n)
 		}
 	}
 }

@@ -40,17 +40,52 @@ const (
 	// bytes; a larger request gets one of its own.
 	smallFrame = 4 << 10
 
-	// maxConnections bounds all connections together; each takes two
-	// descriptors. RLIMIT_NOFILE may bound them further.
+	// maxConnections bounds all connections together. RLIMIT_NOFILE may bound them
+	// further.
 	maxConnections = 8 << 10
 
-	// spareDescriptors are left for the rest of the process.
+	// connectionDescriptors is what a connection may take: its own, that of its
+	// process, and one that its request brings.
+	connectionDescriptors = 3
+
+	// spareDescriptors are left for the rest of the process: log, metrics, poller,
+	// the policy while it is read.
 	spareDescriptors = 64
+
+	// maxClosing bounds the refused connections, of all users, whose close may wait,
+	// since their peers sent descriptors with them. closingShare is their share of the
+	// descriptors that RLIMIT_NOFILE allows, and closingUserShare one user's share of
+	// them, both as divisors.
+	maxClosing       = 1 << 10
+	closingShare     = 8
+	closingUserShare = 8
+
+	// leastDescriptors leave room for a connection.
+	leastDescriptors = (spareDescriptors+connectionDescriptors)*closingShare/(closingShare-1) + 1
+
+	// closingPatience is how long Serve waits for a user's refused connections to be
+	// closed when they have used up the user's share, before it takes room of all.
+	// Most take a fraction of a millisecond each.
+	closingPatience = 20 * time.Millisecond
+
+	// backlogShare is how many connections may wait to be accepted, as a divisor of
+	// maxClosing: all of them may turn out to be slow to close.
+	backlogShare = 2
+
+	// lockedPart is the part of the locked memory, in eighths, that one user's secrets
+	// may take. waitingPart is the part that answers which peers do not read may take in
+	// all, and waitingUserPart those of one user.
+	lockedPart      = 4
+	waitingPart     = 4
+	waitingUserPart = 3
 
 	// acceptPause and acceptPauseMax are how long Serve waits when the kernel
 	// has no descriptor for it: others give theirs back meanwhile.
 	acceptPause    = 5 * time.Millisecond
 	acceptPauseMax = time.Second
+
+	// notifyTimeout is how long a service manager may take to take a message.
+	notifyTimeout = 2 * time.Second
 
 	// defaultTimeout is how long a client waits for the agent: four orders of
 	// magnitude more than an answer takes, and still short enough to fail over.
@@ -63,6 +98,10 @@ const (
 
 	// clientIdle is how long a client keeps a connection that it does not use.
 	clientIdle = time.Minute
+
+	// rightsPause is how long a client waits before it sends a descriptor again that
+	// the kernel refused since the agent has not accepted the connection yet.
+	rightsPause = time.Millisecond
 
 	// clientConnections is how many connections a client has at most; further
 	// requests wait for one.

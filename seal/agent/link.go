@@ -37,12 +37,11 @@ func (c *Client) connect(deadline time.Time) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := net.Dialer{Deadline: deadline}
-	conn, err := d.Dial("unix", c.path)
+	conn, err := dial(c.path, deadline)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
-	l := &link{sock: conn.(*net.UnixConn), uid: os.Geteuid()}
+	l := &link{sock: conn, uid: os.Geteuid()}
 	if l.raw, err = l.sock.SyscallConn(); err == nil {
 		err = checkAgent(l.raw, owner)
 	}
@@ -252,7 +251,15 @@ func (l *link) send(frame []byte, subject int, deadline time.Time) (int, error) 
 	if subject >= 0 {
 		oob = append(oob, unix.UnixRights(subject)...)
 	}
-	return peer.Send(l.raw, oob, frame)
+	for {
+		sent, err := peer.Send(l.raw, oob, frame)
+		// An agent that is being flooded takes no descriptor before it has accepted the
+		// connection (SO_PASSRIGHTS).
+		if subject < 0 || sent > 0 || !errors.Is(err, unix.EPERM) || time.Until(deadline) < rightsPause {
+			return sent, err
+		}
+		time.Sleep(rightsPause)
+	}
 }
 
 // receive receives one frame into the parts.

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/listen"
@@ -36,6 +39,9 @@ func Listen(path string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	err = foreign.Prepare(l) // before the first peer can connect
+	if err == nil {
+		err = limitBacklog(l)
+	}
 	if err == nil {
 		err = os.Chmod(path, 0o666)
 	}
@@ -88,20 +94,45 @@ func Inherited() (*net.UnixListener, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("agent: the socket that was handed over is a %s one", l.Addr().Network()), l.Close())
 	}
+	if err := limitBacklog(u); err != nil {
+		return nil, errors.Join(fmt.Errorf("agent: the socket that was handed over: %w", err), u.Close())
+	}
 	return u, nil
+}
+
+// limitBacklog bounds how many connections wait to be accepted: should each of them turn
+// out to be slow to close, there is room for them all.
+func limitBacklog(l *net.UnixListener) error {
+	b, err := boundsHere()
+	if err != nil {
+		return err
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctlErr := raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), max(b.closing/backlogShare, 1)) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
 }
 
 // A Notifier tells the service manager how the agent stands (sd_notify). Nil is
 // one that tells nobody.
 type Notifier struct{ conn *net.UnixConn }
 
-// NewNotifier connects to the service manager that $NOTIFY_SOCKET names, and
-// takes the variable out of the environment; it returns nil where there is none.
-// It comes before the sandbox, in which no socket can be made.
+// NewNotifier connects to the service manager that $NOTIFY_SOCKET names, a path or,
+// behind an @, an abstract name, and takes the variable out of the environment. It returns
+// nil where there is none. An error says why the socket cannot be used: the agent can
+// serve without it, and its service manager waits in vain. It comes before the sandbox, in
+// which no socket can be made.
 func NewNotifier() (*Notifier, error) {
 	name := secureenv.Get("NOTIFY_SOCKET")
 	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil || name == "" {
 		return nil, err
+	}
+	if name[0] != '/' && name[0] != '@' {
+		return nil, fmt.Errorf("agent: NOTIFY_SOCKET %q is neither a path from the root nor an abstract name", name)
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
@@ -128,7 +159,11 @@ func (n *Notifier) tell(state string) error {
 	if n == nil {
 		return nil
 	}
-	if _, err := n.conn.Write([]byte(state)); err != nil {
+	err := n.conn.SetWriteDeadline(time.Now().Add(notifyTimeout)) // one that reads nothing is not waited for
+	if err == nil {
+		_, err = n.conn.Write([]byte(state))
+	}
+	if err != nil {
 		return fmt.Errorf("agent: service manager: %w", err)
 	}
 	return nil

@@ -16,6 +16,9 @@ const (
 	logPerSecond = 10
 )
 
+// droppedBefore is the attribute that says how many did not go in before a line.
+const droppedBefore = "dropped_before"
+
 // A logBucket is what one user may still put into the log.
 type logBucket struct {
 	mu      sync.Mutex
@@ -43,6 +46,22 @@ func (b *logBucket) take(now time.Time) (ok bool, dropped int) {
 	return true, dropped
 }
 
+// idle reports whether the bucket is full again and has nothing to tell.
+func (b *logBucket) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dropped == 0 && (b.since.IsZero() || b.room+time.Since(b.since).Seconds()*logPerSecond >= logBurst)
+}
+
+// forgotten returns how many did not go in and were not told of, and takes them as
+// told.
+func (b *logBucket) forgotten() (dropped int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	dropped, b.dropped = b.dropped, 0
+	return dropped
+}
+
 // limited is a handler that asks a bucket.
 type limited struct {
 	slog.Handler
@@ -56,7 +75,7 @@ func (l limited) Handle(ctx context.Context, r slog.Record) error {
 			return nil
 		}
 		if dropped > 0 {
-			r.AddAttrs(slog.Int("dropped_before", dropped))
+			r.AddAttrs(slog.Int(droppedBefore, dropped))
 		}
 	}
 	return l.Handler.Handle(ctx, r)

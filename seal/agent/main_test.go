@@ -53,6 +53,8 @@ var roles = map[string]func(path string) error{
 	"echo":      roleEcho,
 	"admin":     roleAdmin,
 	"rotated":   roleRotated,
+	"flood":     roleFlood,
+	"victim":    roleVictim,
 }
 
 // roleAgent is an agent as the command runs it, in its sandbox, until SIGTERM.

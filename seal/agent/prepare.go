@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"slices"
+	"time"
 
 	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
@@ -18,6 +19,8 @@ type prepared struct {
 	start       []byte
 	reservation *seal.Reservation
 	key         slotKey
+	expires     time.Duration // since boot
+	room        int64         // of locked memory, that its key takes
 }
 
 // prepare answers Prepare: it reserves tokens and keeps their keys.
@@ -55,12 +58,18 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 	if err != nil {
 		return c.failWith(op, err)
 	}
+	room, ok := c.hold(token.KeySize)
+	if !ok {
+		return c.deny(op, wire.Quota, tooMuchLocked)
+	}
 	if !c.acct.reserve(c.quota().Outstanding, now) {
+		c.acct.unhold(room)
 		return c.deny(op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
 	grant, err := c.s.hosts[0].ReserveFor(c.peer(), *req)
 	if err != nil {
 		c.acct.unreserved()
+		c.acct.unhold(room)
 		return c.failWith(op, err)
 	}
 	head, _, err := token.ParseHeader(grant.Start)
@@ -70,13 +79,14 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 	}
 	if err != nil {
 		c.acct.unreserved()
+		c.acct.unhold(room)
 		grant.Key.Wipe()
 		grant.Slot.Release()
 		return c.failWith(op, err)
 	}
 	key := keyOf(&head)
 	c.acct.reserved(key, head.Expires, c.id.Groups)
-	c.prepared = append(c.prepared, prepared{grant.Start, made, key})
+	c.prepared = append(c.prepared, prepared{grant.Start, made, key, head.Expires, room})
 	return wire.OK, nil
 }
 
@@ -93,6 +103,7 @@ func (c *conn) sealPlain(r *request) (wire.Code, error) {
 	p := c.prepared[i]
 	c.prepared = slices.Delete(c.prepared, i, i+1)
 	sealed, err := p.reservation.Seal(plain)
+	c.acct.unhold(p.room)
 	if err != nil {
 		c.acct.spent(p.key)
 		return c.failWith(r.op, err)
@@ -109,11 +120,35 @@ func (c *conn) sealPlain(r *request) (wire.Code, error) {
 // cancelPrepared gives back what was reserved and not sealed, but for the first keep.
 func (c *conn) cancelPrepared(keep int) {
 	for _, p := range c.prepared[keep:] {
-		if p.reservation.Cancel() == nil {
-			c.acct.spent(p.key)
-		}
+		c.giveBack(&p)
 	}
 	c.prepared = c.prepared[:keep]
+}
+
+func (c *conn) giveBack(p *prepared) {
+	if p.reservation.Cancel() == nil {
+		c.acct.spent(p.key)
+	}
+	c.acct.unhold(p.room)
+}
+
+// expirePrepared gives back what was reserved and whose time is over, so that a
+// connection that goes on does not keep its key and epoch.
+func (c *conn) expirePrepared() {
+	if len(c.prepared) == 0 {
+		return
+	}
+	now, err := c.s.now()
+	if err != nil {
+		return // it ends with its connection
+	}
+	c.prepared = slices.DeleteFunc(c.prepared, func(p prepared) bool {
+		if p.expires+housekeeping > now {
+			return false
+		}
+		c.giveBack(&p)
+		return true
+	})
 }
 
 // openAny answers OpenAny. It is Open for the one of the formats that the token names.

@@ -123,9 +123,9 @@ func TestQuotaConnections(t *testing.T) {
 func TestConnectionsAreShared(t *testing.T) {
 	s, err := NewServer(nil)
 	require.NoError(t, err)
-	s.room = 8
+	s.bound(bounds{connections: 8, closing: 2, closingUser: 1})
 	in := serveAs(t, s)
-	for range s.room / 2 {
+	for range 8 / 2 {
 		in.raw(t).expect(wire.OK, statFrame(t))
 	}
 	h, _, err := in.raw(t).answer()
@@ -173,7 +173,7 @@ func TestLongRequest(t *testing.T) {
 
 // Users that are gone and have nothing outstanding are forgotten.
 func TestSweep(t *testing.T) {
-	var a accounts
+	a := accounts{bounds: bounds{connections: 8, closing: 2, closingUser: 1}}
 	one, ok := a.connect(1, 1)
 	require.True(t, ok)
 	_, ok = a.connect(1, 1)

@@ -1,27 +1,22 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	"math"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
-	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
 // Options for NewServer. The zero value is the recommendation.
@@ -61,11 +56,10 @@ type Server struct {
 	policy  atomic.Pointer[Policy]
 	users   accounts
 
-	strangers logBucket      // of peers that the kernel cannot name,
-	nameless  foreign.Closer // and for what they send
-	room      int            // for connections
-	waiting   atomic.Int64   // bytes of locked memory in answers that peers do not read
-	times     times
+	nameless *account      // of peers that the kernel cannot name
+	closing  chan struct{} // one in it for each refused connection that waits to be closed
+	waiting  atomic.Int64  // bytes of locked memory in answers that peers do not read
+	times    times
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -85,7 +79,10 @@ type suiteHost struct {
 // NewServer returns an agent with new keys, which Close destroys. All memory that
 // it locks is locked now. Call memsafe.Harden before it, and sandbox.Enter after it.
 // Errors: memsafe.ErrLimit, those of Options, seal.ErrUnavailable.
-func NewServer(o *Options) (*Server, error) {
+func NewServer(o *Options) (*Server, error) { return newServer(o, 0) }
+
+// newServer is NewServer with a pool of a size, as memsafe.NewPool has it.
+func newServer(o *Options, pool int) (*Server, error) {
 	if o == nil {
 		o = &Options{}
 	}
@@ -101,20 +98,22 @@ func NewServer(o *Options) (*Server, error) {
 		s.observe = unobserved{}
 	}
 	s.policy.Store(o.Policy)
-	if err := s.start(o); err != nil {
+	if err := s.start(o, pool); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Server) start(o *Options) (err error) {
+func (s *Server) start(o *Options, pool int) (err error) {
 	if s.ns, err = peer.NewNamespace(); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	if s.room, err = room(); err != nil {
+	bounds, err := boundsHere()
+	if err != nil {
 		return err
 	}
-	if s.pool, err = memsafe.NewPool(0); err != nil {
+	s.bound(bounds)
+	if s.pool, err = memsafe.NewPool(pool); err != nil {
 		return err
 	}
 	suites, err := suitesOf(o.Suites)
@@ -127,6 +126,13 @@ func (s *Server) start(o *Options) (err error) {
 		}
 	}
 	return nil
+}
+
+// bound sets what there are descriptors for, before the first connection.
+func (s *Server) bound(b bounds) {
+	s.users.bounds = b
+	s.closing = make(chan struct{}, b.closing)
+	s.nameless = s.users.newAccount(math.MaxUint32)
 }
 
 // suitesOf returns the suites with these names, or all if there are none.
@@ -164,19 +170,6 @@ func (s *Server) addSuite(one suite.Suite, o *keyring.Options) error {
 	}
 	s.hosts = append(s.hosts, suiteHost{one, host})
 	return nil
-}
-
-// room is how many connections this process has descriptors for.
-func room() (int, error) {
-	var rl unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
-		return 0, fmt.Errorf("agent: RLIMIT_NOFILE: %w", err)
-	}
-	n := min(rl.Cur, 2*maxConnections+spareDescriptors)
-	if n < spareDescriptors+2 {
-		return 0, fmt.Errorf("agent: RLIMIT_NOFILE allows %d descriptors, at least %d are needed", rl.Cur, spareDescriptors+2)
-	}
-	return int(n-spareDescriptors) / 2, nil
 }
 
 // host returns the host of a suite, or nil.
@@ -218,119 +211,4 @@ func (s *Server) Close() error {
 		errs = append(errs, s.pool.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Serve serves the connections that l accepts, each in a goroutine, until ctx is
-// done or accepting fails. It then waits for the requests under way, a few
-// seconds at most, closes all connections and returns nil, or why accepting
-// failed. It runs one goroutine more, which retires epochs in time. When it returns
-// none is left but of connections whose descriptors wait to be closed, see package
-// internal/foreign. It does not close l. One Serve runs at a time.
-func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	if err := foreign.Prepare(l); err != nil {
-		return err
-	}
-	if err := l.SetDeadline(time.Time{}); err != nil { // of another Serve, which had ended
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer cancel()
-	all.Go(func() { s.housekeep(ctx) })
-	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-
-	var conns sync.WaitGroup
-	err := s.accept(ctx, l, &conns)
-	s.drain(&conns)
-	return err
-}
-
-// accept accepts until ctx is done.
-func (s *Server) accept(ctx context.Context, l *net.UnixListener, conns *sync.WaitGroup) error {
-	pause := acceptPause
-	for {
-		sock, err := l.AcceptUnix()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				foreign.HangUp(sock)
-			}
-			return nil
-		case err == nil:
-			pause = acceptPause
-			conns.Go(func() { s.serve(sock) })
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
-			s.log.Error(eventNoDescriptor, "reason", err)
-			s.observe.Refused("accept", wire.Unavailable.String())
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, acceptPauseMax)
-		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
-		default:
-			return fmt.Errorf("agent: accepting: %w", err)
-		}
-	}
-}
-
-// drain ends the connections: those without a request at once, the others when
-// they have answered it or their time is up.
-func (s *Server) drain(conns *sync.WaitGroup) {
-	s.mu.Lock()
-	s.draining = true
-	for c := range s.conns {
-		c.interrupt()
-	}
-	s.mu.Unlock()
-
-	late := time.AfterFunc(s.times.drain, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for c := range s.conns {
-			c.cut()
-		}
-	})
-	ended := make(chan struct{})
-	go func() {
-		conns.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(s.times.drain + closeTimeout):
-	}
-	late.Stop()
-	s.mu.Lock()
-	s.draining = false
-	s.mu.Unlock()
-}
-
-// admit counts a connection in, unless there are too many or the server stops.
-func (s *Server) admit(c *conn) wire.Code {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.draining:
-		return wire.Stopping
-	case len(s.conns) >= s.room:
-		return wire.Unavailable
-	}
-	s.conns[c] = struct{}{}
-	return wire.OK
-}
-
-func (s *Server) dismiss(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-}
-
-// connections counts those that are open.
-func (s *Server) connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
 }

@@ -3,11 +3,11 @@ package peer
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -66,39 +66,55 @@ type Identity struct {
 	process seal.Audience // zero until asked for
 }
 
-// Identify returns who connected. It returns ErrUnknown for the overflow user
-// and for a process outside our process namespace, pidfd.ErrEnded where it has ended.
-func (ns *Namespace) Identify(c *net.UnixConn) (*Identity, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
+// Who returns the process, user and primary group that connected, by the kernel's
+// word and with one question. It returns ErrUnknown for the overflow user and for a
+// process outside this process's namespace.
+func (ns *Namespace) Who(c syscall.Conn) (cred unix.Ucred, err error) {
+	err = control(c, func(fd int) error {
+		got, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return fmt.Errorf("peer: SO_PEERCRED: %w", err)
+		}
+		cred = *got
+		return nil
+	})
+	switch {
+	case err != nil:
+		return cred, err
+	case ns.Unmapped(cred.Uid):
+		return cred, fmt.Errorf("%w: user %d is the one for unmapped users", ErrUnknown, cred.Uid)
+	case cred.Pid <= 0:
+		return cred, fmt.Errorf("%w: process of user %d", ErrUnknown, cred.Uid)
 	}
-	var id *Identity
-	if ctlErr := raw.Control(func(fd uintptr) { id, err = ns.identify(int(fd)) }); ctlErr != nil {
-		return nil, ctlErr
-	}
-	return id, err
+	return cred, nil
 }
 
-func (ns *Namespace) identify(fd int) (*Identity, error) {
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return nil, fmt.Errorf("peer: SO_PEERCRED: %w", err)
-	}
-	if ns.Unmapped(cred.Uid) {
-		return nil, fmt.Errorf("%w: user %d is the one for unmapped users", ErrUnknown, cred.Uid)
-	}
-	if cred.Pid <= 0 {
-		return nil, fmt.Errorf("%w: process of user %d", ErrUnknown, cred.Uid)
-	}
+// Identify returns the identity of the process that Who has named, with a descriptor
+// of that process. It returns pidfd.ErrEnded where the process has ended.
+func (ns *Namespace) Identify(c syscall.Conn, cred unix.Ucred) (*Identity, error) {
 	id := &Identity{UID: cred.Uid, PID: int(cred.Pid)}
-	if id.Groups, err = ns.groups(fd, cred.Gid); err != nil {
-		return nil, err
-	}
-	if id.pidfd, err = pidfdOf(fd, id.PID); err != nil {
+	err := control(c, func(fd int) (err error) {
+		if id.Groups, err = ns.groups(fd, cred.Gid); err == nil {
+			id.pidfd, err = pidfdOf(fd, id.PID)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return id, nil
+}
+
+// control runs f with the descriptor of a connection or a listener.
+func control(c syscall.Conn, f func(fd int) error) (err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctlErr := raw.Control(func(fd uintptr) { err = f(int(fd)) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
 }
 
 // groups returns what the peer is in, less the group for unmapped ones.

@@ -40,10 +40,19 @@ func identify(t *testing.T, c *net.UnixConn) *Identity {
 	t.Helper()
 	ns, err := NewNamespace()
 	require.NoError(t, err)
-	id, err := ns.Identify(c)
+	id, err := whole(ns, c)
 	require.NoError(t, err)
 	t.Cleanup(id.Close)
 	return id
+}
+
+// whole asks who is at the other end, and for the rest.
+func whole(ns *Namespace, c *net.UnixConn) (*Identity, error) {
+	cred, err := ns.Who(c)
+	if err != nil {
+		return nil, err
+	}
+	return ns.Identify(c, cred)
 }
 
 func TestIdentify(t *testing.T) {
@@ -64,10 +73,10 @@ func TestIdentify(t *testing.T) {
 	require.Equal(t, self, a)
 
 	ns := &Namespace{overflowUID: uint32(os.Geteuid())}
-	_, err = ns.Identify(server)
+	_, err = whole(ns, server)
 	require.ErrorIs(t, err, ErrUnknown)
 	ns = &Namespace{overflowUID: 1<<32 - 2, overflowGID: uint32(os.Getegid())}
-	other, err := ns.Identify(server)
+	other, err := whole(ns, server)
 	require.NoError(t, err)
 	defer other.Close()
 	require.NotContains(t, other.Groups, uint32(os.Getegid()))
@@ -266,7 +275,7 @@ func TestOutsideNamespace(t *testing.T) {
 	server = c.(*net.UnixConn)
 	ns, err := NewNamespace()
 	require.NoError(t, err)
-	_, err = ns.Identify(server)
+	_, err = whole(ns, server)
 	require.ErrorIs(t, err, ErrUnknown)
 	require.ErrorContains(t, err, "process of user 0")
 	own, err := pidfd.Open(os.Getpid())
