@@ -43,7 +43,8 @@ type Config struct {
 	// 64 characters from '!' to '~'; any other name is replaced by one that is made
 	// of it and of a digest.
 	//
-	// Empty, for a provider with a method PlainFormat() string: what that returns.
+	// Empty, for a provider with a method PlainFormat() string: what that returns. What
+	// a method ImportFormats() []string returns is imported too.
 	//
 	// Empty, for go-gssapi-c: the soname of the GSS-API library that the program is
 	// linked with, and the architecture, as in "libgssapi_krb5.so.2/amd64" for MIT's.

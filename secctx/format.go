@@ -19,13 +19,15 @@ var cProviders = []string{"github.com/golang-auth/go-gssapi-c"}
 // what exports are sealed as; imports take all of them. It never guesses: where
 // the format is not certain it returns an error wrapping ErrFormatUnknown.
 func plainFormats(config string, p gssapi.Provider) ([]string, error) {
-	if config == "" {
-		if f, ok := p.(interface{ PlainFormat() string }); ok {
-			config = f.PlainFormat()
-		}
-	}
 	if config != "" {
 		return []string{printable(config)}, nil
+	}
+	if f, ok := p.(interface{ PlainFormat() string }); ok && f.PlainFormat() != "" {
+		formats := []string{printable(f.PlainFormat())}
+		if f, ok := p.(interface{ ImportFormats() []string }); ok {
+			formats = append(formats, f.ImportFormats()...)
+		}
+		return formats, nil
 	}
 	linked, all, err := gssLibraries()
 	if err != nil {

@@ -19,6 +19,8 @@
  *	cexport seteuid UID     export and import as another effective user
  *	cexport chroot DIR      after chroot to DIR: refused
  *	cexport noseccomp       with socket() refused by seccomp: refused
+ *	cexport capture ROLE N  a token and messages around it, as vectors: ROLE is initiator or
+ *	                        acceptor, N an encryption type
  *	cexport leave           export, release, and wait to be looked at
  */
 #define _GNU_SOURCE
@@ -50,6 +52,8 @@
 #include <unistd.h>
 
 static gss_OID_desc krb5 = { 9, (void *)"\x2a\x86\x48\x86\xf7\x12\x01\x02\x02" };
+
+static const char *service = "e18@localhost";
 
 struct pair { gss_ctx_id_t initiator, acceptor; };
 
@@ -87,7 +91,7 @@ static void check(OM_uint32 major, const OM_uint32 *minor, const char *what)
 
 static OM_uint32 initiate(gss_ctx_id_t *ctx, gss_buffer_t in, gss_buffer_t out)
 {
-	gss_buffer_desc name = { 13, (void *)"e18@localhost" };
+	gss_buffer_desc name = { strlen(service), (void *)service };
 	gss_name_t target;
 	OM_uint32 major, minor, ignored;
 	check(gss_import_name(&minor, &name, GSS_C_NT_HOSTBASED_SERVICE, &target), &minor, "name");
@@ -437,6 +441,51 @@ static void scenario_leave(void)
 		fail("unexpected input");
 }
 
+static void print_hex(const char *key, gss_buffer_t b)
+{
+	printf("%s: ", key);
+	for (size_t i = 0; i < b->length; i++)
+		printf("%02x", ((unsigned char *)b->value)[i]);
+	printf("\n");
+}
+
+/* A context exported in the middle of a stream. Of the messages 0 to 3 of its peer, 0, 1
+ * and 3 came before the export; 1, 2, 4 and 5 are for the importer: a duplicate, a late
+ * one, and two in sequence. */
+static void scenario_capture(int initiator, int enctype)
+{
+	char host[32];
+	snprintf(host, sizeof host, "e%d@localhost", enctype);
+	service = host;
+	struct pair p = establish();
+	gss_ctx_id_t *mine = initiator ? &p.initiator : &p.acceptor, peer = initiator ? p.acceptor : p.initiator;
+	gss_buffer_desc message[6], opened, token, text;
+	OM_uint32 major, minor;
+	for (int i = 0; i < 6; i++) {
+		char words[16];
+		text.length = (size_t)snprintf(words, sizeof words, "message %d", i), text.value = words;
+		if (i == 5)
+			major = gss_get_mic(&minor, peer, GSS_C_QOP_DEFAULT, &text, &message[i]);
+		else
+			major = gss_wrap(&minor, peer, i != 4, GSS_C_QOP_DEFAULT, &text, NULL, &message[i]);
+		check(major, &minor, "message");
+		if (i != 0 && i != 1 && i != 3)
+			continue;
+		major = gss_unwrap(&minor, *mine, &message[i], &opened, NULL, NULL);
+		check(major, &minor, "unwrap");
+	}
+	text.length = 4, text.value = "mine";
+	for (int i = 0; i < 7; i++) /* so that the numbers of the two directions differ */
+		check(gss_wrap(&minor, *mine, 1, GSS_C_QOP_DEFAULT, &text, NULL, &opened), &minor, "wrap");
+	check(gss_export_sec_context(&minor, mine, &token), &minor, "export");
+	printf("role: %s\nenctype: %d\n", initiator ? "initiator" : "acceptor", enctype);
+	print_hex("token", &token);
+	print_hex("duplicate", &message[1]);
+	print_hex("late", &message[2]);
+	print_hex("signed", &message[4]);
+	print_hex("mic", &message[5]);
+}
+
 static void read_token(gss_buffer_t token)
 {
 	static char room[1 << 20];
@@ -465,6 +514,8 @@ int main(int argc, char **argv)
 		read_token(&token), import_and_tell(&token);
 	else if (!strcmp(what, "export"))
 		p = establish(), export_to(&p, &token), fwrite(token.value, 1, token.length, stdout);
+	else if (!strcmp(what, "capture"))
+		scenario_capture(!strcmp(argv[2], "initiator"), m);
 	else if (!strcmp(what, "threads"))
 		scenario_threads(n, m);
 	else if (!strcmp(what, "forks"))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/mitctx"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
 )
 
@@ -122,6 +123,9 @@ func appendText(b []byte, s string) []byte {
 func (p *Provider) ImportSecContext(b []byte) (gssapi.SecContext, error) {
 	if err := p.alive(); err != nil {
 		return nil, err
+	}
+	if mitctx.Is(b) {
+		return p.importMIT(b)
 	}
 	f, state, err := parseExported(b)
 	if err != nil {

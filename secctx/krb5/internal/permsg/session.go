@@ -23,6 +23,9 @@ type Params struct {
 	// SendSeq is the number of the first message to send, RecvSeq of the first
 	// to come: those of the Authenticator and the AP-REP.
 	SendSeq, RecvSeq uint64
+	// Seen says which numbers before RecvSeq have come, where the context goes on from
+	// another implementation: bit i is RecvSeq-1-i. Zero for a new context.
+	Seen uint64
 	// Replay and Sequence turn on the services of GSS_C_REPLAY_FLAG and
 	// GSS_C_SEQUENCE_FLAG for incoming messages.
 	Replay, Sequence bool
@@ -77,7 +80,7 @@ func build(mem *memsafe.Secret, p Params) *Session {
 		acceptorSubkey: p.AcceptorSubkey,
 		out:            direction{dir: etype.Sealing, keys: cut(b, p.Etype), next: p.SendSeq},
 		in: direction{dir: etype.Opening, keys: cut(b[keysSize(p.Etype):], p.Etype),
-			win: window{next: p.RecvSeq, replay: p.Replay, sequence: p.Sequence}},
+			win: window{next: p.RecvSeq, seen: p.Seen, replay: p.Replay, sequence: p.Sequence}},
 	}
 }
 

@@ -104,7 +104,7 @@ func Restore(pool *memsafe.Pool, state []byte) (*Session, error) {
 		return nil, err
 	}
 	etype.CopyKey(mem.Bytes(), state[stateHead:])
-	s := build(mem, Params{
+	return build(mem, Params{
 		Initiator:      f&stateInitiator != 0,
 		AcceptorSubkey: f&stateAcceptorSubkey != 0,
 		Etype:          id,
@@ -112,7 +112,6 @@ func Restore(pool *memsafe.Pool, state []byte) (*Session, error) {
 		RecvSeq:        binary.BigEndian.Uint64(state[10:]),
 		Replay:         f&stateReplay != 0,
 		Sequence:       f&stateSequence != 0,
-	})
-	s.in.win.seen = binary.BigEndian.Uint64(state[18:])
-	return s, nil
+		Seen:           binary.BigEndian.Uint64(state[18:]),
+	}), nil
 }
