@@ -461,3 +461,18 @@ func TestInterposePython(t *testing.T) {
 	require.Equal(t, "ok\n", run(in.without(), "plain"))
 	require.Equal(t, before, in.opened())
 }
+
+// The library reads and writes nothing that it should not, as valgrind sees it, also
+// where an export fails.
+func TestInterposeValgrind(t *testing.T) {
+	valgrind, err := exec.LookPath("valgrind")
+	if err != nil {
+		t.Skip("no valgrind (Debian: valgrind)")
+	}
+	in := interpose(t, mit, fmt.Sprintf("quota user %d outstanding 1\n", os.Geteuid()))
+	for _, args := range [][]string{{"roundtrip", "2"}, {"twice"}, {"export"}, {"refused"}} {
+		cmd := in.command(valgrind, append([]string{"-q", "--error-exitcode=9", "--leak-check=no", in.program}, args...)...)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v: %s", args, out)
+	}
+}

@@ -18,6 +18,7 @@ needs() {
 	krb5-user which kinit
 	krb5-gss-samples which gss-client
 	python3-gssapi /usr/bin/python3 -c "import gssapi"
+	valgrind valgrind --version
 	bind9 env PATH=$PATH:/usr/sbin which named
 	bind9-dnsutils which nsupdate
 	python3-cryptography /usr/bin/python3 -c "import cryptography"
