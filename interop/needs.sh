@@ -33,6 +33,23 @@ missing() {
 	done
 }
 
+# Heimdal's credential server, unpacked and not installed: its package would start
+# it, at the place where the host's own one may be.
+kcm() {
+	[ ! -x bin/kcm ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+	dir=$(mktemp -d)
+	chmod 755 "$dir"
+	if (cd "$dir" && apt-get download -q heimdal-kcm >/dev/null 2>&1 && dpkg -x heimdal-kcm_*.deb .); then
+		mkdir -p bin
+		cp "$dir/usr/sbin/kcm" bin/kcm
+	else
+		echo "interop: heimdal-kcm could not be downloaded; TestCredentialServer will be skipped" >&2
+	fi
+	rm -rf "$dir"
+}
+cd "$(dirname "$0")"
+kcm
+
 packages=$(missing "$@")
 if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	echo "interop: installing $packages" >&2

@@ -13,6 +13,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 
 	"github.com/sealctx/sealctx/internal/secureenv"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccstore"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
@@ -26,16 +27,26 @@ type Config struct {
 	// $KRB5_KTNAME, else /etc/krb5.keytab.
 	Keytab string
 
-	// CCache is the initiator's credential cache, a path with or without
-	// "FILE:". Empty: $KRB5CCNAME, else /tmp/krb5cc_UID.
+	// CCache is the name of the initiator's credential cache: a path with or
+	// without "FILE:", the primary cache of a directory ("DIR:" and the
+	// directory) or one of its caches ("DIR::" and the path), a cache of a
+	// credential server ("KCM:", and the cache's name unless it is the default
+	// one), or of the kernel's key rings ("KEYRING:persistent:UID",
+	// "KEYRING:user:NAME", "KEYRING:session:NAME"). Empty: $KRB5CCNAME, else
+	// /tmp/krb5cc_UID.
 	CCache string
+
+	// KCMSocket is the path at which the credential server listens. It must be
+	// root's, the effective user's or FileOwner's. Empty:
+	// /var/run/.heim_org.h5l.kcm-socket, as for MIT's library, Heimdal and SSSD.
+	KCMSocket string
 
 	// ClientKeytab holds an initiator's own keys, for a Granter to get tickets
 	// with where the cache has none. Empty: $KRB5_CLIENT_KTNAME, else none.
 	ClientKeytab string
 
-	// FileOwner is a user whose keytabs and credential caches are believed, beside
-	// those of root and of the process's effective user: the user of a sidecar
+	// FileOwner is a user whose keytabs, credential caches and credential servers
+	// are believed, beside those of root and of the process's effective user: the user of a sidecar
 	// that writes the cache, say. Files that others can write are refused whoever
 	// owns them. Zero, which is root: no further user.
 	FileOwner int
@@ -113,11 +124,23 @@ type Granter interface {
 
 // A Request is what a Granter needs to know. Principals are in text form.
 type Request struct {
-	Service      string // without a realm where that is not known
-	Client       string // empty: the cache's, or the keytab's first
-	CCache       string // path; its ticket-granting ticket is the first choice
-	ClientKeytab string // path; the second choice. Empty: none
-	FileOwner    int    // user whose files are believed, beside root and the effective user
+	Service string // without a realm where that is not known
+	Client  string // empty: the cache's, or the keytab's first
+
+	// TGT is the cache's ticket-granting ticket, the first choice. Nil: none is
+	// alive. The mechanism wipes its Key when Grant has returned.
+	TGT *Ticket
+	// Offset is how far the KDC's clock is ahead of this host's, as far as the
+	// cache knows. The times of TGT are by the KDC's clock.
+	Offset time.Duration
+	// CCache is the path of the cache, if it is a file. Its ticket-granting ticket
+	// is the second choice, for callers that have no TGT at hand.
+	CCache string
+	// ClientKeytab is the path of a keytab, the third choice. Empty: none.
+	ClientKeytab string
+	// FileOwner is a user whose files are believed, beside root and the effective
+	// user.
+	FileOwner int
 }
 
 // A Ticket is a service ticket with its session key. Principals are in text
@@ -171,8 +194,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// file returns the path behind the name of a keytab or cache: the first of
-// names that is not empty. Only files are known.
+// file returns the path behind the name of a keytab: the first of names that is
+// not empty. Only files are known.
 func file(names ...string) (string, error) {
 	for _, n := range names {
 		if n == "" {
@@ -198,8 +221,17 @@ func (c *Config) keytab(override string) (string, error) {
 	return file(override, c.Keytab, secureenv.Get("KRB5_KTNAME"), defaultKeytab)
 }
 
-func (c *Config) ccache(override string) (string, error) {
-	return file(override, c.CCache, secureenv.Get("KRB5CCNAME"), "/tmp/krb5cc_"+strconv.Itoa(os.Getuid()))
+func (c *Config) ccache(override string) (*ccstore.Store, error) {
+	return c.store(cmp.Or(override, c.CCache, secureenv.Get("KRB5CCNAME"), "/tmp/krb5cc_"+strconv.Itoa(os.Getuid())))
+}
+
+// store is the credential cache of a name.
+func (c *Config) store(name string) (*ccstore.Store, error) {
+	s, err := ccstore.New(name, ccstore.Options{Owner: c.FileOwner, KCMSocket: c.KCMSocket})
+	if err != nil {
+		return nil, fail(gssapi.ErrUnavailable, err)
+	}
+	return s, nil
 }
 
 func (c *Config) clientKeytab(override string) (string, error) {

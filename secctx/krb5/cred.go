@@ -98,7 +98,7 @@ func (p *Provider) openAcceptor(want *name, from credStore) (*acceptorCred, erro
 	if err != nil {
 		return nil, err
 	}
-	keys, err := openVault(p.arena, path, p.config.owners(), keytabs)
+	keys, err := openVault(p.arena, fileAt[[]keytab.Entry](path, p.config.owners()), keytabs)
 	if err != nil {
 		return nil, storeError(err)
 	}

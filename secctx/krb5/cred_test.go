@@ -226,7 +226,7 @@ func TestAddAndStore(t *testing.T) {
 	require.NoError(t, w.p.SetCCacheName(path))
 	b.initiator = nil
 	b.establish(t, allFlags)
-	require.ErrorIs(t, w.p.SetCCacheName("KEYRING:x"), krb5.ErrStore)
+	require.ErrorIs(t, w.p.SetCCacheName("MEMORY:x"), krb5.ErrStore)
 	require.NoError(t, w.p.RegisterAcceptorIdentity("/nowhere"))
 	_, err = w.p.AcquireCredential(nil, nil, gssapi.CredUsageAcceptOnly, nil)
 	require.ErrorIs(t, err, os.ErrNotExist)

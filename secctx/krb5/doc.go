@@ -13,8 +13,9 @@
 //
 // Encryption types 17 and 18 (RFC 3962), 19 and 20 (RFC 8009); mutual
 // authentication, acceptor subkeys, channel bindings, replay detection and
-// sequencing; keytabs and credential caches that are files. It reads no
-// krb5.conf and asks no name service. Talking to a KDC is package kdc's, which
+// sequencing; keytabs that are files; credential caches that are files, in
+// directories, at a credential server (KCM) or in the kernel's key rings. It reads
+// no krb5.conf and asks no name service. Talking to a KDC is package kdc's, which
 // a [Config] brings along where it is wanted.
 //
 // It does not do DES, triple DES and RC4, user-to-user, DCE style, and
@@ -40,7 +41,8 @@
 //
 // A keytab or credential cache counts only if root, the effective user or
 // [Config.FileOwner] owns it and nobody else can write it; otherwise the error is
-// ErrUntrusted. Files are read again when they change. A ticket that was removed
+// ErrUntrusted. The same holds for a credential server and for keys in a key ring.
+// Files are read again when they change. A ticket that was removed
 // or has expired stands in the way of no living one. The clock offset that kinit
 // keeps in a cache counts. doc/OPERATIONS.md lists where this differs from MIT's
 // library, for programs that come from there.
@@ -87,7 +89,9 @@
 // Keys lie in locked memory (package memsafe) from the moment when they are
 // read, decrypted or made; a context takes 256 bytes of it or less, and for as
 // long as it lives expanded keys on the heap from its first message on. Wipe
-// follows use. A Granter's keys are its own affair. What Export
+// follows use. A Granter's keys are its own affair, and the
+// session key of the ticket-granting ticket passes to it through ordinary memory,
+// which is wiped. What Export
 // returns holds keys and is the caller's to wipe.
 //
 // Contexts, credentials and the provider are safe for concurrent use.

@@ -8,6 +8,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccstore"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ownfile"
@@ -72,17 +73,17 @@ func (c Code) Error() string {
 // Reasons that have no code of the protocol. Each is the minor status of the
 // GSS statuses beside it.
 var (
-	ErrNotEstablished = errors.New("krb5: context is not established yet")                 // GSS_S_UNAVAILABLE from Export, else GSS_S_NO_CONTEXT
-	ErrEstablished    = errors.New("krb5: context is established already")                 // GSS_S_FAILURE
-	ErrGone           = errors.New("krb5: context was exported, deleted or failed")        // GSS_S_NO_CONTEXT
-	ErrNotStarted     = errors.New("krb5: context was not started")                        // GSS_S_NO_CONTEXT
-	ErrPeer           = errors.New("krb5: the peer answered with an error")                // GSS_S_FAILURE
-	ErrNoTicket       = errors.New("krb5: no ticket for this service")                     // GSS_S_NO_CRED
-	ErrForeign        = errors.New("krb5: name or credential of another provider")         // GSS_S_BAD_NAME, GSS_S_DEFECTIVE_CREDENTIAL
-	ErrReleased       = errors.New("krb5: credential or provider was released")            // GSS_S_NO_CRED, GSS_S_FAILURE
-	ErrFormat         = errors.New("krb5: interprocess token is not of this mechanism")    // GSS_S_DEFECTIVE_TOKEN
-	ErrUntrusted      = ownfile.ErrUntrusted                                               // GSS_S_NO_CRED
-	ErrStore          = errors.New("krb5: this kind of credential store is not supported") // GSS_S_UNAVAILABLE, GSS_S_NO_CRED
+	ErrNotEstablished = errors.New("krb5: context is not established yet")              // GSS_S_UNAVAILABLE from Export, else GSS_S_NO_CONTEXT
+	ErrEstablished    = errors.New("krb5: context is established already")              // GSS_S_FAILURE
+	ErrGone           = errors.New("krb5: context was exported, deleted or failed")     // GSS_S_NO_CONTEXT
+	ErrNotStarted     = errors.New("krb5: context was not started")                     // GSS_S_NO_CONTEXT
+	ErrPeer           = errors.New("krb5: the peer answered with an error")             // GSS_S_FAILURE
+	ErrNoTicket       = errors.New("krb5: no ticket for this service")                  // GSS_S_NO_CRED
+	ErrForeign        = errors.New("krb5: name or credential of another provider")      // GSS_S_BAD_NAME, GSS_S_DEFECTIVE_CREDENTIAL
+	ErrReleased       = errors.New("krb5: credential or provider was released")         // GSS_S_NO_CRED, GSS_S_FAILURE
+	ErrFormat         = errors.New("krb5: interprocess token is not of this mechanism") // GSS_S_DEFECTIVE_TOKEN
+	ErrUntrusted      = ownfile.ErrUntrusted                                            // GSS_S_NO_CRED
+	ErrStore          = ccstore.ErrKind                                                 // GSS_S_UNAVAILABLE, GSS_S_NO_CRED
 )
 
 // An Error is a failed call: the GSS status that go-gssapi names and the

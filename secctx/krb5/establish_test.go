@@ -133,7 +133,7 @@ func TestEstablish(t *testing.T) {
 // decrypted. What is left in locked memory are the context's own keys. The control
 // is an initiator that waits.
 func TestEstablishmentKeepsNoKeys(t *testing.T) {
-	lines := func(n int) int { return (n + 63) / 64 * 64 } // locked memory goes by cache lines
+	lines := func(n int) int { return (n + 63) / 64 * 64 }                               // locked memory goes by cache lines
 	own := map[int32]int{17: lines(128), 18: lines(256), 19: lines(128), 20: lines(208)} // doc/krb5-context.md
 	for _, id := range krb5test.Enctypes() {
 		for _, flags := range []gssapi.ContextFlag{0, allFlags} {

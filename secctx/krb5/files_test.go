@@ -2,6 +2,7 @@ package krb5_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -276,5 +277,94 @@ func TestClockOffset(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, data[:16], stored[:16])
 		}
+	}
+}
+
+// TestDirectoryCache: the primary cache of a directory is used, another one as
+// soon as it is primary, and tickets are stored there.
+func TestDirectoryCache(t *testing.T) {
+	w := newPlace(t)
+	for file, client := range map[string]string{"tkt1": "alice", "tkt2": "bob"} {
+		require.NoError(t, w.realm.WriteCCache(filepath.Join(w.dir, file), client))
+	}
+	primary := func(name string) {
+		require.NoError(t, os.WriteFile(filepath.Join(w.dir, "primary"), []byte(name+"\n"), 0o600))
+	}
+	primary("tkt1")
+	p, err := krb5.New(&krb5.Config{CCache: "DIR:" + w.dir, ReplayCache: filepath.Join(w.dir, "replay")})
+	require.NoError(t, err)
+	cred, err := p.AcquireCredential(nil, nil, gssapi.CredUsageInitiateOnly, nil)
+	require.NoError(t, err)
+	for _, who := range []string{"alice", "bob", "alice"} {
+		primary(map[string]string{"alice": "tkt1", "bob": "tkt2"}[who])
+		info, err := cred.Inquire()
+		require.NoError(t, err)
+		require.Equal(t, who+"@EXAMPLE.TEST", info.Name)
+	}
+	one, err := p.AcquireCredentialFrom(nil, nil, gssapi.CredUsageInitiateOnly, nil, gssapi.WithCredStoreCCache("DIR::"+filepath.Join(w.dir, "tkt2")))
+	require.NoError(t, err)
+	info, err := one.Inquire()
+	require.NoError(t, err)
+	require.Equal(t, "bob@EXAMPLE.TEST", info.Name)
+
+	_, _, err = one.(gssapi.CredentialExtCredStore).StoreInto(nil, gssapi.CredUsageInitiateOnly, true, false)
+	require.NoError(t, err)
+	info, err = cred.Inquire()
+	require.NoError(t, err)
+	require.Equal(t, "bob@EXAMPLE.TEST", info.Name, "stored as the primary one")
+	_, _, err = one.(gssapi.CredentialExtCredStore).StoreInto(nil, gssapi.CredUsageInitiateOnly, true, false, gssapi.WithCredStoreCCache("KEYRING:x"))
+	require.ErrorIs(t, err, krb5.ErrStore)
+	require.ErrorContains(t, err, "KEYRING:x")
+	require.NoError(t, os.Remove(filepath.Join(w.dir, "tkt1")))
+	_, err = cred.Inquire()
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// A requestKeeper keeps the last request.
+type requestKeeper struct{ last krb5.Request }
+
+func (g *requestKeeper) Grant(_ context.Context, r krb5.Request) (*krb5.Ticket, error) {
+	g.last = r
+	if r.TGT != nil {
+		tgt := *r.TGT
+		tgt.Key = bytes.Clone(tgt.Key)
+		g.last.TGT = &tgt
+	}
+	return nil, os.ErrDeadlineExceeded
+}
+
+// TestRequest: a Granter gets the cache's best ticket-granting ticket, whose key
+// is wiped afterwards, from any kind of cache.
+func TestRequest(t *testing.T) {
+	realm, err := krb5test.NewRealm("EXAMPLE.TEST", "krbtgt/EXAMPLE.TEST", service)
+	require.NoError(t, err)
+	short := kinds()["granting"]
+	short.Lifetime = time.Hour
+	data, err := realm.CCache("alice", kinds()["expired granting"], short, kinds()["granting"])
+	require.NoError(t, err)
+	data = withOffset(t, data, 90*time.Second)
+	path := filepath.Join(t.TempDir(), "ccache")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	for _, from := range []string{"file", "memory"} {
+		g := &requestKeeper{}
+		p, err := krb5.New(&krb5.Config{CCache: path, Granter: g, FileOwner: 7})
+		require.NoError(t, err)
+		cred, err := p.AcquireCredential(nil, nil, gssapi.CredUsageInitiateOnly, nil)
+		if from == "memory" {
+			cred, err = p.CCacheCredential(data)
+		}
+		require.NoError(t, err)
+		sc, err := p.InitSecContext(importName(t, p, "http@www.example.test", gssapi.GSS_NT_HOSTBASED_SERVICE), gssapi.WithInitiatorCredential(cred))
+		require.NoError(t, err)
+		_, _, err = sc.Continue(nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, from == "file", g.last.CCache == path)
+		require.Equal(t, 90*time.Second, g.last.Offset)
+		require.Equal(t, 7, g.last.FileOwner)
+		tgt := g.last.TGT
+		require.NotNil(t, tgt)
+		require.Equal(t, []string{"alice@EXAMPLE.TEST", "krbtgt/EXAMPLE.TEST@EXAMPLE.TEST"}, []string{tgt.Client, tgt.Service})
+		require.WithinDuration(t, time.Now().Add(10*time.Hour), tgt.EndTime, time.Minute)
+		require.True(t, bytes.Contains(data, tgt.Key) && bytes.Contains(data, tgt.Encoded))
 	}
 }

@@ -73,13 +73,14 @@ func (p *Provider) RegisterAcceptorIdentity(identity string) error {
 // SetCCacheName sets the credential cache for credentials that are acquired
 // from now on; empty is the configured one.
 func (p *Provider) SetCCacheName(ccacheName string) error {
-	path, err := file(ccacheName)
-	if err != nil {
-		return err
+	if ccacheName != "" {
+		if _, err := p.config.store(ccacheName); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ccache = path
+	p.ccache = ccacheName
 	return nil
 }
 
@@ -159,7 +160,7 @@ func (c *credential) duplicate() (*credential, error) {
 		}
 	}
 	d.tickets = newInitiatorCred(cache)
-	d.tickets.ccache, d.tickets.keytab, d.tickets.want = tickets.ccache, tickets.keytab, tickets.want
+	d.tickets.store, d.tickets.keytab, d.tickets.want = tickets.store, tickets.keytab, tickets.want
 	return d, nil
 }
 
@@ -177,9 +178,16 @@ func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, over
 	if err != nil {
 		return fails(err)
 	}
-	path, err := c.p.ccachePath(from)
+	store, err := c.p.ccacheStore(from)
 	if err != nil {
 		return fails(err)
+	}
+	if !store.IsFile() {
+		return fails(failf(gssapi.ErrUnavailable, "%w: %s: tickets are stored in files only", ErrStore, store))
+	}
+	path, err := store.Path()
+	if err != nil {
+		return fails(storeError(err))
 	}
 	_, tickets, err := c.parts()
 	if err != nil {

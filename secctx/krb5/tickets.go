@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccstore"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
@@ -21,7 +22,7 @@ import (
 // and what to ask it with.
 type initiatorCred struct {
 	cache  *vault[*ccache.Cache] // nil: there is none, only a client keytab
-	ccache string                // path, empty for one in memory
+	store  *ccstore.Store        // nil: the cache is in memory
 	keytab string                // client keytab, empty for none
 	want   *name                 // the client that was asked for, nil for any
 	got    *grantedTickets
@@ -93,7 +94,7 @@ func (i *initiatorCred) wipe() {
 }
 
 func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, error) {
-	path, err := p.ccachePath(from)
+	store, err := p.ccacheStore(from)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 			return nil, err
 		}
 	}
-	v, err := openVault(p.arena, path, p.config.owners(), ccaches)
+	v, err := openVault(p.arena, p.arena.cacheOf(store, p.config.owners()), ccaches)
 	if err != nil {
 		if keys == "" || !noFile(err) {
 			return nil, storeError(err)
@@ -111,7 +112,7 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 		v = nil
 	}
 	i := newInitiatorCred(v)
-	i.ccache, i.keytab, i.want = path, keys, want
+	i.store, i.keytab, i.want = store, keys, want
 	if err := p.checkInitiator(i); err != nil {
 		i.wipe()
 		return nil, err
@@ -119,9 +120,9 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 	return i, nil
 }
 
-// ccachePath is the credential cache: the option's, else SetCCacheName's, else
+// ccacheStore is the credential cache: the option's, else SetCCacheName's, else
 // the configured one.
-func (p *Provider) ccachePath(from credStore) (string, error) {
+func (p *Provider) ccacheStore(from credStore) (*ccstore.Store, error) {
 	p.mu.Lock()
 	override := p.ccache
 	p.mu.Unlock()
@@ -172,19 +173,6 @@ func (i *initiatorCred) client() (who *name, err error) {
 		return nil
 	})
 	return who, err
-}
-
-// offset is how far the KDC's clock is ahead of this host's, as far as the cache
-// knows.
-func (i *initiatorCred) offset() (ahead time.Duration) {
-	if i.cache == nil {
-		return 0
-	}
-	_ = i.cache.use(func(c *ccache.Cache) error { // a cache that is gone knows nothing
-		ahead = c.Offset
-		return nil
-	})
-	return ahead
 }
 
 // cacheEnd is when the ticket-granting ticket of the client's realm expires, by
@@ -240,7 +228,7 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 	if t, err := p.granted(i, client, target); t != nil || err != nil {
 		return t, err
 	}
-	if p.config.Granter == nil || i.ccache == "" && i.keytab == "" {
+	if p.config.Granter == nil {
 		switch {
 		case errors.Is(why, KRB_AP_ERR_TKT_EXPIRED):
 			return nil, failf(gssapi.ErrCredentialsExpired, "%w: %s", why, target.principal)
@@ -353,23 +341,52 @@ func (p *Provider) granted(i *initiatorCred, client, target *name) (*serviceTick
 	return nil, nil
 }
 
+// granting puts the cache's ticket-granting ticket into a request, and what the
+// cache knows of the KDC's clock.
+func (p *Provider) granting(i *initiatorCred, r *Request) error {
+	if i.cache == nil {
+		return nil
+	}
+	return i.use(func(c *ccache.Cache) error {
+		r.Offset = c.Offset
+		tgt := c.Granting(p.now().Add(c.Offset), p.permits)
+		if tgt == nil {
+			return nil
+		}
+		r.TGT = &Ticket{
+			Client: tgt.Client.String(), Service: tgt.Server.String(),
+			EType: tgt.Key.EType, Key: bytes.Clone(tgt.Key.Value),
+			Flags: tgt.Flags, StartTime: tgt.StartTime, EndTime: tgt.EndTime, Encoded: bytes.Clone(tgt.Ticket),
+		}
+		return nil
+	})
+}
+
 // grantTimeout is how long a Granter has: a few KDCs that do not answer.
 const grantTimeout = time.Minute
 
 // grant asks the KDC.
-func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket, error) {
+func (p *Provider) grant(i *initiatorCred, client, target *name) (_ *serviceTicket, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), grantTimeout)
 	defer cancel()
-	got, err := p.config.Granter.Grant(ctx, Request{
-		Service: target.principal.String(), Client: i.clientText(), CCache: i.ccache, ClientKeytab: i.keytab,
-		FileOwner: p.config.FileOwner,
-	})
+	r := Request{Service: target.principal.String(), Client: i.clientText(), ClientKeytab: i.keytab, FileOwner: p.config.FileOwner}
+	if i.store != nil && i.store.IsFile() {
+		if r.CCache, err = i.store.Path(); err != nil {
+			return nil, storeError(err)
+		}
+	}
+	if err := p.granting(i, &r); err != nil {
+		return nil, err
+	}
+	got, err := p.config.Granter.Grant(ctx, r)
+	if r.TGT != nil {
+		memsafe.Wipe(r.TGT.Key)
+	}
 	if err != nil {
 		return nil, failf(gssapi.ErrNoCred, "%w: %w", ErrNoTicket, err)
 	}
 	defer memsafe.Wipe(got.Key)
-	offset := i.offset()
-	t := &serviceTicket{etype: etype.ID(got.EType), end: got.EndTime.Add(-offset), offset: offset, encoded: bytes.Clone(got.Encoded)}
+	t := &serviceTicket{etype: etype.ID(got.EType), end: got.EndTime.Add(-r.Offset), offset: r.Offset, encoded: bytes.Clone(got.Encoded)}
 	if t.client, err = kmsg.ParsePrincipal(got.Client); err == nil {
 		t.service, err = kmsg.ParsePrincipal(got.Service)
 	}
@@ -385,7 +402,7 @@ func (p *Provider) grant(i *initiatorCred, client, target *name) (*serviceTicket
 	if err != nil {
 		return nil, failf(gssapi.ErrDefectiveCredential, "the ticket that was granted: %w", err)
 	}
-	if !p.begun(got.Flags, got.StartTime, p.now().Add(offset)) {
+	if !p.begun(got.Flags, got.StartTime, p.now().Add(r.Offset)) {
 		return nil, failf(gssapi.ErrNoCred, "%w: the ticket that was granted is not valid yet", ErrNoTicket)
 	}
 	if !p.usableTicket(kmsg.Key{EType: got.EType, Value: got.Key}) {

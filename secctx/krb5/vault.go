@@ -14,19 +14,20 @@ import (
 
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ccache"
+	"github.com/sealctx/sealctx/secctx/krb5/internal/ccstore"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/keytab"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/ownfile"
 	"github.com/sealctx/sealctx/secctx/krb5/internal/stream"
 )
 
 // A vault is a keytab or credential cache whose keys lie in locked memory: a
-// file, read again whenever it changed, or bytes that the program brought. The
-// keys in T alias the locked memory, so T is used only inside use.
+// file, read again whenever it changed, something else that is read at each use,
+// or bytes that the program brought. The keys in T alias the locked memory, so T
+// is used only inside use.
 type vault[T any] struct {
-	arena  *arena
-	path   string // empty: not a file
-	owners []int  // users whose file counts, beside root and the effective user
-	kind   fileKind[T]
+	arena *arena
+	from  origin[T]
+	kind  fileKind[T]
 
 	held *heldKeys
 
@@ -35,6 +36,38 @@ type vault[T any] struct {
 	id     fileID
 	young  bool // the file may have changed since without another fileID
 	value  T
+}
+
+// An origin says where a vault's content comes from. The zero value: it is held,
+// and does not change.
+type origin[T any] struct {
+	path   func() (string, error)               // of a file
+	owners []int                                // users whose file counts, beside root and the effective user
+	fetch  func(allocator) (value T, err error) // of what is not a file
+}
+
+// fileAt is a file.
+func fileAt[T any](path string, owners []int) origin[T] {
+	return origin[T]{path: func() (string, error) { return path, nil }, owners: owners}
+}
+
+// cacheOf is the credential cache of a name.
+func (a *arena) cacheOf(s *ccstore.Store, owners []int) origin[*ccache.Cache] {
+	if s.IsFile() {
+		return origin[*ccache.Cache]{path: s.Path, owners: owners}
+	}
+	return origin[*ccache.Cache]{fetch: func(alloc allocator) (*ccache.Cache, error) {
+		return s.Read(ccstore.Memory{Key: alloc, Scratch: a.scratch})
+	}}
+}
+
+// scratch returns memory for what is only passing through.
+func (a *arena) scratch(n int) ([]byte, func(), error) {
+	s, err := a.alloc(n)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.Bytes(), s.Wipe, nil
 }
 
 // A fileKind is what a vault needs to know of a file format.
@@ -135,10 +168,10 @@ func newVault[T any](a *arena, kind fileKind[T]) *vault[T] {
 	return v
 }
 
-// openVault reads a file for the first time.
-func openVault[T any](a *arena, path string, owners []int, kind fileKind[T]) (*vault[T], error) {
+// openVault reads an origin for the first time.
+func openVault[T any](a *arena, from origin[T], kind fileKind[T]) (*vault[T], error) {
 	v := newVault(a, kind)
-	v.path, v.owners = path, owners
+	v.from = from
 	return v, v.refresh()
 }
 
@@ -153,8 +186,8 @@ func holdVault[T any](a *arena, b []byte, kind fileKind[T]) (*vault[T], error) {
 
 // copyVault makes another vault with the same content.
 func copyVault[T any](v *vault[T]) (*vault[T], error) {
-	if v.path != "" {
-		d, err := openVault(v.arena, v.path, v.owners, v.kind)
+	if v.from.path != nil || v.from.fetch != nil {
+		d, err := openVault(v.arena, v.from, v.kind)
 		if err != nil {
 			return nil, storeError(err)
 		}
@@ -188,10 +221,8 @@ func (v *vault[T]) fill(id fileID, young bool, content func(allocator) (T, error
 
 // use calls f with the present content. What f is given must not outlive it.
 func (v *vault[T]) use(f func(T) error) error {
-	if v.path != "" {
-		if err := v.refresh(); err != nil {
-			return storeError(err)
-		}
+	if err := v.refresh(); err != nil {
+		return storeError(err)
 	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -201,9 +232,20 @@ func (v *vault[T]) use(f func(T) error) error {
 	return f(v.value)
 }
 
-// refresh reads the file unless it is the one that was read before.
+// refresh reads the origin, a file only if it is not the one that was read
+// before.
 func (v *vault[T]) refresh() error {
-	f, st, err := ownfile.Open(v.path, v.owners...)
+	if v.from.fetch != nil {
+		return v.fill(fileID{}, false, v.from.fetch)
+	}
+	if v.from.path == nil {
+		return nil
+	}
+	path, err := v.from.path()
+	if err != nil {
+		return err
+	}
+	f, st, err := ownfile.Open(path, v.from.owners...)
 	if err != nil {
 		return err
 	}
@@ -216,11 +258,11 @@ func (v *vault[T]) refresh() error {
 		return nil
 	}
 	if id.size <= 0 || id.size > v.kind.limit {
-		return fmt.Errorf("%s: %d bytes; between 1 and %d are read", v.path, id.size, v.kind.limit)
+		return fmt.Errorf("%s: %d bytes; between 1 and %d are read", path, id.size, v.kind.limit)
 	}
 	err = v.fill(id, id.youngAt(now), func(alloc allocator) (T, error) { return v.read(f, id.size, alloc) })
 	if err != nil {
-		return fmt.Errorf("%s: %w", v.path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }

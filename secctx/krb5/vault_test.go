@@ -49,7 +49,7 @@ func changedTwice[T any](t *testing.T, kind fileKind[T], contents [3][]byte, age
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(path, contents[0], 0o600))
-	v, err := openVault(a, path, nil, kind)
+	v, err := openVault(a, fileAt[T](path, nil), kind)
 	require.NoError(t, err)
 	overwrite(t, path, contents[1])
 	require.NoError(t, v.use(func(value T) error { require.Equal(t, byte(1), key(value)); return nil }))
@@ -88,7 +88,7 @@ func TestYoungFileSettles(t *testing.T) {
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(path, table, 0o600))
-	v, err := openVault(a, path, nil, keytabs)
+	v, err := openVault(a, fileAt[[]keytab.Entry](path, nil), keytabs)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		require.NoError(t, v.refresh())
@@ -110,7 +110,7 @@ func TestVaultKeys(t *testing.T) {
 	table, cache := encodeWith(t, 1)
 	path := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(path, cache, 0o600))
-	v, err := openVault(a, path, nil, ccaches)
+	v, err := openVault(a, fileAt[*ccache.Cache](path, nil), ccaches)
 	require.NoError(t, err)
 	require.Equal(t, firstPiece, inUse())
 	require.NoError(t, v.use(func(c *ccache.Cache) error {

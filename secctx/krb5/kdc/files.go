@@ -38,9 +38,8 @@ func readFile[T any](path string, owner int, limit int64, read func(*stream.Read
 	return value, nil
 }
 
-// readCCache returns the cache and the best of its ticket-granting tickets:
-// alive, of the client's realm, of an encryption type that is asked for if there
-// is one, and the one that lasts longest. The caller wipes the cache's keys.
+// readCCache returns the cache and the best of its ticket-granting tickets. The
+// caller wipes the cache's keys.
 func readCCache(r krb5.Request) (*ccache.Cache, *ccache.Credential, error) {
 	if r.CCache == "" {
 		return nil, nil, ErrNoTGT
@@ -52,30 +51,12 @@ func readCCache(r krb5.Request) (*ccache.Cache, *ccache.Credential, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var best *ccache.Credential
-	now := time.Now().Add(cache.Offset)
-	for i := range cache.Credentials {
-		cr := &cache.Credentials[i]
-		if cr.Server.IsTGS() && cr.Server.Parts[1] == cache.Client.Realm && cr.Client.Equal(cache.Client) && now.Before(cr.EndTime) && better(cr, best) {
-			best = cr
-		}
-	}
+	best := cache.Granting(time.Now().Add(cache.Offset), func(etype int32) bool { return slices.Contains(enctypes[:], etype) })
 	if best == nil {
 		wipeCache(cache)
 		return nil, nil, ErrNoTGT
 	}
 	return cache, best, nil
-}
-
-// better reports whether a is to be preferred to b, which may be nil.
-func better(a, b *ccache.Credential) bool {
-	if b == nil {
-		return true
-	}
-	if known := slices.Contains(enctypes[:], a.Key.EType); known != slices.Contains(enctypes[:], b.Key.EType) {
-		return known
-	}
-	return a.EndTime.After(b.EndTime)
 }
 
 func wipeCache(c *ccache.Cache) {

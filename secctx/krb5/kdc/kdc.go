@@ -97,8 +97,8 @@ func New(path string, owners ...int) (*Client, error) {
 	return &Client{s}, nil
 }
 
-// Grant gets a ticket with the cache's ticket-granting ticket, or, if none is
-// alive, with one that it gets with the client keytab. A service without realm
+// Grant gets a ticket with the request's or the cache's ticket-granting ticket,
+// or, if none is alive, with one that it gets with the client keytab. A service without realm
 // is looked for from the client's realm on, along the KDC's referrals. Each KDC
 // has about ten seconds to answer. Grant returns soon after ctx is done, unless
 // it waits for a name service. Errors: ErrNoTGT, ErrExchange, ErrWrongTicket,
@@ -108,7 +108,7 @@ func (c *Client) Grant(ctx context.Context, r krb5.Request) (t *krb5.Ticket, err
 	if err != nil {
 		return nil, err
 	}
-	l, err := c.login(r)
+	l, err := newLogin(r)
 	if err != nil {
 		return nil, err
 	}

@@ -26,9 +26,12 @@ type login struct {
 	keys   *keytab.Keytab
 }
 
-// login takes the ticket-granting ticket from the cache, or the keys from the
-// client keytab.
-func (c *Client) login(r krb5.Request) (*login, error) {
+// newLogin takes the ticket-granting ticket from the request or the cache, or the
+// keys from the client keytab.
+func newLogin(r krb5.Request) (*login, error) {
+	if r.TGT != nil {
+		return brought(r)
+	}
 	l, err := cached(r)
 	if errors.Is(err, ErrNoTGT) && r.ClientKeytab != "" {
 		who, keys, err := readKeytab(r)
@@ -38,6 +41,20 @@ func (c *Client) login(r krb5.Request) (*login, error) {
 		return &login{client: who, keys: keys}, nil
 	}
 	return l, err
+}
+
+// brought takes the request's ticket-granting ticket.
+func brought(r krb5.Request) (*login, error) {
+	who, err := kmsg.ParsePrincipal(r.TGT.Client)
+	if err != nil {
+		return nil, fmt.Errorf("kdc: the ticket-granting ticket's client: %w", err)
+	}
+	return &login{
+		client: who,
+		ticket: r.TGT.Encoded,
+		key:    types.EncryptionKey{KeyType: r.TGT.EType, KeyValue: append([]byte(nil), r.TGT.Key...)},
+		offset: r.Offset,
+	}, nil
 }
 
 func cached(r krb5.Request) (*login, error) {

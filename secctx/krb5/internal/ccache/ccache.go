@@ -310,6 +310,55 @@ func (s *reader) keyAndTimes(c *Credential, usable *bool) (ok bool, err error) {
 	return s.Skip(int64(len(b))), nil
 }
 
+// New makes a cache without tickets from its client's name, in the format above.
+// Key rings and credential servers keep a cache in such pieces. The error is
+// ErrMalformed.
+func New(client []byte) (*Cache, error) {
+	s := reader{Reader: stream.NewReader(bytes.NewReader(client), int64(len(client)), make([]byte, stream.MinBuffer))}
+	c := new(Cache)
+	if ok, usable := s.principal(&c.Client); !ok || !usable || c.Client.Check() != nil {
+		return nil, fmt.Errorf("%w: client", ErrMalformed)
+	}
+	return c, nil
+}
+
+// Add reads one credential in the format above and adds it if it is of use. The
+// error is as of Read.
+func (c *Cache) Add(src *stream.Reader, alloc func(n int) ([]byte, error)) error {
+	s := reader{Reader: src, alloc: alloc}
+	var cred Credential
+	ok, usable, err := s.credential(&cred)
+	switch {
+	case err != nil:
+		return err
+	case s.Err() != nil:
+		return fmt.Errorf("ccache: %w", s.Err())
+	case !ok:
+		return fmt.Errorf("%w: a credential is cut off", ErrMalformed)
+	case usable:
+		c.Credentials = append(c.Credentials, cred)
+	}
+	return nil
+}
+
+// Granting returns the best ticket-granting ticket of the client's realm, nil if
+// none is alive at now, by the KDC's clock: one of a preferred encryption type if
+// there is one, and the one that lasts longest.
+func (c *Cache) Granting(now time.Time, preferred func(etype int32) bool) (best *Credential) {
+	for i := range c.Credentials {
+		cr := &c.Credentials[i]
+		switch {
+		case !cr.Server.IsTGS() || cr.Server.Parts[1] != c.Client.Realm || !cr.Client.Equal(c.Client):
+		case !now.Before(cr.EndTime) || cr.Flags&kmsg.FlagInvalid != 0:
+		case best == nil, preferred(cr.Key.EType) && !preferred(best.Key.EType):
+			best = cr
+		case preferred(cr.Key.EType) == preferred(best.Key.EType) && cr.EndTime.After(best.EndTime):
+			best = cr
+		}
+	}
+	return best
+}
+
 // Clone returns a copy. It puts session keys into memory that alloc returns.
 func (c *Cache) Clone(alloc func(n int) ([]byte, error)) (*Cache, error) {
 	d := *c
