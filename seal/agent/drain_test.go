@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +160,43 @@ func TestNoActivation(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/nonexistent/socket")
 	_, err = NewNotifier()
 	require.Error(t, err)
+}
+
+// A service manager is found by a path or an abstract name. One that cannot be told, or
+// that reads nothing, is an error and no more.
+func TestNotifier(t *testing.T) {
+	dir := publicDir(t)
+	stream, err := net.Listen("unix", filepath.Join(dir, "stream"))
+	require.NoError(t, err)
+	defer stream.Close()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o666))
+	for _, name := range []string{
+		"7", "vsock:2:9999", "relative/socket", "/nonexistent/socket", dir, filepath.Join(dir, "file"), filepath.Join(dir, "stream"),
+		"@nobody-listens-here", "@", "/" + strings.Repeat("x", 108), "@" + strings.Repeat("x", 108),
+	} {
+		t.Setenv("NOTIFY_SOCKET", name)
+		n, err := NewNotifier()
+		require.Error(t, err, name)
+		require.Nil(t, n, name)
+		require.Empty(t, os.Getenv("NOTIFY_SOCKET"))
+		require.NoError(t, n.Ready(), "nil tells nobody")
+	}
+	for _, name := range []string{filepath.Join(dir, "notify"), "@sealctx-test-" + filepath.Base(dir)} {
+		l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+		require.NoError(t, err)
+		t.Setenv("NOTIFY_SOCKET", name)
+		n, err := NewNotifier()
+		require.NoError(t, err)
+		require.NoError(t, n.Ready())
+		require.Equal(t, "READY=1\nSTATUS=serving", notice(t, l))
+		for err == nil { // until its queue is full
+			err = n.Ready()
+		}
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NoError(t, l.Close())
+		require.Error(t, n.Stopping(), "it has gone")
+		require.NoError(t, n.Close())
+	}
 }
 
 // Listening replaces a socket that nobody serves, and no other; nothing but a

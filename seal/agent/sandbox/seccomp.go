@@ -20,6 +20,8 @@ var allowed = []string{
 	// Peers: whether they live, whether a descriptor is a process's (waitid), and
 	// what /proc says of them.
 	"pidfd_open", "waitid", "fstat", "newfstatat", "statx", "fstatfs", "lseek", "pread64",
+	// The way to the policy, which is looked at when it is read again.
+	"readlink", "readlinkat", "lstat",
 	// Clocks, random numbers, who we are.
 	"clock_gettime", "gettimeofday", "getrandom", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid",
 	"getrusage", "getrlimit", "ugetrlimit", "sched_getaffinity",

@@ -27,7 +27,7 @@ import (
 
 type agentCmd struct {
 	Socket         place          `default:"${socket}" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. Its directory must be root's or this user's, all above it root's, and none of them anybody else's to write."`
-	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. What is beside it stays readable to the agent."`
+	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. Nobody but root and this user may be able to write the file or a directory above it. What is beside it stays readable to the agent."`
 	Metrics        place          `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
 	RequireSandbox bool           `help:"Do not start where the kernel cannot lock the agent in."`
 	Suite          []string       `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
@@ -88,10 +88,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	notify, err := agent.NewNotifier()
-	if err != nil {
-		return err
-	}
+	notify := connectNotifier(log)
 	defer notify.Close()
 	web, err := a.startMetrics(observer, server, log)
 	if err != nil {
@@ -106,7 +103,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 	}
 	log.Info("agent ready", "pid", os.Getpid(), "uid", os.Geteuid(), "socket", l.Addr().String())
 	if err := notify.Ready(); err != nil {
-		return err
+		log.Warn(notNotified, "reason", err)
 	}
 	told := make(chan struct{})
 	untold := context.AfterFunc(ctx, func() {
@@ -119,6 +116,20 @@ func (a *agentCmd) Run(c *console) (err error) {
 	}
 	log.Info("agent ends")
 	return err
+}
+
+// notNotified is what the log says where the service manager cannot be told.
+const notNotified = "the service manager is not told"
+
+// connectNotifier returns nil, which tells nobody, where the service manager's socket
+// cannot be used: the agent serves all the same.
+func connectNotifier(log *slog.Logger) *agent.Notifier {
+	notify, err := agent.NewNotifier()
+	if err != nil {
+		log.Warn(notNotified, "reason", err)
+		return nil
+	}
+	return notify
 }
 
 func (a *agentCmd) handler(out io.Writer) slog.Handler {
@@ -278,20 +289,7 @@ func (a *agentCmd) readPolicy() (*agent.Policy, error) {
 	if a.Policy == "" {
 		return nil, nil
 	}
-	// A pipe would keep the agent from starting until somebody writes, and from ending.
-	f, err := os.OpenFile(string(a.Policy), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
-		err = fmt.Errorf("%q is a pipe, which can be read once only; give a file, which SIGHUP has read again", a.Policy)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return agent.ParsePolicy(f)
+	return agent.ReadPolicy(string(a.Policy), uint32(os.Geteuid()))
 }
 
 // outOfReach says what to do where the sandbox keeps a file from being read.

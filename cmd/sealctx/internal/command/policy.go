@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/sealctx/sealctx/seal/agent"
@@ -28,16 +29,29 @@ func readPolicy(path place) (*agent.Policy, error) {
 }
 
 type policyCheckCmd struct {
-	File place `arg:"" help:"The policy."`
-	JSON bool  `help:"Print JSON."`
+	File place   `arg:"" help:"The policy."`
+	User *uint32 `placeholder:"UID" help:"The user, by number, that the agent runs as, who may be able to write the policy besides root; without it, this user."`
+	JSON bool    `help:"Print JSON."`
+}
+
+func (*policyCheckCmd) Help() string {
+	return `Names each line that an agent would not understand, and each file or directory on the
+way to the policy that somebody besides root and the agent's user can write.`
 }
 
 func (p *policyCheckCmd) Run(c *console) error {
-	_, err := readPolicy(p.File)
+	trust := p.trusted()
+	err := trust
+	if trust == nil || errors.Is(trust, agent.ErrPolicyFile) {
+		_, err = readPolicy(p.File)
+	}
 	if err != nil && !errors.Is(err, agent.ErrPolicy) && !p.JSON {
 		return err
 	}
 	faults := faultsOf(err)
+	if errors.Is(trust, agent.ErrPolicyFile) {
+		faults = append(faults, trust.Error())
+	}
 	if p.JSON {
 		err := asJSON(c.out, struct {
 			OK     bool     `json:"ok"`
@@ -55,6 +69,21 @@ func (p *policyCheckCmd) Run(c *console) error {
 		return exitCode(exitFailed)
 	}
 	return nil
+}
+
+// trusted says whether an agent would read the file and believe it. What is wrong with
+// the path alone, opening it says better.
+func (p *policyCheckCmd) trusted() error {
+	uid := uint32(os.Geteuid())
+	if p.User != nil {
+		uid = *p.User
+	}
+	err := agent.CheckPolicyFile(string(p.File), uid)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return nil
+	}
+	return err
 }
 
 // faultsOf takes the error of a policy apart: one fault a line of the file.

@@ -36,6 +36,7 @@ type Facts struct {
 	Inodes      int64  // that it has left; -1: no limit
 	DirErr      error  // why this user can make no file in it
 	Agent       *Process
+	PolicyErr   error // why the agent's policy is not to be trusted
 	Epochs      []keyring.Info
 	EpochsKnown bool
 	EpochsErr   error
@@ -80,6 +81,7 @@ func (f *Facts) askHolder(socket string) {
 	f.Holder = h.Name()
 	if f.WithAgent() {
 		f.Agent, f.HolderErr = listenerOf(socket)
+		f.askPolicy()
 	} else {
 		f.HolderErr = f.askDir(strings.TrimPrefix(h.Name(), "keyring "))
 	}

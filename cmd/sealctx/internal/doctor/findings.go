@@ -70,6 +70,9 @@ func Findings(f *Facts) (list []Finding, worst Level) {
 	list = []Finding{
 		roundTrip(f), place(f), keys(f), memoryLock(f), lockedMemory(f), swap(f), coreDumps(f), ptrace(f), sandbox(f), erasure(f), clock(f), programs(f),
 	}
+	if f.WithAgent() {
+		list = append(list, policy(f))
+	}
 	for _, x := range list {
 		worst = max(worst, x.Level)
 	}

@@ -72,6 +72,11 @@ func TestFaults(t *testing.T) {
 		{"keys", Warning, "outstanding: 80", false, healthy, func(f *Facts) { f.Epochs[0].Outstanding = 80 }},
 		{"keys", Warning, "alive: 13", false, healthy, func(f *Facts) { f.Epochs = append(f.Epochs, make([]keyring.Info, 12)...) }},
 		{"keys", Note, "only root", true, behindAgent, func(f *Facts) { f.EpochsKnown = false }},
+		{"policy", Failure, "group 4711", false, behindAgent, func(f *Facts) {
+			f.Agent.Policy, f.PolicyErr = "/etc/sealctx/policy", fmt.Errorf("%w: group 4711", agent.ErrPolicyFile)
+		}},
+		{"policy", Warning, "no such file", false, behindAgent, func(f *Facts) { f.Agent.Policy, f.PolicyErr = "/etc/sealctx/policy", unix.ENOENT }},
+		{"policy", Note, "working directory", false, behindAgent, func(f *Facts) { f.Agent.Policy = "policy" }},
 		{"memory lock limit", Warning, "64 KiB", false, healthy, func(f *Facts) { f.Memory.Limit = 64 << 10 }},
 		{"memory lock limit", Failure, "no memory", false, healthy, func(f *Facts) { f.Memory.Limit = 0 }},
 		{"memory lock limit", Warning, "64 KiB for the agent", false, behindAgent, func(f *Facts) { f.Agent.Limit = 64 }},

@@ -19,11 +19,12 @@ type Process struct {
 	Manager     bool // a service manager listens for the agent, which cannot be seen
 	Hidden      bool // /proc does not show it here: hidepid, or another process namespace
 	NoNewPrivs  bool
-	Seccomp     bool // a filter is in force
-	Undumpable  bool // neither dumped nor attached to
-	DumpUnknown bool // root's processes look the same either way
-	Locked      int  // KiB of locked memory
-	Limit       int  // KiB that it may lock; -1: no limit
+	Seccomp     bool   // a filter is in force
+	Undumpable  bool   // neither dumped nor attached to
+	DumpUnknown bool   // root's processes look the same either way
+	Locked      int    // KiB of locked memory
+	Limit       int    // KiB that it may lock; -1: no limit
+	Policy      string // the file that its command line names
 }
 
 // listenerOf connects to a socket and asks the kernel who listens there.
@@ -65,6 +66,11 @@ func look(pid int, uid uint32) (*Process, error) {
 	}
 	if err == nil {
 		err = p.readLimits(limits)
+	}
+	var cmdline []byte
+	if err == nil {
+		cmdline, err = os.ReadFile(dir + "/cmdline")
+		p.Policy = policyOf(cmdline)
 	}
 	// What is below the directory of an undumpable process belongs to root.
 	var st unix.Stat_t

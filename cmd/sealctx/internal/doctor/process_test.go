@@ -54,3 +54,16 @@ func TestReadLimits(t *testing.T) {
 	require.Error(t, p.readLimits([]byte("Max locked memory         much                 unlimited            bytes\n")))
 	require.Error(t, p.readLimits(nil))
 }
+
+// The policy is the one that the agent's command line names.
+func TestPolicyOf(t *testing.T) {
+	for line, want := range map[string]string{
+		"":                                 "",
+		"sealctx\x00agent\x00":             "",
+		"sealctx\x00agent\x00--policy\x00": "",
+		"sealctx\x00agent\x00--policy\x00/p\x00--json\x00": "/p",
+		"sealctx\x00agent\x00--policy=/p q\x00":            "/p q",
+	} {
+		require.Equal(t, want, policyOf([]byte(line)), "%q", line)
+	}
+}
