@@ -103,7 +103,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 	}
 	log.Info("agent ready", "pid", os.Getpid(), "uid", os.Geteuid(), "socket", l.Addr().String())
 	if err := notify.Ready(); err != nil {
-		log.Warn(notNotified, "reason", err)
+		log.Warn(eventNotNotified, "reason", err)
 	}
 	told := make(chan struct{})
 	untold := context.AfterFunc(ctx, func() {
@@ -118,15 +118,15 @@ func (a *agentCmd) Run(c *console) (err error) {
 	return err
 }
 
-// notNotified is what the log says where the service manager cannot be told.
-const notNotified = "the service manager is not told"
+// eventNotNotified is what the log says where the service manager cannot be told.
+const eventNotNotified = "the service manager is not told"
 
 // connectNotifier returns nil, which tells nobody, where the service manager's socket
 // cannot be used: the agent serves all the same.
 func connectNotifier(log *slog.Logger) *agent.Notifier {
 	notify, err := agent.NewNotifier()
 	if err != nil {
-		log.Warn(notNotified, "reason", err)
+		log.Warn(eventNotNotified, "reason", err)
 		return nil
 	}
 	return notify
