@@ -76,6 +76,8 @@ var clientRuns = []struct {
 	{"", "Signature verified.", 1, 1},
 	{"-krb5", "Signature verified.", 1, 1},
 	{"-mech {1.2.840.113554.1.2.2}", "Signature verified.", 1, 1},
+	{"-d", "Signature verified.", 1, 1}, // a delegated credential that nobody wants is dropped
+	{"-d -seq", "context flag: GSS_C_DELEG_FLAG", 1, 1},
 	{"-seq", "context flag: GSS_C_SEQUENCE_FLAG", 1, 1},
 	{"-seq -noreplay", "Signature verified.", 1, 1},
 	{"-noreplay", "Signature verified.", 1, 1},

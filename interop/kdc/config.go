@@ -14,6 +14,7 @@ const clientConf = `[libdefaults]
 	dns_lookup_kdc = false
 	dns_lookup_realm = false
 	dns_canonicalize_hostname = false
+	forwardable = true
 	rdns = false
 	ignore_acceptor_hostname = true
 	qualify_shortname = ""

@@ -14,7 +14,7 @@ import (
 )
 
 // peerFlags are the context flags that an initiator's checksum can set here.
-// Delegation is not among them: a credential that comes along is dropped.
+// Delegation is not among them: it is a fact once a credential is there.
 const peerFlags = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence |
 	gssapi.ContextFlagConf | gssapi.ContextFlagInteg | gssapi.ContextFlagIdentify
 
@@ -67,9 +67,11 @@ type acceptance struct {
 	sum                kmsg.GSSChecksum
 	service            kmsg.Principal // of the key that opened the ticket
 	bound              bool           // the channel bindings are the client's too
+	delegated          *credential    // until the context has it
 }
 
 func (a *acceptance) wipe() {
+	_ = a.delegated.Release()
 	a.ticketMem.Wipe()
 	a.authMem.Wipe()
 }
@@ -93,7 +95,7 @@ func (a *acceptance) run(c *secContext) ([]byte, error) {
 	}
 	for _, step := range []func() error{
 		func() error { return a.openTicket(cred) },
-		a.checkTicket, a.openAuthenticator, a.checkAuthenticator, a.checkChecksum,
+		a.checkTicket, a.openAuthenticator, a.checkAuthenticator, a.checkChecksum, a.takeDelegated,
 	} {
 		if err := step(); err != nil {
 			return nil, err

@@ -53,6 +53,10 @@ func (a *acceptance) answer(c *secContext) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.delegated != nil {
+		f.delegated, a.delegated = a.delegated, nil
+		f.flags |= gssapi.ContextFlagDeleg
+	}
 	c.establish(f, s)
 	return out, nil
 }

@@ -105,6 +105,15 @@ type Config struct {
 	// bindings refuses clients without (RFC 2743 section 1.1.6).
 	BindingsIfSent bool
 
+	// AcceptDelegation makes acceptors take the credentials that clients delegate.
+	// Then a context's information has a DelegatedCredential and its flags have
+	// gssapi.ContextFlagDeleg. The credential is the program's to release. It holds
+	// a ticket-granting ticket of the client, its key in 256 bytes of locked memory:
+	// it initiates in the client's name, with a Granter, and StoreInto writes it into
+	// a cache. It is no part of the context, and travels with no Export. False: what
+	// clients delegate is dropped, and the flag not shown.
+	AcceptDelegation bool
+
 	// NoAcceptorSubkey makes acceptors use the initiator's subkey instead of
 	// asserting one of their own (RFC 4121 section 2). It is there for peers
 	// that cannot do otherwise, and for testing against them.

@@ -60,6 +60,10 @@ type facts struct {
 	acceptor  *name
 	flags     gssapi.ContextFlag
 	expires   time.Time // whole seconds
+
+	// delegated is what the client delegates, nil for nothing. It does not go into
+	// the interprocess token, nor does its flag.
+	delegated *credential
 }
 
 // secrets is all key material of a context: apart from it, so that a cleanup
@@ -94,7 +98,10 @@ func (p *Provider) newContext(initiator bool) *secContext {
 // InitSecContext makes an initiator's context (RFC 2743 section 2.2.1). The
 // first Continue, with an empty token, gives the first token. Of the flags
 // asked for it honours mutual, replay and sequence; confidentiality and
-// integrity are always there; credentials are never delegated. Without a
+// integrity are always there. Asked to delegate, or to do so where the KDC marks
+// the service as trusted for it (gssapi.ContextFlagDelegPolicy), it delegates if
+// [Config.Granter] is a [Forwarder] and the KDC forwards the client's ticket; the
+// context's flags say whether it did. Without a
 // credential the configured credential cache is read. Errors: GSS_S_BAD_NAME,
 // GSS_S_BAD_MECH, GSS_S_DEFECTIVE_CREDENTIAL, and GSS_S_UNAVAILABLE for
 // DCE style.

@@ -18,9 +18,8 @@
 // no krb5.conf and asks no name service. Talking to a KDC is package kdc's, which
 // a [Config] brings along where it is wanted.
 //
-// It does not do DES, triple DES and RC4, user-to-user, DCE style, and
-// delegation: a credential that a client delegates is dropped and the flag not
-// shown. Authorization data that may be ignored, AD-IF-RELEVANT with a PAC in it
+// It does not do DES, triple DES and RC4, user-to-user, and DCE style.
+// Authorization data that may be ignored, AD-IF-RELEVANT with a PAC in it
 // as KDCs send it, is left alone, neither checked nor refused; any other is
 // GSS_S_UNAUTHORIZED (RFC 4120 section 5.2.6), and so are anonymous clients. The
 // addresses that a ticket may be restricted to are not compared: an acceptor
@@ -36,6 +35,25 @@
 // refuses clients that bound another channel, and clients that bound none unless
 // [Config.BindingsIfSent] is set. gssapi.ContextFlagChannelBound in the context's
 // flags says that the bindings were sent and right, before and after an export.
+//
+// # Delegation
+//
+// With [Config.AcceptDelegation] an acceptor takes the forwarded ticket that a
+// client delegates (RFC 4121 section 4.1.1.1), if it is the authenticated client's
+// own; without, the ticket is dropped and the flag not shown. The context's
+// information holds the credential. It belongs to the program, which releases it:
+// it outlives the context, and no interprocess token holds it.
+//
+//	cred := info.DelegatedCredential
+//	sc, err := p.InitSecContext(backend, gssapi.WithInitiatorCredential(cred)) // as the client; needs a Granter
+//	_, _, err = cred.(gssapi.CredentialExtCredStore).StoreInto(nil, gssapi.CredUsageInitiateOnly, true, false, gssapi.WithCredStoreCCache(path))
+//	err = cred.Release()
+//
+// An initiator delegates if it is asked to with gssapi.ContextFlagDeleg, or with
+// gssapi.ContextFlagDelegPolicy where the KDC trusts the service with it, its
+// Granter is a [Forwarder], and the KDC forwards its ticket. If it cannot, the
+// context comes about without, and its flags say so. The service can act as the
+// client everywhere: delegate to services that you trust with that.
 //
 // # Which files count
 //

@@ -28,7 +28,8 @@ const (
 	tokenVersion = 1
 	tokenHead    = len(tokenMagic) + 1 + 4 + 8
 
-	// exportFlags are the flags that an established context can have.
+	// exportFlags are the flags that an imported context can have. Delegation is not
+	// among them: the credential stays with the exporter.
 	exportFlags = peerFlags | gssapi.ContextFlagChannelBound
 
 	// maxTokenName is the largest name in bytes.
@@ -69,7 +70,7 @@ func (c *secContext) Export() ([]byte, error) {
 	tok := make([]byte, 0, tokenHead+nameSize(f.initiator)+nameSize(f.acceptor)+s.StateSize())
 	tok = append(tok, tokenMagic...)
 	tok = append(tok, tokenVersion)
-	tok = binary.BigEndian.AppendUint32(tok, uint32(f.flags))
+	tok = binary.BigEndian.AppendUint32(tok, uint32(f.flags&exportFlags))
 	tok = binary.BigEndian.AppendUint64(tok, uint64(f.expires.Unix()))
 	tok = appendName(tok, f.initiator)
 	tok = appendName(tok, f.acceptor)

@@ -49,7 +49,7 @@ func (b *bench) forge(t testing.TB, id int32) *forgery {
 	require.NoError(t, err)
 	f := &forgery{options: kmsg.OptMutualRequired, service: httpName, token: kmsg.TokenAPReq}
 	for _, e := range entries {
-		if e.Key.EType == id {
+		if e.Key.EType == id && e.Principal.Equal(httpName) {
 			f.key, f.kvno = e, e.KVNO
 		}
 	}

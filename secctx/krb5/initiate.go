@@ -20,7 +20,7 @@ func (c *secContext) initiate(tok []byte) ([]byte, error) {
 	if len(tok) > 0 {
 		return nil, failf(gssapi.ErrDefectiveToken, "an initiator's first call takes no token")
 	}
-	ticket, err := c.p.findTicket(c.setup)
+	ticket, delegated, err := c.p.findTicket(c.setup)
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +40,13 @@ func (c *secContext) initiate(tok []byte) ([]byte, error) {
 		flags:     s.flags&requestFlags | gssapi.ContextFlagConf | gssapi.ContextFlagInteg,
 		expires:   wholeSecond(ticket.end),
 	}
+	if delegated != nil {
+		s.result.flags |= gssapi.ContextFlagDeleg
+	}
 	if limit := wholeSecond(c.p.now().Add(s.lifetime)); s.lifetime > 0 && limit.Before(s.result.expires) {
 		s.result.expires = limit
 	}
-	out, err := c.request(ticket, sub)
+	out, err := c.request(ticket, sub, delegated)
 	if err != nil {
 		return nil, err
 	}
@@ -56,29 +59,33 @@ func (c *secContext) initiate(tok []byte) ([]byte, error) {
 		kmsg.Key{EType: int32(s.etype), Value: sub.Bytes()})
 }
 
-func (p *Provider) findTicket(s *setup) (*serviceTicket, error) {
+// findTicket returns a ticket for the target, with a key that the caller wipes,
+// and what is delegated to it, nil for nothing.
+func (p *Provider) findTicket(s *setup) (t *serviceTicket, delegated []byte, err error) {
 	own, _ := s.cred.(*credential) // checked by ownCredential
 	if s.cred == nil {
-		var err error
 		if own, err = p.acquire(nil, nil, gssapi.CredUsageInitiateOnly, nil); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer own.Release()
 	}
 	_, tickets, err := own.parts()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if tickets == nil {
-		return nil, failf(gssapi.ErrNoCred, "the credential is an acceptor's")
+		return nil, nil, failf(gssapi.ErrNoCred, "the credential is an acceptor's")
 	}
-	return p.ticket(tickets, s.target)
+	if t, err = p.ticket(tickets, s.target); err != nil {
+		return nil, nil, err
+	}
+	return t, p.delegate(tickets, t, s.flags), nil
 }
 
 // request makes the AP-REQ's token.
-func (c *secContext) request(t *serviceTicket, sub *memsafe.Secret) ([]byte, error) {
+func (c *secContext) request(t *serviceTicket, sub *memsafe.Secret, delegated []byte) ([]byte, error) {
 	s := c.setup
-	sum := kmsg.GSSChecksum{Bindings: s.bindings, Flags: uint32(s.result.flags)}
+	sum := kmsg.GSSChecksum{Bindings: s.bindings, Flags: uint32(s.result.flags), Cred: delegated}
 	auth := kmsg.Authenticator{
 		Client:       t.client,
 		ChecksumType: kmsg.ChecksumGSS,
@@ -89,7 +96,7 @@ func (c *secContext) request(t *serviceTicket, sub *memsafe.Secret) ([]byte, err
 		Seq:          s.seq,
 		HasSeq:       true,
 	}
-	plain, mem, err := c.p.arena.marshal(&auth, kmsg.MaxName+4*kmsg.MaxParts+2*smallMessage)
+	plain, mem, err := c.p.arena.marshal(&auth, kmsg.MaxName+4*kmsg.MaxParts+2*smallMessage+len(delegated))
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,9 @@ func (c *secContext) partial() gssapi.SecContextInfoPartial {
 	if f.initiator != nil {
 		info.InitiatorName = f.initiator
 	}
+	if f.delegated != nil {
+		info.DelegatedCredential = f.delegated
+	}
 	info.Flags = f.flags
 	info.ExpiresAt = lifetime(f.expires, c.p.now())
 	return info

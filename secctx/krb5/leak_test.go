@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		"initiator": initiatorVictim,
 		"many":      manyVictim,
 		"fips":      fipsVictim,
+		"delegate":  delegateVictim,
 	})
 }
 

@@ -231,7 +231,7 @@ func TestExportedNameIsItsBytes(t *testing.T) {
 			require.True(t, same, shown)
 		}
 	}
-	for _, text := range []string{"", "a", "a@", "a@R@S", `a\@R`, "a\x00b@R", `a\0b@R`, `a@R\0`, `a@R\`} {
+	for _, text := range []string{"", "a", "a@", "a@R@S", "a@R/S", `a\@R`, "a\x00b@R", `a\0b@R`, `a@R\0`, `a@R\`} {
 		_, err := p.ImportName(exportedName(text), gssapi.GSS_NT_EXPORT_NAME)
 		require.ErrorIs(t, err, gssapi.ErrBadName, "%q", text)
 	}
@@ -299,7 +299,7 @@ func TestProvider(t *testing.T) {
 		_, identity := g.(gssapi.ProviderExtKrb5Identity)
 		want := map[gssapi.GssapiExtension]bool{
 			gssapi.HasExtCredStore: store, gssapi.HasExtKrb5Identity: identity,
-			gssapi.HasExtRFC4121: true, gssapi.HasExtChannelBindingSignalling: true,
+			gssapi.HasExtRFC5588: true, gssapi.HasExtRFC4121: true, gssapi.HasExtChannelBindingSignalling: true,
 		}[e]
 		require.Equal(t, want, g.HasExtension(e), "extension %d", e)
 	}

@@ -131,11 +131,12 @@ func (p *Provider) alive() error {
 	return nil
 }
 
-// HasExtension reports the extensions: credential stores, Kerberos identities,
-// the AEAD calls, and the flag that says channel bindings were checked.
+// HasExtension reports the extensions: credential stores, storing credentials,
+// Kerberos identities, the AEAD calls, and the flag that says channel bindings were
+// checked.
 func (p *Provider) HasExtension(e gssapi.GssapiExtension) bool {
 	switch e {
-	case gssapi.HasExtCredStore, gssapi.HasExtKrb5Identity, gssapi.HasExtRFC4121,
+	case gssapi.HasExtCredStore, gssapi.HasExtRFC5588, gssapi.HasExtKrb5Identity, gssapi.HasExtRFC4121,
 		gssapi.HasExtChannelBindingSignalling:
 		return true
 	}

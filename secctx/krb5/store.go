@@ -202,6 +202,11 @@ func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, over
 	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, gssapi.CredUsageInitiateOnly, nil
 }
 
+// StoreCredential is StoreInto without options (RFC 5588 section B.1).
+func (c *credential) StoreCredential(usage gssapi.CredUsage, mech gssapi.GssMech, overwrite, makeDefault bool) ([]gssapi.GssMech, gssapi.CredUsage, error) {
+	return c.StoreInto(mech, usage, overwrite, makeDefault)
+}
+
 func (p *Provider) writeCCache(path string, cc *ccache.Cache, overwrite bool) error {
 	buf, err := p.arena.alloc(cc.Size())
 	if err != nil {
@@ -237,5 +242,6 @@ var (
 	_ gssapi.ProviderExtCredStore    = (*Provider)(nil)
 	_ gssapi.ProviderExtKrb5Identity = (*Provider)(nil)
 	_ gssapi.CredentialExtCredStore  = (*credential)(nil)
+	_ gssapi.CredentialExtRFC5588    = (*credential)(nil)
 	_ gssapi.SecContextExtRFC4121    = (*secContext)(nil)
 )

@@ -68,6 +68,7 @@ type serviceTicket struct {
 	service kmsg.Principal
 	etype   etype.ID
 	key     *memsafe.Secret
+	flags   uint32        // kmsg's ticket flags
 	end     time.Time     // by this host's clock
 	offset  time.Duration // how far the KDC's clock is ahead of it
 	encoded []byte
@@ -272,7 +273,7 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why
 		if err != nil {
 			return fail(gssapi.ErrDefectiveCredential, err)
 		}
-		found := &serviceTicket{client: best.Client, service: parsed.Service, etype: etype.ID(best.Key.EType),
+		found := &serviceTicket{client: best.Client, service: parsed.Service, etype: etype.ID(best.Key.EType), flags: best.Flags,
 			end: best.EndTime.Add(-c.Offset), offset: c.Offset, encoded: bytes.Clone(best.Ticket)}
 		if err := found.check(); err != nil {
 			return err
@@ -341,6 +342,24 @@ func (p *Provider) granted(i *initiatorCred, client, target *name) (*serviceTick
 	return nil, nil
 }
 
+// request says in whose name a Granter is to ask, and what with. The caller wipes
+// it.
+func (p *Provider) request(i *initiatorCred) (r Request, err error) {
+	r = Request{Client: i.clientText(), ClientKeytab: i.keytab, FileOwner: p.config.FileOwner}
+	if i.store != nil && i.store.IsFile() {
+		if r.CCache, err = i.store.Path(); err != nil {
+			return r, storeError(err)
+		}
+	}
+	return r, p.granting(i, &r)
+}
+
+func (r *Request) wipe() {
+	if r.TGT != nil {
+		memsafe.Wipe(r.TGT.Key)
+	}
+}
+
 // granting puts the cache's ticket-granting ticket into a request, and what the
 // cache knows of the KDC's clock.
 func (p *Provider) granting(i *initiatorCred, r *Request) error {
@@ -369,24 +388,18 @@ const grantTimeout = time.Minute
 func (p *Provider) grant(i *initiatorCred, client, target *name) (_ *serviceTicket, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), grantTimeout)
 	defer cancel()
-	r := Request{Service: target.principal.String(), Client: i.clientText(), ClientKeytab: i.keytab, FileOwner: p.config.FileOwner}
-	if i.store != nil && i.store.IsFile() {
-		if r.CCache, err = i.store.Path(); err != nil {
-			return nil, storeError(err)
-		}
-	}
-	if err := p.granting(i, &r); err != nil {
+	r, err := p.request(i)
+	if err != nil {
 		return nil, err
 	}
+	r.Service = target.principal.String()
 	got, err := p.config.Granter.Grant(ctx, r)
-	if r.TGT != nil {
-		memsafe.Wipe(r.TGT.Key)
-	}
+	r.wipe()
 	if err != nil {
 		return nil, failf(gssapi.ErrNoCred, "%w: %w", ErrNoTicket, err)
 	}
 	defer memsafe.Wipe(got.Key)
-	t := &serviceTicket{etype: etype.ID(got.EType), end: got.EndTime.Add(-r.Offset), offset: r.Offset, encoded: bytes.Clone(got.Encoded)}
+	t := &serviceTicket{etype: etype.ID(got.EType), flags: got.Flags, end: got.EndTime.Add(-r.Offset), offset: r.Offset, encoded: bytes.Clone(got.Encoded)}
 	if t.client, err = kmsg.ParsePrincipal(got.Client); err == nil {
 		t.service, err = kmsg.ParsePrincipal(got.Service)
 	}

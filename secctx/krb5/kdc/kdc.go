@@ -73,10 +73,10 @@ var (
 // enctypes are asked for in this order where krb5.conf says nothing.
 var enctypes = [...]int32{18, 17, 20, 19}
 
-// A Client is a krb5.Granter. Safe for concurrent use.
+// A Client is a krb5.Granter, and a krb5.Forwarder. Safe for concurrent use.
 type Client struct{ settings *settings }
 
-var _ krb5.Granter = (*Client)(nil)
+var _ krb5.Forwarder = (*Client)(nil)
 
 // New reads krb5.conf at path. If path is empty it reads the files that
 // $KRB5_CONFIG names, with colons between them, or else /etc/krb5.conf. Files
@@ -115,6 +115,29 @@ func (c *Client) Grant(ctx context.Context, r krb5.Request) (t *krb5.Ticket, err
 	if service.Realm != "" && service.Realm != l.client.Realm {
 		return nil, fmt.Errorf("%w: %s is of another realm than %s: name it without one, and the KDC refers", ErrExchange, service, l.client)
 	}
+	return c.exchange(ctx, l, service, plainRequest)
+}
+
+// Forward gets a forwarded ticket-granting ticket of the client's own realm, which
+// may be forwarded on, and is restricted to no address. The KDC refuses where the
+// client's ticket may not be forwarded (kinit -f). Errors as of Grant.
+func (c *Client) Forward(ctx context.Context, r krb5.Request) (t *krb5.Ticket, err error) {
+	l, err := newLogin(r)
+	if err != nil {
+		return nil, err
+	}
+	tgs := kmsg.Principal{Type: kmsg.NTSrvInst, Realm: l.client.Realm, Parts: []string{"krbtgt", l.client.Realm}}
+	if t, err = c.exchange(ctx, l, tgs, forwardRequest); err != nil {
+		return nil, err
+	}
+	if t.Flags&kmsg.FlagForwarded == 0 {
+		return nil, fmt.Errorf("%w: it is not a forwarded one", ErrWrongTicket)
+	}
+	return t, nil
+}
+
+// exchange asks the KDCs, one after the other.
+func (c *Client) exchange(ctx context.Context, l *login, service kmsg.Principal, make requestMaker) (t *krb5.Ticket, err error) {
 	conf, err := c.settings.forRealm(l.client.Realm)
 	if err != nil {
 		return nil, err
@@ -126,7 +149,7 @@ func (c *Client) Grant(ctx context.Context, r krb5.Request) (t *krb5.Ticket, err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		t, err = l.grant(ctx, one(conf, n), service)
+		t, err = l.grant(ctx, one(conf, n), service, make)
 		if !unreachable(err) {
 			break
 		}
@@ -184,7 +207,7 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // grant is one attempt.
-func (l *login) grant(ctx context.Context, conf *config.Config, service kmsg.Principal) (t *krb5.Ticket, err error) {
+func (l *login) grant(ctx context.Context, conf *config.Config, service kmsg.Principal, make requestMaker) (t *krb5.Ticket, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer func() {
@@ -200,7 +223,11 @@ func (l *login) grant(ctx context.Context, conf *config.Config, service kmsg.Pri
 	}
 	defer tgt.library.Destroy() // a referral leaves a goroutine that would renew tickets
 	name := types.PrincipalName{NameType: service.Type, NameString: service.Parts}
-	_, rep, err := tgt.library.TGSREQGenerateAndExchange(name, l.client.Realm, tgt.ticket, tgt.key, false)
+	req, err := make(l.client.Realm, conf, tgt, name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
+	}
+	_, rep, err := tgt.library.TGSExchange(req, l.client.Realm, tgt.ticket, tgt.key, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrExchange, err)
 	}

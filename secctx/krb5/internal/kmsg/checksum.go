@@ -3,6 +3,7 @@ package kmsg
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // ChecksumGSS is the type of the authenticator's checksum that carries
@@ -16,11 +17,15 @@ const flagDeleg = 1
 type GSSChecksum struct {
 	Bindings [16]byte // MD5 of the channel bindings, zero for none
 	Flags    uint32   // GSS-API's context flags
+	Cred     []byte   // a KRB-CRED; nil unless Flags has GSS_C_DELEG_FLAG
 }
 
+// MaxCred is the longest KRB-CRED in bytes that a checksum has room for.
+const MaxCred = math.MaxUint16
+
 // ParseGSSChecksum reads the checksum (all fields little-endian). A delegated
-// credential must be framed right and is then dropped; extensions after it are
-// ignored, as RFC 4121 asks.
+// credential must be framed right. Extensions after it are ignored, as RFC 4121
+// asks. The result aliases b.
 func ParseGSSChecksum(b []byte) (GSSChecksum, error) {
 	var c GSSChecksum
 	bad := func(what string) (GSSChecksum, error) {
@@ -40,15 +45,21 @@ func ParseGSSChecksum(b []byte) (GSSChecksum, error) {
 			len(rest)-4 < int(binary.LittleEndian.Uint16(rest[2:])) {
 			return bad("delegated credential")
 		}
+		c.Cred = rest[4:][:binary.LittleEndian.Uint16(rest[2:])]
 	}
 	return c, nil
 }
 
-// Marshal encodes c without a credential and without extensions.
+// Marshal encodes c without extensions. Cred must have at most MaxCred bytes.
 func (c GSSChecksum) Marshal() []byte {
-	b := make([]byte, 24)
+	b := make([]byte, 24, 24+4+len(c.Cred))
 	binary.LittleEndian.PutUint32(b, uint32(len(c.Bindings)))
 	copy(b[4:], c.Bindings[:])
 	binary.LittleEndian.PutUint32(b[20:], c.Flags)
+	if c.Cred != nil {
+		b = binary.LittleEndian.AppendUint16(b, 1)
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(c.Cred)))
+		b = append(b, c.Cred...)
+	}
 	return b
 }

@@ -1,7 +1,7 @@
 // Package kmsg reads and writes the Kerberos messages of the AP exchange (RFC
 // 4120) and the tokens that carry them in GSS-API (RFC 2743 section 3.1, RFC
-// 4121 section 4.1): AP-REQ, Ticket, Authenticator, AP-REP, KRB-ERROR and the
-// authenticator checksum 0x8003.
+// 4121 section 4.1): AP-REQ, Ticket, Authenticator, AP-REP, KRB-ERROR, KRB-CRED
+// and the authenticator checksum 0x8003.
 //
 // Every byte that it reads comes from a peer, most of it before anything is
 // authenticated. It reads strict DER with golang.org/x/crypto/cryptobyte:
@@ -65,4 +65,5 @@ const (
 	UsageTicket        uint32 = 2
 	UsageAuthenticator uint32 = 11
 	UsageAPRepPart     uint32 = 12
+	UsageCredPart      uint32 = 14
 )

@@ -103,6 +103,13 @@ func samples(t testing.TB) map[string]struct {
 	add("bare AP-REP part", msg, err, rewriteAPRepPart)
 	msg, err = (&Error{Code: 37, STime: noon, Service: http}).Marshal()
 	add("KRB-ERROR", msg, err, rewriteError)
+	cred := Cred{Tickets: [][]byte{tkt, tkt}, Enc: Encrypted{EType: 18, Cipher: []byte("cipher")}}
+	msg, err = cred.Marshal()
+	add("KRB-CRED", msg, err, rewriteCred)
+	info := CredInfo{Key: Key{EType: 18, Value: bytes.Repeat([]byte{5}, 32)}, Client: alice, Flags: FlagForwarded,
+		AuthTime: noon, StartTime: noon, EndTime: noon.Add(time.Hour), RenewTill: noon.Add(24 * time.Hour), Service: http}
+	msg, err = (&CredPart{[]CredInfo{info, {Key: info.Key}}}).MarshalTo(buf())
+	add("KRB-CRED part", msg, err, rewriteCredPart)
 	tok, err := MarshalToken(TokenAPReq, []byte("message"))
 	add("token", tok, err, rewriteToken)
 	return all
@@ -166,6 +173,22 @@ func rewriteError(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	return m.Marshal()
+}
+
+func rewriteCred(b []byte) ([]byte, error) {
+	m, err := ParseCred(b)
+	if err != nil {
+		return nil, err
+	}
+	return m.Marshal()
+}
+
+func rewriteCredPart(b []byte) ([]byte, error) {
+	m, err := ParseCredPart(b)
+	if err != nil {
+		return nil, err
+	}
+	return m.MarshalTo(make([]byte, len(b)+1024))
 }
 
 func rewriteToken(b []byte) ([]byte, error) {

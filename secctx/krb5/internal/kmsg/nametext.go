@@ -140,6 +140,8 @@ func parsePrincipal(text string, form textForm, ats int) (Principal, error) {
 			p.Parts = append(p.Parts, b.String())
 			b.Reset()
 			inRealm = true
+		case c == '/' && inRealm && form == formExported:
+			return bad("a realm with a slash that is not escaped")
 		case c == '/' && !inRealm && !enterprise:
 			p.Parts = append(p.Parts, b.String())
 			b.Reset()

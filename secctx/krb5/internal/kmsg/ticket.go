@@ -10,11 +10,14 @@ import (
 
 // Ticket flags (RFC 4120 section 2.9 and 5.3) that an application server looks at.
 const (
+	FlagForwardable          uint32 = 1 << 30
+	FlagForwarded            uint32 = 1 << 29
 	FlagInvalid              uint32 = 1 << 24
 	FlagInitial              uint32 = 1 << 22
 	FlagPreAuthent           uint32 = 1 << 21
 	FlagAnonymous            uint32 = 1 << 15 // RFC 8062
 	FlagTransitPolicyChecked uint32 = 1 << 19
+	FlagOKAsDelegate         uint32 = 1 << 18
 )
 
 // A Ticket is what a client shows a server (RFC 4120 section 5.3). Service and
