@@ -389,6 +389,8 @@ func (w *worker) end() {
 // until reads the worker's steps up to one that it will reach, or to its end.
 func (w *worker) until(step string) string {
 	var seen []byte
+	_ = w.pipe.SetReadDeadline(time.Now().Add(ample)) // then the step is not among them
+	defer w.pipe.SetReadDeadline(time.Time{})         //nolint:errcheck // as above
 	for {
 		b, err := w.steps.ReadByte()
 		if err != nil {

@@ -87,6 +87,31 @@ func TestWorkerAtItsLimit(t *testing.T) {
 	serves()
 }
 
+// TestWorkerRacesForDescriptors: another goroutine of the worker takes a descriptor now and
+// then, before READY and behind it. No context is lost.
+func TestWorkerRacesForDescriptors(t *testing.T) {
+	h := newHouse(t)
+	h.local = true
+	w := h.spawn("racing", "", func(cmd *exec.Cmd) { cmd.Stderr = nil })
+	go io.Copy(io.Discard, w.pipe) //nolint:errcheck // its steps are of no interest
+	handed, refusals := 0, 0
+	for n := 0; n < 50 || handed == 0 || refusals == 0; n++ {
+		require.Less(t, n, 10_000, "%d handed over, %d refused", handed, refusals)
+		s := h.session(h.p)
+		err := Send(within(t, ample), w.conn, s.sc, s.conn, nil)
+		if err == nil {
+			handed++
+			require.NoError(t, s.ask("there?"))
+		} else {
+			refusals++
+			s.returned(err)
+			require.ErrorIs(t, err, ErrRefused)
+		}
+		s.close()
+	}
+	t.Logf("%d handed over, %d refused", handed, refusals)
+}
+
 // TestServeAtTheLimit: Serve looks for descriptors until it has them, the acceptor has gone,
 // or its ctx ends.
 func TestServeAtTheLimit(t *testing.T) {

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -163,6 +164,41 @@ func TestReceiveBehindBytes(t *testing.T) {
 	_, _, _, err = r.Receive(buf, nil, nil)
 	require.ErrorIs(t, err, ErrControl)
 	require.LessOrEqual(t, descriptors(t), before) // an earlier test's may have been closed
+}
+
+// TestReceiveBetween: a descriptor that arrives between the look and the read stays where it
+// is. Read with the bytes before it, it would be closed inside recvmsg.
+func TestReceiveBetween(t *testing.T) {
+	oob, done := nulls(t, 1)
+	defer done()
+	for range 3000 {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		require.NoError(t, setOn(pair[1], unix.SO_PASSCRED))
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			_, _ = unix.Write(pair[0], []byte("a"))
+			_ = unix.Sendmsg(pair[0], []byte("b"), oob, nil, 0)
+		}()
+		r := Receiver{buf: make([]byte, 10), oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}
+		for n := 0; ; {
+			r.one[0] = r.buf
+			got, err := r.readPlain(uintptr(pair[1]))
+			if err == unix.EAGAIN {
+				continue
+			}
+			if err != nil {
+				require.ErrorIs(t, err, ErrControl)
+				break
+			}
+			n += got
+			require.LessOrEqual(t, n, 1)
+			require.Zero(t, r.msg.hdr.Flags&unix.MSG_CTRUNC)
+		}
+		<-sent
+		require.NoError(t, errors.Join(unix.Close(pair[0]), unix.Close(pair[1])))
+	}
 }
 
 // TestReceiveWhileBusy: what a party sends is not read while what it has sent before is
