@@ -17,14 +17,13 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
-// A Config says where keys and tickets are and what is accepted. The zero
-// value takes the places that MIT's and Heimdal's libraries take, as far as
-// they are files; krb5.conf is not read. As there, the environment of a program
-// that runs with more rights than whoever started it (setuid, file capabilities)
-// counts for nothing.
+// A Config says where keys and tickets are and what is accepted. The zero value
+// uses the same places as MIT's and Heimdal's libraries without a krb5.conf, which
+// the package does not read. The environment of a program that the kernel started
+// with more rights than its caller has (setuid, file capabilities) does not count.
 type Config struct {
 	// Keytab is the acceptor's key table, a path with or without "FILE:". Empty:
-	// $KRB5_KTNAME, else /etc/krb5.keytab.
+	// $KRB5_KTNAME, or /etc/krb5.keytab.
 	Keytab string
 
 	// CCache is the name of the initiator's credential cache: a path with or
@@ -32,7 +31,7 @@ type Config struct {
 	// directory) or one of its caches ("DIR::" and the path), a cache of a
 	// credential server ("KCM:", and the cache's name unless it is the default
 	// one), or of the kernel's key rings ("KEYRING:persistent:UID",
-	// "KEYRING:user:NAME", "KEYRING:session:NAME"). Empty: $KRB5CCNAME, else
+	// "KEYRING:user:NAME", "KEYRING:session:NAME"). Empty: $KRB5CCNAME, or
 	// /tmp/krb5cc_UID.
 	CCache string
 
@@ -41,14 +40,15 @@ type Config struct {
 	// /var/run/.heim_org.h5l.kcm-socket, as for MIT's library, Heimdal and SSSD.
 	KCMSocket string
 
-	// ClientKeytab holds an initiator's own keys, for a Granter to get tickets
-	// with where the cache has none. Empty: $KRB5_CLIENT_KTNAME, else none.
+	// ClientKeytab is the path of a keytab with an initiator's own keys. A Granter
+	// gets tickets with it if the cache has none. Empty: $KRB5_CLIENT_KTNAME, or
+	// none.
 	ClientKeytab string
 
 	// FileOwner is a user whose keytabs, credential caches and credential servers
 	// are believed, beside those of root and of the process's effective user: the user of a sidecar
-	// that writes the cache, say. Files that others can write are refused whoever
-	// owns them. Zero, which is root: no further user.
+	// that writes the cache, say. Files that others can write are refused all the
+	// same. Zero, which is root: no further user.
 	FileOwner int
 
 	// ReplayCache is the directory in which this user's processes share the
@@ -120,18 +120,17 @@ type Config struct {
 	NoAcceptorSubkey bool
 }
 
-// A Granter asks a KDC for tickets. Nothing waits for it but the context that is
-// being initiated, whose Delete waits too. Implementations are safe for
-// concurrent use.
+// A Granter asks a KDC for tickets. Only the context that is being initiated waits
+// for it, and that context's Delete. Implementations are safe for concurrent use.
 type Granter interface {
-	// Grant returns a ticket for the service, or an error. It returns soon
-	// after ctx is done, which it is after a minute: what does not heed that
-	// holds the context for as long as it likes. The mechanism wipes the Key of
-	// what it returns.
+	// Grant returns a ticket for the service, or an error. It returns soon after
+	// ctx is done, which is after a minute at most: the context waits for it. The
+	// mechanism wipes the ticket's Key.
 	Grant(ctx context.Context, r Request) (*Ticket, error)
 }
 
-// A Request is what a Granter needs to know. Principals are in text form.
+// A Request describes the ticket that a Granter is to get, and what it may use.
+// Principals are in text form.
 type Request struct {
 	Service string // without a realm where that is not known
 	Client  string // empty: the cache's, or the keytab's first
@@ -139,8 +138,8 @@ type Request struct {
 	// TGT is the cache's ticket-granting ticket, the first choice. Nil: none is
 	// alive. The mechanism wipes its Key when Grant has returned.
 	TGT *Ticket
-	// Offset is how far the KDC's clock is ahead of this host's, as far as the
-	// cache knows. The times of TGT are by the KDC's clock.
+	// Offset is how far the KDC's clock is ahead of this host's. Zero: the cache
+	// does not know. The times of TGT are by the KDC's clock.
 	Offset time.Duration
 	// CCache is the path of the cache, if it is a file. Its ticket-granting ticket
 	// is the second choice, for callers that have no TGT at hand.
@@ -164,12 +163,12 @@ type Ticket struct {
 	Encoded         []byte // the DER of the Ticket of RFC 4120
 }
 
-// Format keeps the session key out of every log.
+// Format implements fmt.Formatter. It leaves out the session key.
 func (t Ticket) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "[ticket of %s for %s]", t.Client, t.Service)
 }
 
-// LogValue does so for package slog, whatever the handler.
+// LogValue implements slog.LogValuer. It leaves out the session key.
 func (t Ticket) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(t)) }
 
 const (
@@ -177,7 +176,8 @@ const (
 	defaultKeytab = "/etc/krb5.keytab"
 )
 
-// check fills in what can be filled in without looking at the environment.
+// check returns an error for values that are out of range, and fills in defaults
+// that do not depend on the environment.
 func (c *Config) check() error {
 	if c.ClockSkew < 0 {
 		return failf(gssapi.ErrFailure, "clock skew %v", c.ClockSkew)
@@ -203,8 +203,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// file returns the path behind the name of a keytab: the first of names that is
-// not empty. Only files are known.
+// file returns the path of a keytab from the first of names that is not empty. It
+// returns GSS_S_UNAVAILABLE for keytabs that are not files.
 func file(names ...string) (string, error) {
 	for _, n := range names {
 		if n == "" {
@@ -222,7 +222,7 @@ func file(names ...string) (string, error) {
 	return "", nil
 }
 
-// owners are the users whose files are believed, beside root and the effective
+// owners returns the users whose files are believed, beside root and the effective
 // user.
 func (c *Config) owners() []int { return []int{c.FileOwner} }
 
@@ -234,7 +234,7 @@ func (c *Config) ccache(override string) (*ccstore.Store, error) {
 	return c.store(cmp.Or(override, c.CCache, secureenv.Get("KRB5CCNAME"), "/tmp/krb5cc_"+strconv.Itoa(os.Getuid())))
 }
 
-// store is the credential cache of a name.
+// store returns the credential cache of a name.
 func (c *Config) store(name string) (*ccstore.Store, error) {
 	s, err := ccstore.New(name, ccstore.Options{Owner: c.FileOwner, KCMSocket: c.KCMSocket})
 	if err != nil {

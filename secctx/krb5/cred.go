@@ -13,8 +13,8 @@ import (
 )
 
 // credential is a gssapi.Credential: an acceptor's keytab, an initiator's
-// tickets, or both. Its files are read anew when they change, so that a new
-// key or a renewed ticket needs no new credential.
+// tickets, or both. It reads its files again when they change, so a new key or a
+// renewed ticket needs no new credential.
 type credential struct {
 	p    *Provider
 	want *name // as it was asked for, nil: any
@@ -25,7 +25,7 @@ type credential struct {
 	tickets  *initiatorCred // nil: accepts only
 }
 
-// acceptorCred never changes; its vault's content does.
+// acceptorCred never changes. The content of its vault does.
 type acceptorCred struct {
 	want   *name // services that may be accepted, nil: all in the keytab
 	keys   *vault[[]keytab.Entry]
@@ -33,18 +33,23 @@ type acceptorCred struct {
 }
 
 // AcquireCredential makes a credential (RFC 2743 section 2.1.1) from the
-// configured files: the keytab to accept, the credential cache, or with a
-// Granter the client keytab, to initiate. A name picks the services of the
-// keytab that may be accepted, or must be the cache's client, at every use: where
-// the cache changes hands, the credential is GSS_S_NO_CRED. The lifetime asked
-// for is not needed: keys do not expire and tickets expire when they expire.
-// Release the credential. Errors: GSS_S_NO_CRED, GSS_S_DEFECTIVE_CREDENTIAL,
-// GSS_S_CREDENTIALS_EXPIRED, GSS_S_BAD_MECH, GSS_S_BAD_NAME.
+// configured stores. An acceptor's keys come from the keytab. An initiator's
+// tickets come from the credential cache; a Granter can get them with the client
+// keytab instead.
+//
+// A name limits an acceptor to these services of the keytab. An initiator's name
+// must be the cache's client, at every use: if the cache becomes another
+// client's, uses of the credential return GSS_S_NO_CRED. The lifetime has no
+// effect, since keys do not expire and tickets have their own end.
+//
+// The caller releases the credential. Errors: GSS_S_NO_CRED,
+// GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_CREDENTIALS_EXPIRED, GSS_S_UNAVAILABLE,
+// GSS_S_BAD_MECH, GSS_S_BAD_NAME.
 func (p *Provider) AcquireCredential(n gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime) (gssapi.Credential, error) {
 	return p.AcquireCredentialFrom(n, mechs, usage, lifetime)
 }
 
-// acquire is AcquireCredentialFrom with the options read.
+// acquire is AcquireCredentialFrom with parsed options.
 func (p *Provider) acquire(n gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, from credStore) (*credential, error) {
 	if err := p.alive(); err != nil {
 		return nil, err
@@ -71,7 +76,8 @@ func (p *Provider) acquire(n gssapi.GssName, mechs []gssapi.GssMech, usage gssap
 	return c, nil
 }
 
-// ownName returns n as the name of this provider that it must be, nil for nil.
+// ownName returns n as a name of this provider, nil for nil. It returns
+// GSS_S_BAD_NAME for a name of another provider.
 func ownName(n gssapi.GssName) (*name, error) {
 	if n == nil {
 		return nil, nil
@@ -105,7 +111,7 @@ func (p *Provider) openAcceptor(want *name, from credStore) (*acceptorCred, erro
 	return p.checkAcceptor(&acceptorCred{want: want, keys: keys, replay: replay})
 }
 
-// checkAcceptor returns GSS_S_NO_CRED unless there is a key that may be used.
+// checkAcceptor returns a, or GSS_S_NO_CRED if a has no key that may be used.
 func (p *Provider) checkAcceptor(a *acceptorCred) (*acceptorCred, error) {
 	err := a.keys.use(func(entries []keytab.Entry) error {
 		why := errors.New("no key for the name in the keytab")
@@ -131,10 +137,10 @@ func (p *Provider) usableKey(e *keytab.Entry, want *name) bool {
 	return p.permits(e.Key.EType) && (want == nil || want.matches(e.Principal))
 }
 
-// KeytabCredential makes an acceptor's credential from the content of a
-// keytab, for services that keep their keys in no file. data is copied and the
-// caller's to wipe. A name picks the services that may be accepted, nil all.
-// Release the credential. Errors as of AcquireCredential.
+// KeytabCredential makes an acceptor's credential from the content of a keytab,
+// for services whose keys are not in a file. It copies data, which the caller
+// wipes. A name limits the acceptor to these services; nil stands for all. The
+// caller releases the credential. Errors are those of AcquireCredential.
 func (p *Provider) KeytabCredential(n gssapi.GssName, data []byte) (gssapi.Credential, error) {
 	want, err := ownName(n)
 	if err != nil {
@@ -156,8 +162,8 @@ func (p *Provider) KeytabCredential(n gssapi.GssName, data []byte) (gssapi.Crede
 }
 
 // CCacheCredential makes an initiator's credential from the content of a
-// credential cache. data is copied and the caller's to wipe. Release the
-// credential. Errors as of AcquireCredential.
+// credential cache. It copies data, which the caller wipes. The caller releases
+// the credential. Errors are those of AcquireCredential.
 func (p *Provider) CCacheCredential(data []byte) (gssapi.Credential, error) {
 	v, err := holdVault(p.arena, data, ccaches)
 	if err != nil {
@@ -166,7 +172,7 @@ func (p *Provider) CCacheCredential(data []byte) (gssapi.Credential, error) {
 	return &credential{p: p, tickets: newInitiatorCred(v)}, nil
 }
 
-// parts returns what the credential holds now.
+// parts returns the acceptor's and the initiator's part, nil if there is none.
 func (c *credential) parts() (*acceptorCred, *initiatorCred, error) {
 	if c == nil {
 		return nil, nil, fail(gssapi.ErrNoCred, nil)
@@ -179,8 +185,8 @@ func (c *credential) parts() (*acceptorCred, *initiatorCred, error) {
 	return c.acceptor, c.tickets, nil
 }
 
-// Release wipes the keys (RFC 2743 section 2.1.2). Contexts made with the
-// credential live on. A second Release does nothing.
+// Release wipes the keys (RFC 2743 section 2.1.2). Contexts that were made with
+// the credential are not affected. A second Release does nothing.
 func (c *credential) Release() error {
 	if c == nil {
 		return nil
@@ -198,9 +204,10 @@ func (c *credential) Release() error {
 	return nil
 }
 
-// Inquire describes the credential (RFC 2743 section 2.1.3). An acceptor's
-// keys do not expire; the initiator's time is that of the ticket-granting
-// ticket, or else of the ticket that lasts longest.
+// Inquire describes the credential (RFC 2743 section 2.1.3). An acceptor's keys do
+// not expire. The initiator's time is when the ticket-granting ticket expires, by
+// this host's clock. If no such ticket is alive, it is when the last ticket
+// expires.
 func (c *credential) Inquire() (*gssapi.CredInfo, error) {
 	acceptor, tickets, err := c.parts()
 	if err != nil {
@@ -232,7 +239,7 @@ func (c *credential) Inquire() (*gssapi.CredInfo, error) {
 	return info, nil
 }
 
-// lifetime is what is left until expiry, zero meaning for ever.
+// lifetime describes the time until expiry. A zero expiry stands for no end.
 func lifetime(expiry, now time.Time) gssapi.GssLifetime {
 	switch {
 	case expiry.IsZero():
@@ -243,8 +250,8 @@ func lifetime(expiry, now time.Time) gssapi.GssLifetime {
 	return gssapi.GssLifetime{Status: gssapi.GssLifetimeAvailable, ExpiresAt: expiry}
 }
 
-// InquireByMech is Inquire: there is one mechanism (RFC 2743 section 2.1.5).
-// GSS_S_BAD_MECH for another.
+// InquireByMech is Inquire, since there is one mechanism (RFC 2743 section 2.1.5).
+// It returns GSS_S_BAD_MECH for another mechanism.
 func (c *credential) InquireByMech(mech gssapi.GssMech) (*gssapi.CredInfo, error) {
 	if !isKrb5(mech) {
 		return nil, fail(gssapi.ErrBadMech, nil)
@@ -252,11 +259,10 @@ func (c *credential) InquireByMech(mech gssapi.GssMech) (*gssapi.CredInfo, error
 	return c.Inquire()
 }
 
-// Add makes a credential with an acceptor's or initiator's part more (RFC 2743
-// section 2.1.4), from the configured files; AddFrom names others.
+// Add is AddFrom with the configured stores (RFC 2743 section 2.1.4).
 func (c *credential) Add(n gssapi.GssName, mech gssapi.GssMech, usage gssapi.CredUsage, initiatorLifetime, acceptorLifetime *gssapi.GssLifetime, mutate bool) (gssapi.Credential, error) {
 	return c.AddFrom(n, mech, usage, initiatorLifetime, acceptorLifetime, mutate)
 }
 
-// noFile reports whether a file is not there, which the next place may cure.
+// noFile reports whether a store does not exist, so that the next one may serve.
 func noFile(err error) bool { return errors.Is(err, fs.ErrNotExist) }

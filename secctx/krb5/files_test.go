@@ -199,6 +199,22 @@ func TestInquireLifetime(t *testing.T) {
 	}
 }
 
+// TestKeyVersionZero: version 0 of a key, in a ticket or in the keytab, stands for
+// any. The control is a version that is not there.
+func TestKeyVersionZero(t *testing.T) {
+	b := newBench(t, krb5.Config{})
+	for version, want := range map[uint32]error{0: nil, 2: nil, 3: krb5.KRB_AP_ERR_BADKEYVER} {
+		f := b.forge(t, 18)
+		f.kvno = version
+		_, _, err := b.show(t, f.bytes(t))
+		if want == nil {
+			require.NoError(t, err, version)
+		} else {
+			require.ErrorIs(t, err, want, version)
+		}
+	}
+}
+
 // TestLargeCache: a cache is used whatever its length, and its length takes no
 // locked memory.
 func TestLargeCache(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 // credStore is the options of the credential store extension.
 type credStore map[gssapi.CredStoreOpt]string
 
-// SetOption implements gssapi.CredStore. Options that would have to be heeded
-// and are not known, passwords among them, are GSS_S_UNAVAILABLE.
+// SetOption implements gssapi.CredStore. It returns GSS_S_UNAVAILABLE for an
+// option that this mechanism does not have, such as a password.
 func (s credStore) SetOption(option int, value string) error {
 	switch o := gssapi.CredStoreOpt(option); o {
 	case gssapi.CredStoreCCache, gssapi.CredStoreClientKeytab, gssapi.CredStoreServerKeytab, gssapi.CredStoreRCache:
@@ -41,10 +41,10 @@ func readOptions(opts []gssapi.CredStoreOption) (credStore, error) {
 	return s, nil
 }
 
-// AcquireCredentialFrom is AcquireCredential with other files than the
-// configured ones: credential cache, client keytab, keytab and replay cache
-// (a directory). GSS_S_UNAVAILABLE for other options and for stores that are
-// no files.
+// AcquireCredentialFrom is AcquireCredential with other stores than the
+// configured ones. The options name a credential cache, a client keytab, a
+// keytab, or the directory of a replay cache. It returns GSS_S_UNAVAILABLE for
+// other options, and for kinds of stores that it does not know.
 func (p *Provider) AcquireCredentialFrom(n gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, _ *gssapi.GssLifetime, opts ...gssapi.CredStoreOption) (gssapi.Credential, error) {
 	from, err := readOptions(opts)
 	if err != nil {
@@ -58,7 +58,7 @@ func (p *Provider) AcquireCredentialFrom(n gssapi.GssName, mechs []gssapi.GssMec
 }
 
 // RegisterAcceptorIdentity sets the keytab for credentials that are acquired
-// from now on; empty is the configured one.
+// from now on. An empty identity stands for the configured keytab.
 func (p *Provider) RegisterAcceptorIdentity(identity string) error {
 	path, err := file(identity)
 	if err != nil {
@@ -71,7 +71,9 @@ func (p *Provider) RegisterAcceptorIdentity(identity string) error {
 }
 
 // SetCCacheName sets the credential cache for credentials that are acquired
-// from now on; empty is the configured one.
+// from now on, by a name as in [Config.CCache]. An empty name stands for the
+// configured cache. It returns GSS_S_UNAVAILABLE for kinds of caches that it does
+// not know; it does not look for the cache.
 func (p *Provider) SetCCacheName(ccacheName string) error {
 	if ccacheName != "" {
 		if _, err := p.config.store(ccacheName); err != nil {
@@ -84,10 +86,10 @@ func (p *Provider) SetCCacheName(ccacheName string) error {
 	return nil
 }
 
-// AddFrom implements gssapi.CredentialExtCredStore: a credential with an
-// acceptor's or initiator's part more. With mutate it is c itself, otherwise a
-// new one, with its own copy of c's keys, to be released too.
-// GSS_S_DUPLICATE_ELEMENT if c has the part already.
+// AddFrom implements gssapi.CredentialExtCredStore. It returns a credential with
+// the acceptor's or initiator's part added. If mutate is set, that is c itself.
+// Otherwise it is a new credential with its own copy of c's keys, and the caller
+// releases both. It returns GSS_S_DUPLICATE_ELEMENT if c has the part already.
 func (c *credential) AddFrom(n gssapi.GssName, mech gssapi.GssMech, usage gssapi.CredUsage, _, _ *gssapi.GssLifetime, mutate bool, opts ...gssapi.CredStoreOption) (gssapi.Credential, error) {
 	if !isKrb5(mech) {
 		return nil, fail(gssapi.ErrBadMech, nil)
@@ -121,7 +123,8 @@ func (c *credential) AddFrom(n gssapi.GssName, mech gssapi.GssMech, usage gssapi
 	return target, nil
 }
 
-// merge moves added's part into c, if there is still room for it.
+// merge moves added's part into c. It returns an error if c was released or has
+// the part by now.
 func (c *credential) merge(added *credential) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,7 +141,7 @@ func (c *credential) merge(added *credential) error {
 	return nil
 }
 
-// duplicate copies c, which has one part.
+// duplicate returns a copy of c, which has one part.
 func (c *credential) duplicate() (*credential, error) {
 	acceptor, tickets, err := c.parts()
 	if err != nil {
@@ -164,11 +167,13 @@ func (c *credential) duplicate() (*credential, error) {
 	return d, nil
 }
 
-// StoreInto writes an initiator's tickets into a credential cache, the option's,
-// else SetCCacheName's, else the configured one: a file of mode 0600 that appears
-// whole. Nothing of an acceptor is stored. GSS_S_DUPLICATE_ELEMENT if the file
-// exists and overwrite is false; defaultCred means nothing, since a file is no
-// collection.
+// StoreInto writes an initiator's tickets into a credential cache. The option
+// names the cache; without it the cache is SetCCacheName's or the configured one.
+// The cache is a file or in a directory: another kind is GSS_S_UNAVAILABLE. The
+// file has mode 0600 and appears whole. An acceptor's keys are not stored.
+//
+// It returns GSS_S_DUPLICATE_ELEMENT if the file exists and overwrite is false.
+// The parameter for the default credential has no effect.
 func (c *credential) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, overwrite, _ bool, opts ...gssapi.CredStoreOption) ([]gssapi.GssMech, gssapi.CredUsage, error) {
 	fails := func(err error) ([]gssapi.GssMech, gssapi.CredUsage, error) { return nil, 0, err }
 	if !isKrb5(mech) {
@@ -237,7 +242,7 @@ func (p *Provider) writeCCache(path string, cc *ccache.Cache, overwrite bool) er
 	return nil
 }
 
-// The optional interfaces of go-gssapi that are implemented.
+// These are the optional interfaces of go-gssapi that the package implements.
 var (
 	_ gssapi.ProviderExtCredStore    = (*Provider)(nil)
 	_ gssapi.ProviderExtKrb5Identity = (*Provider)(nil)

@@ -18,8 +18,8 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
-// initiatorCred is an initiator's tickets: a cache, what a KDC granted since,
-// and what to ask it with.
+// initiatorCred is an initiator's tickets: those of a cache, and those that a
+// Granter got since. It also holds what a Granter needs.
 type initiatorCred struct {
 	cache  *vault[*ccache.Cache] // nil: there is none, only a client keytab
 	store  *ccstore.Store        // nil: the cache is in memory
@@ -28,14 +28,14 @@ type initiatorCred struct {
 	got    *grantedTickets
 }
 
-// grantedTickets is apart, so that a cleanup can hold it.
+// grantedTickets is apart from initiatorCred, so that a cleanup can hold it.
 type grantedTickets struct {
 	mu     sync.Mutex
 	all    []*serviceTicket
 	closed bool
 }
 
-// maxGranted bounds the tickets that one credential keeps.
+// maxGranted is how many granted tickets one credential keeps.
 const maxGranted = 256
 
 func (g *grantedTickets) wipe() {
@@ -47,7 +47,7 @@ func (g *grantedTickets) wipe() {
 	g.all, g.closed = nil, true
 }
 
-// add keeps t; the oldest makes room.
+// add keeps t, in place of the oldest ticket if there are too many.
 func (g *grantedTickets) add(t *serviceTicket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,8 +121,8 @@ func (p *Provider) openInitiator(want *name, from credStore) (*initiatorCred, er
 	return i, nil
 }
 
-// ccacheStore is the credential cache: the option's, else SetCCacheName's, else
-// the configured one.
+// ccacheStore returns the credential cache that the option names. Without the
+// option it is SetCCacheName's, or the configured one.
 func (p *Provider) ccacheStore(from credStore) (*ccstore.Store, error) {
 	p.mu.Lock()
 	override := p.ccache
@@ -152,8 +152,8 @@ func (p *Provider) checkInitiator(i *initiatorCred) error {
 	})
 }
 
-// use calls f with the cache, unless that is another client's by now than the one
-// that was asked for.
+// use calls f with the cache. It returns GSS_S_NO_CRED if the cache has become
+// another client's.
 func (i *initiatorCred) use(f func(*ccache.Cache) error) error {
 	return i.cache.use(func(c *ccache.Cache) error {
 		if i.want != nil && !i.want.matches(c.Client) {
@@ -163,8 +163,7 @@ func (i *initiatorCred) use(f func(*ccache.Cache) error) error {
 	})
 }
 
-// client is in whose name the credential initiates now, nil where only the KDC
-// will tell.
+// client returns the name of the client. It is nil if only the KDC will tell.
 func (i *initiatorCred) client() (who *name, err error) {
 	if i.cache == nil {
 		return i.want, nil
@@ -176,9 +175,9 @@ func (i *initiatorCred) client() (who *name, err error) {
 	return who, err
 }
 
-// cacheEnd is when the ticket-granting ticket of the client's realm expires, by
-// this host's clock, or the last ticket where none of that kind is alive. Zero:
-// the cache holds no ticket.
+// cacheEnd returns when the ticket-granting ticket of the client's realm expires,
+// by this host's clock. If none is alive, it returns when the last ticket expires.
+// The result is zero if the cache holds no ticket.
 func cacheEnd(c *ccache.Cache, now time.Time) time.Time {
 	var granting, last time.Time
 	for i := range c.Credentials {
@@ -215,8 +214,8 @@ func (i *initiatorCred) clientText() string {
 	return i.want.principal.String()
 }
 
-// ticket returns a ticket for the service, with a copy of its key that the
-// caller wipes: from the cache, from what was granted before, from the KDC.
+// ticket returns a ticket for the service: one of the cache, one that was granted
+// before, or a new one of the KDC. Its key is a copy that the caller wipes.
 func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error) {
 	t, why, err := p.cached(i, target)
 	if t != nil || err != nil {
@@ -243,8 +242,9 @@ func (p *Provider) ticket(i *initiatorCred, target *name) (*serviceTicket, error
 	return p.grant(i, client, target)
 }
 
-// cached looks for the ticket that lasts longest. Where the cache holds tickets
-// for the service, but none that is valid now, why says so.
+// cached returns the cache's ticket for the service that lasts longest, nil if none
+// is valid now. If the cache holds tickets for the service that are not valid, why
+// tells the reason.
 func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why, err error) {
 	if i.cache == nil {
 		return nil, nil, nil
@@ -289,9 +289,9 @@ func (p *Provider) cached(i *initiatorCred, target *name) (t *serviceTicket, why
 	return t, why, nil
 }
 
-// serverOf is the service that a cache's credential is for. MIT's library files
-// a ticket under the empty realm, the referral realm, where its configuration
-// maps the host to none: then the realm is the ticket's.
+// serverOf returns the service of a cache's credential. MIT's library uses the
+// empty realm, the referral realm, for a host that its configuration maps to no
+// realm. Then the realm is in the ticket.
 func serverOf(cr *ccache.Credential) kmsg.Principal {
 	server := cr.Server
 	if server.Realm == "" {
@@ -302,7 +302,8 @@ func serverOf(cr *ccache.Credential) kmsg.Principal {
 	return server
 }
 
-// check refuses names that no context can have: they could not be exported.
+// check returns GSS_S_DEFECTIVE_CREDENTIAL for names that a context cannot have,
+// since it could not be exported.
 func (t *serviceTicket) check() error {
 	for _, n := range []kmsg.Principal{t.client, t.service} {
 		if err := importable(n); err != nil {
@@ -312,8 +313,7 @@ func (t *serviceTicket) check() error {
 	return nil
 }
 
-// begun reports whether a ticket is valid already, and not postdated. now is by
-// the KDC's clock.
+// begun reports whether a ticket's time has begun. now is by the KDC's clock.
 func (p *Provider) begun(flags uint32, start, now time.Time) bool {
 	return flags&kmsg.FlagInvalid == 0 && !now.Add(p.config.ClockSkew).Before(start)
 }
@@ -322,8 +322,8 @@ func (p *Provider) usableTicket(k kmsg.Key) bool {
 	return p.permits(k.EType) && len(k.Value) == etype.ID(k.EType).KeySize()
 }
 
-// names reports whether a target name is this service. Unlike an acceptor's, a
-// target without a host is this host's.
+// names reports whether a target name is this service. A target without a host
+// stands for this host, unlike an acceptor's name.
 func (n *name) names(p kmsg.Principal) bool {
 	if n.principal.Realm == "" {
 		return n.principal.SameName(p)
@@ -342,8 +342,7 @@ func (p *Provider) granted(i *initiatorCred, client, target *name) (*serviceTick
 	return nil, nil
 }
 
-// request says in whose name a Granter is to ask, and what with. The caller wipes
-// it.
+// request returns a request with what a Granter may use. The caller wipes it.
 func (p *Provider) request(i *initiatorCred) (r Request, err error) {
 	r = Request{Client: i.clientText(), ClientKeytab: i.keytab, FileOwner: p.config.FileOwner}
 	if i.store != nil && i.store.IsFile() {
@@ -360,8 +359,8 @@ func (r *Request) wipe() {
 	}
 }
 
-// granting puts the cache's ticket-granting ticket into a request, and what the
-// cache knows of the KDC's clock.
+// granting adds the cache's ticket-granting ticket to a request, and the offset of
+// the KDC's clock.
 func (p *Provider) granting(i *initiatorCred, r *Request) error {
 	if i.cache == nil {
 		return nil
@@ -381,10 +380,11 @@ func (p *Provider) granting(i *initiatorCred, r *Request) error {
 	})
 }
 
-// grantTimeout is how long a Granter has: a few KDCs that do not answer.
+// grantTimeout is how long a Granter may take, enough for a few KDCs that do not
+// answer.
 const grantTimeout = time.Minute
 
-// grant asks the KDC.
+// grant gets a ticket from the Granter and keeps it.
 func (p *Provider) grant(i *initiatorCred, client, target *name) (_ *serviceTicket, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), grantTimeout)
 	defer cancel()

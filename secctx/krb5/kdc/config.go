@@ -39,15 +39,15 @@ func configFiles(path string) []string {
 	return paths
 }
 
-// settings are what krb5.conf says, as far as it concerns a Client.
+// settings are the parts of krb5.conf that concern a Client.
 type settings struct {
 	profile *profile.Profile
 	realms  []config.Realm      // with their KDCs as host:port, in the file's order
 	faults  map[string][]string // why a realm's entry names no KDC that can be used, by realm
 }
 
-// readSettings reads krb5.conf. What can be found wrong without a realm in mind
-// is an error.
+// readSettings reads krb5.conf. It returns an error for values that cannot be used,
+// but not for a realm without a KDC, which may never be wanted.
 func readSettings(paths []string, owners []int) (*settings, error) {
 	p, err := profile.Load(paths, owners...)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *settings) value(realm, name string) (profile.Value, bool) {
 	return s.profile.Value("libdefaults", name)
 }
 
-// A setting is one of those that count, and how it is read.
+// libdefaults are the settings of [libdefaults] that count, and how they are read.
 var libdefaults = []struct {
 	name string
 	read func(text string, d *config.LibDefaults) error
@@ -225,8 +225,9 @@ func udpLimit(text string, d *config.LibDefaults) error {
 	return nil
 }
 
-// families are the words of a list of encryption types that stand for those of
-// this package. Others (des3, rc4, camellia, and single ones) are none of ours.
+// families are the words in a list of encryption types that stand for types of
+// this package. Other words (des3, rc4, camellia and their kind) stand for types
+// that it does not have.
 var families = map[string][]int32{
 	"default": enctypes[:], "aes": enctypes[:],
 	"aes128-cts-hmac-sha1-96": {17}, "aes128-cts": {17}, "aes128-sha1": {17},

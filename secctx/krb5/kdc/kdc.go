@@ -23,9 +23,10 @@
 //     forwardable, proxiable, canonicalize, noaddresses, udp_preference_limit,
 //     permitted_enctypes, default_tgs_enctypes, default_tkt_enctypes.
 //
-// Everything else is passed over. A line that is not in the grammar, and a value
-// that cannot be used, are errors with their line. A kdc that cannot be used, one
-// behind an HTTPS proxy say, is an error once its realm has no other.
+// Other settings are passed over. A line that is not in the grammar, and a value
+// that cannot be used, are errors with their line. A kdc that cannot be used, such
+// as one behind an HTTPS proxy, is an error if its realm has no other when a
+// ticket is wanted.
 //
 // # Limits
 //
@@ -211,8 +212,8 @@ func (l *login) grant(ctx context.Context, conf *config.Config, service kmsg.Pri
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer func() {
-		// The library panics on ciphertexts that are too short and on more that
-		// anybody on the way can send.
+		// The library panics on ciphertexts that are too short, and on other
+		// answers that can be forged on the network.
 		if p := recover(); p != nil {
 			t, err = nil, fmt.Errorf("%w: malformed answer (%v)", ErrExchange, p)
 		}

@@ -248,8 +248,8 @@ func TestEstablish(t *testing.T) {
 	}
 }
 
-// TestWrongTicket: a KDC, or who plays one with the session key at hand, that
-// answers with another service's ticket is not believed.
+// TestWrongTicket: a KDC that answers with another service's ticket is not
+// believed.
 func TestWrongTicket(t *testing.T) {
 	for name, change := range map[string]func(*messages.Ticket, *messages.EncKDCRepPart){
 		"another service": func(_ *messages.Ticket, p *messages.EncKDCRepPart) {

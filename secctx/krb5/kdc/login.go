@@ -22,7 +22,7 @@ type login struct {
 	client kmsg.Principal
 	ticket []byte // of the cache; nil: with keys
 	key    types.EncryptionKey
-	offset time.Duration // how far the KDC's clock is ahead, as far as the cache knows
+	offset time.Duration // how far the KDC's clock is ahead; zero: not known
 	keys   *keytab.Keytab
 }
 

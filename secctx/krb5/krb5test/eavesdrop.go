@@ -7,7 +7,7 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
-// Eavesdrop does what a thief does who has some bytes and a recording of the
+// Eavesdrop does what a thief does that has some bytes and a recording of the
 // wire: at every offset of data it takes what stands there for the keys of an
 // encryption type, and tries them on a sealed Wrap token (RFC 4121 section
 // 4.2.6.2). It returns where the keys stand and the message that they opened,

@@ -13,7 +13,7 @@
 //
 // # Not for production
 //
-// It authenticates nobody: whoever has a Realm has a ticket in any name. Its
+// It authenticates no client: a program with a Realm has tickets in any name. Its
 // keys lie in ordinary memory and are never wiped.
 package krb5test
 

@@ -1,6 +1,6 @@
 // Package ownfile opens the files that Kerberos programs believe: key tables,
-// credential caches and configuration. Such a file decides who a process is and
-// whom it talks to, so it counts only if nobody but its rightful owner could
+// credential caches and configuration. Such a file decides in whose name a process
+// acts and which servers it asks. It counts only if its rightful owner alone could
 // have written it.
 //
 // The descriptor that is read is the one that was checked. A directory that
@@ -114,7 +114,7 @@ func Check(st fs.FileInfo, path string, owners ...int) error {
 	mode := st.Mode().Perm()
 	uid, ours := owned(st, owners)
 	if !ours {
-		return fmt.Errorf("%w: %s belongs to user %d (mode %04o), and only files of %s count: remove it, give it to one of them (chown), or allow its owner",
+		return fmt.Errorf("%w: %s belongs to user %d (mode %04o), and only files of %s count: remove it, give it to one of them (chown), or allow its owner (krb5.Config.FileOwner; of a krb5.conf: kdc.New)",
 			ErrUntrusted, path, uid, mode, trusted(owners))
 	}
 	if mode&0o022 != 0 {

@@ -141,8 +141,8 @@ func (p *Profile) Value(names ...string) (Value, bool) {
 	return Value{}, false
 }
 
-// Names returns the names of what stands within sections and blocks, each once:
-// of blocks, or else of relations.
+// Names returns the names of the blocks within a section or block, each once. If
+// blocks is false it returns the names of the relations instead.
 func (p *Profile) Names(blocks bool, names ...string) (all []string) {
 	seen := map[string]bool{}
 	for _, n := range p.find(names) {
