@@ -91,6 +91,28 @@ func TestLogQueueOnlyAlarms(t *testing.T) {
 	require.Equal(t, logQueueLines, bytes.Count(out.Bytes(), []byte("token refused")))
 }
 
+// Refusals of all users together drive no alarm out. The control: some refusals are
+// dropped themselves.
+func TestLogQueueErrorsAmongWarnings(t *testing.T) {
+	for _, json := range []bool{false, true} {
+		cmd := agentCmd{JSON: json}
+		out := &gate{open: make(chan struct{})}
+		q := newLogQueue(out, cmd.handler(out))
+		log := slog.New(cmd.handler(q))
+		const alarms = 100
+		for range 2 * logQueueLines {
+			log.Warn("token refused", "reason", `level=ERROR "level":"ERROR`)
+		}
+		for range alarms {
+			log.Error("second import of a token")
+		}
+		close(out.open)
+		q.close()
+		require.Equal(t, alarms, bytes.Count(out.Bytes(), []byte("second import")))
+		require.Less(t, bytes.Count(out.Bytes(), []byte("token refused")), 2*logQueueLines)
+	}
+}
+
 // The end does not wait for a reader that stands still.
 func TestLogQueueEnds(t *testing.T) {
 	out := &gate{open: make(chan struct{})}
