@@ -21,6 +21,11 @@ needs() {
 	valgrind valgrind --version
 	bind9 env PATH=$PATH:/usr/sbin which named
 	bind9-dnsutils which nsupdate
+	curl which curl
+	chromium which chromium
+	python3-requests-kerberos /usr/bin/python3 -c "import requests_kerberos"
+	apache2 env PATH=$PATH:/usr/sbin which apache2
+	libapache2-mod-auth-gssapi test -e /usr/lib/apache2/modules/mod_auth_gssapi.so
 	python3-cryptography /usr/bin/python3 -c "import cryptography"
 	EOF
 }

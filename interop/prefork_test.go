@@ -75,6 +75,9 @@ var clientRuns = []struct {
 }{
 	{"", "Signature verified.", 1, 1},
 	{"-krb5", "Signature verified.", 1, 1},
+	{"-spnego", "Signature verified.", 1, 1},
+	{"-spnego -seq -mcount 20", "Signature verified.", 20, 1},
+	{"-spnego -nomutual -ccount 3", "Signature verified.", 3, 3},
 	{"-mech {1.2.840.113554.1.2.2}", "Signature verified.", 1, 1},
 	{"-d", "Signature verified.", 1, 1}, // a delegated credential that nobody wants is dropped
 	{"-d -seq", "context flag: GSS_C_DELEG_FLAG", 1, 1},

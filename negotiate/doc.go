@@ -2,7 +2,7 @@
 // of RFC 4559, over any provider of go-gssapi/v3.
 //
 //	mech, err := krb5.New(nil)                // the keytab of $KRB5_KTNAME
-//	p, err := spnego.New(mech, nil)
+//	p, err := spnego.New(mech, &spnego.Config{Raw: true}) // clients that do not negotiate, too
 //	a, err := negotiate.New(p, nil)           // for HTTP/ of this host
 //	http.Handle("/", a.Handler(next))
 //

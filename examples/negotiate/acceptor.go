@@ -42,8 +42,8 @@ const maxQuestion = 2 * maxHeader
 // restart is how long a worker that ended is not started anew.
 const restart = 100 * time.Millisecond
 
-// accept is the acceptor.
-func accept(ctx context.Context) error {
+// accept is the acceptor. It tells ready where it listens.
+func accept(ctx context.Context, ready func(net.Addr)) error {
 	p, sealer, err := provider()
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func accept(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log.Print("listening at ", l.Addr())
+	ready(l.Addr())
 	for range *workers {
 		go keep(ctx, a, file)
 	}
@@ -106,7 +106,7 @@ func keep(ctx context.Context, a *negotiate.Authenticator, listener *os.File) {
 // run starts a worker and answers its questions until it ends.
 func run(ctx context.Context, a *negotiate.Authenticator, listener *os.File) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-agent", *socket, "-cert", *cert, "-key", *key, "-backend", *backend, "worker")
-	cmd.Env, cmd.Stderr = append(os.Environ(), "KRB5_KTNAME=/nonexistent"), os.Stderr
+	cmd.Env, cmd.Stderr = append(os.Environ(), "KRB5_KTNAME=/nonexistent"), log.Writer()
 	cmd.ExtraFiles = []*os.File{listener}
 	if *backend == "" { // a worker that passes requests on needs the network
 		handoff.Isolate(cmd, *user, *user)

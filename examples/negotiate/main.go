@@ -10,6 +10,7 @@
 //	KRB5_KTNAME=FILE negotiate -backend http://localhost:8081            # reverse proxy
 //	KRB5_KTNAME=FILE negotiate -agent SOCKET -user 54321                 # as root: workers of another
 //	                                # user; the policy has: allow user root to user 54321
+//	negotiate demo                  # a server, a client and tickets, with no KDC
 //	curl --negotiate -u : http://www.example.test:8080/
 //
 // As a reverse proxy it passes requests on with the client's principal in the header
@@ -20,6 +21,7 @@ import (
 	"context"
 	"flag"
 	"log"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -50,10 +52,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if flag.Arg(0) == "worker" {
+	switch flag.Arg(0) {
+	case "worker":
 		err = work()
-	} else {
-		err = accept(ctx)
+	case "demo":
+		err = demo(ctx)
+	default:
+		err = accept(ctx, func(a net.Addr) { log.Print("listening at ", a) })
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -67,7 +72,7 @@ func provider() (gssapi.Provider, seal.Sealer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	negotiated, err := spnego.New(mech, nil)
+	negotiated, err := spnego.New(mech, &spnego.Config{Raw: true}) // python3-requests-kerberos does not negotiate
 	if err != nil {
 		return nil, nil, err
 	}

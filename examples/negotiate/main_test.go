@@ -74,16 +74,21 @@ func start(t *testing.T, args ...string) *site {
 	log, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
+	lines := bufio.NewReader(log)
+	ended := make(chan struct{})
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended // the log ends when the last process has: no worker outlives the acceptor
 		_ = cmd.Wait()
 	})
-	lines := bufio.NewReader(log)
 	line, err := lines.ReadString('\n')
 	require.NoError(t, err)
 	m := listening.FindStringSubmatch(line)
 	require.NotNil(t, m, "%s", line)
-	go func() { _, _ = io.Copy(io.Discard, lines) }()
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, lines)
+	}()
 
 	s := &site{t: t, url: "http://" + m[1]}
 	s.mech, err = krb5.New(nil)

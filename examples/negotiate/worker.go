@@ -29,10 +29,10 @@ const (
 
 // An asker asks the acceptor about requests, one at a time.
 type asker struct {
-	p    gssapi.Provider
-	mu   sync.Mutex
-	conn net.Conn
-	r    *bufio.Reader
+	p       gssapi.Provider
+	mu      sync.Mutex
+	conn    net.Conn
+	answers chan []byte // lines
 }
 
 // work is a worker.
@@ -55,7 +55,8 @@ func work() error {
 	if err != nil {
 		return err
 	}
-	a := &asker{p: p, conn: conn, r: bufio.NewReader(conn)}
+	a := &asker{p: p, conn: conn, answers: make(chan []byte)}
+	go a.read()
 	s := &http.Server{Handler: a.handler(next), ReadHeaderTimeout: limit, IdleTimeout: limit, MaxHeaderBytes: maxHeader}
 	log.Print("process ", os.Getpid(), " of user ", os.Getuid(), " serves")
 	if *cert != "" {
@@ -69,8 +70,9 @@ func (a *asker) handler(next func(w http.ResponseWriter, r *http.Request, client
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got, err := a.ask(r)
 		if err != nil {
-			log.Print("the acceptor is gone: ", err)
-			os.Exit(1) // another worker is started
+			log.Print("asking the acceptor: ", err)
+			http.Error(w, "Try again.", http.StatusServiceUnavailable)
+			return
 		}
 		for name, values := range got.Header {
 			w.Header()[name] = values
@@ -90,6 +92,18 @@ func (a *asker) handler(next func(w http.ResponseWriter, r *http.Request, client
 	})
 }
 
+// read passes the acceptor's answers on. A worker ends with its acceptor.
+func (a *asker) read() {
+	r := bufio.NewReader(a.conn)
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			os.Exit(0)
+		}
+		a.answers <- line
+	}
+}
+
 // ask shows the acceptor a request.
 func (a *asker) ask(r *http.Request) (*answer, error) {
 	q := question{Major: r.ProtoMajor, Remote: r.RemoteAddr, Header: http.Header{}}
@@ -103,12 +117,8 @@ func (a *asker) ask(r *http.Request) (*answer, error) {
 	if err := json.NewEncoder(a.conn).Encode(q); err != nil {
 		return nil, err
 	}
-	line, err := a.r.ReadBytes('\n')
-	if err != nil {
-		return nil, err
-	}
 	got := new(answer)
-	return got, json.Unmarshal(line, got)
+	return got, json.Unmarshal(<-a.answers, got)
 }
 
 // client takes up a client's context and returns who the client is. A program that

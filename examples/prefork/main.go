@@ -28,6 +28,7 @@ import (
 	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/secctx"
 	"github.com/sealctx/sealctx/secctx/krb5"
+	"github.com/sealctx/sealctx/secctx/spnego"
 )
 
 // limit is how long a client may take, for its context and for its messages.
@@ -57,6 +58,10 @@ func provider() (gssapi.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	negotiated, err := spnego.New(mech, &spnego.Config{Raw: true}) // gss-client with and without -spnego
+	if err != nil {
+		return nil, err
+	}
 	var sealer seal.Sealer
 	if *socket != "" {
 		sealer, err = agent.Dial(*socket)
@@ -66,7 +71,7 @@ func provider() (gssapi.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return secctx.Wrap(mech, sealer), nil
+	return secctx.Wrap(negotiated, sealer), nil
 }
 
 // accept is the acceptor.

@@ -37,7 +37,8 @@ type Config struct {
 	Mechs []gssapi.GssMech
 
 	// Raw makes acceptors take tokens of these mechanisms without a negotiation
-	// around them as well, as MIT's library does.
+	// around them as well, as MIT's library does. Some HTTP clients send such
+	// tokens, python3-requests-kerberos among them.
 	Raw bool
 
 	// MaxToken is the longest token of a peer in bytes. Zero: DefaultMaxToken.
