@@ -31,7 +31,7 @@ type parcel struct {
 func pack(sc gssapi.SecContext, conn net.Conn, read []byte) (*parcel, error) {
 	p, err := packConn(conn, read)
 	if err == nil {
-		err = secctx.Exportable(sc)
+		_, err = secctx.Status(sc)
 	}
 	if err != nil {
 		return nil, err

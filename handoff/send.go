@@ -60,7 +60,7 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 //   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed and shut
 //     down
 //   - without waiting for the worker: secctx.ErrNotWrapped and other errors of
-//     secctx.Exportable, ErrConn, ErrTooLarge. Nothing was done
+//     secctx.Status, ErrConn, ErrTooLarge. Nothing was done
 //   - of secctx.Export, if the context cannot be exported to that audience: sc, conn and
 //     worker are as before
 //
@@ -296,8 +296,8 @@ func (w *waiter) taken() error {
 
 // doubtful reports whether a worker's word that it has the context is not enough.
 func doubtful(sc gssapi.SecContext, verify bool) bool {
-	out, known := secctx.Outstanding(sc)
-	return out || !known && verify
+	state, _ := secctx.Status(sc)
+	return state == seal.Outstanding || state == 0 && verify
 }
 
 // An agent may be unable to take a token back just now, because a quota is used up or its

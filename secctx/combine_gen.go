@@ -589,3 +589,272 @@ var (
 	_ gssapi.SecContextExtGGF     = (*secContext1)(nil)
 	_ gssapi.SecContextExtRFC4121 = (*secContext2)(nil)
 )
+
+type (
+	credential1 struct {
+		*credential
+		credentialRFC4178
+	}
+	credential2 struct {
+		*credential
+		credentialRFC5588
+	}
+	credential3 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+	}
+	credential4 struct {
+		*credential
+		credentialS4U
+	}
+	credential5 struct {
+		*credential
+		credentialRFC4178
+		credentialS4U
+	}
+	credential6 struct {
+		*credential
+		credentialRFC5588
+		credentialS4U
+	}
+	credential7 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialS4U
+	}
+	credential8 struct {
+		*credential
+		credentialCredPassword
+	}
+	credential9 struct {
+		*credential
+		credentialRFC4178
+		credentialCredPassword
+	}
+	credential10 struct {
+		*credential
+		credentialRFC5588
+		credentialCredPassword
+	}
+	credential11 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialCredPassword
+	}
+	credential12 struct {
+		*credential
+		credentialS4U
+		credentialCredPassword
+	}
+	credential13 struct {
+		*credential
+		credentialRFC4178
+		credentialS4U
+		credentialCredPassword
+	}
+	credential14 struct {
+		*credential
+		credentialRFC5588
+		credentialS4U
+		credentialCredPassword
+	}
+	credential15 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialS4U
+		credentialCredPassword
+	}
+	credential16 struct {
+		*credential
+		credentialCredStore
+	}
+	credential17 struct {
+		*credential
+		credentialRFC4178
+		credentialCredStore
+	}
+	credential18 struct {
+		*credential
+		credentialRFC5588
+		credentialCredStore
+	}
+	credential19 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialCredStore
+	}
+	credential20 struct {
+		*credential
+		credentialS4U
+		credentialCredStore
+	}
+	credential21 struct {
+		*credential
+		credentialRFC4178
+		credentialS4U
+		credentialCredStore
+	}
+	credential22 struct {
+		*credential
+		credentialRFC5588
+		credentialS4U
+		credentialCredStore
+	}
+	credential23 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialS4U
+		credentialCredStore
+	}
+	credential24 struct {
+		*credential
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential25 struct {
+		*credential
+		credentialRFC4178
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential26 struct {
+		*credential
+		credentialRFC5588
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential27 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential28 struct {
+		*credential
+		credentialS4U
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential29 struct {
+		*credential
+		credentialRFC4178
+		credentialS4U
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential30 struct {
+		*credential
+		credentialRFC5588
+		credentialS4U
+		credentialCredPassword
+		credentialCredStore
+	}
+	credential31 struct {
+		*credential
+		credentialRFC4178
+		credentialRFC5588
+		credentialS4U
+		credentialCredPassword
+		credentialCredStore
+	}
+)
+
+// combine returns b with the extensions that its inner one has.
+func (b *credential) combine() gssapi.Credential {
+	set := 0
+	if _, ok := b.inner.(gssapi.CredentialExtRFC4178); ok {
+		set |= 1 << 0
+	}
+	if _, ok := b.inner.(gssapi.CredentialExtRFC5588); ok {
+		set |= 1 << 1
+	}
+	if _, ok := b.inner.(gssapi.CredentialExtS4U); ok {
+		set |= 1 << 2
+	}
+	if _, ok := b.inner.(gssapi.CredentialExtCredPassword); ok {
+		set |= 1 << 3
+	}
+	if _, ok := b.inner.(gssapi.CredentialExtCredStore); ok {
+		set |= 1 << 4
+	}
+	switch set {
+	case 1:
+		return &credential1{b, credentialRFC4178{b}}
+	case 2:
+		return &credential2{b, credentialRFC5588{b}}
+	case 3:
+		return &credential3{b, credentialRFC4178{b}, credentialRFC5588{b}}
+	case 4:
+		return &credential4{b, credentialS4U{b}}
+	case 5:
+		return &credential5{b, credentialRFC4178{b}, credentialS4U{b}}
+	case 6:
+		return &credential6{b, credentialRFC5588{b}, credentialS4U{b}}
+	case 7:
+		return &credential7{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialS4U{b}}
+	case 8:
+		return &credential8{b, credentialCredPassword{b}}
+	case 9:
+		return &credential9{b, credentialRFC4178{b}, credentialCredPassword{b}}
+	case 10:
+		return &credential10{b, credentialRFC5588{b}, credentialCredPassword{b}}
+	case 11:
+		return &credential11{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialCredPassword{b}}
+	case 12:
+		return &credential12{b, credentialS4U{b}, credentialCredPassword{b}}
+	case 13:
+		return &credential13{b, credentialRFC4178{b}, credentialS4U{b}, credentialCredPassword{b}}
+	case 14:
+		return &credential14{b, credentialRFC5588{b}, credentialS4U{b}, credentialCredPassword{b}}
+	case 15:
+		return &credential15{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialS4U{b}, credentialCredPassword{b}}
+	case 16:
+		return &credential16{b, credentialCredStore{b}}
+	case 17:
+		return &credential17{b, credentialRFC4178{b}, credentialCredStore{b}}
+	case 18:
+		return &credential18{b, credentialRFC5588{b}, credentialCredStore{b}}
+	case 19:
+		return &credential19{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialCredStore{b}}
+	case 20:
+		return &credential20{b, credentialS4U{b}, credentialCredStore{b}}
+	case 21:
+		return &credential21{b, credentialRFC4178{b}, credentialS4U{b}, credentialCredStore{b}}
+	case 22:
+		return &credential22{b, credentialRFC5588{b}, credentialS4U{b}, credentialCredStore{b}}
+	case 23:
+		return &credential23{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialS4U{b}, credentialCredStore{b}}
+	case 24:
+		return &credential24{b, credentialCredPassword{b}, credentialCredStore{b}}
+	case 25:
+		return &credential25{b, credentialRFC4178{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	case 26:
+		return &credential26{b, credentialRFC5588{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	case 27:
+		return &credential27{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	case 28:
+		return &credential28{b, credentialS4U{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	case 29:
+		return &credential29{b, credentialRFC4178{b}, credentialS4U{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	case 30:
+		return &credential30{b, credentialRFC5588{b}, credentialS4U{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	case 31:
+		return &credential31{b, credentialRFC4178{b}, credentialRFC5588{b}, credentialS4U{b}, credentialCredPassword{b}, credentialCredStore{b}}
+	}
+	return b
+}
+
+var (
+	_ gssapi.CredentialExtRFC4178      = (*credential1)(nil)
+	_ gssapi.CredentialExtRFC5588      = (*credential2)(nil)
+	_ gssapi.CredentialExtS4U          = (*credential4)(nil)
+	_ gssapi.CredentialExtCredPassword = (*credential8)(nil)
+	_ gssapi.CredentialExtCredStore    = (*credential16)(nil)
+)

@@ -12,27 +12,29 @@ import (
 
 // A Config says how a provider is wrapped. Only Sealer is required.
 type Config struct {
-	// Sealer seals and opens the tokens: a *seal.Host, or a client of the agent.
-	// It stays the caller's, who closes it when no wrapped context is left.
+	// Sealer seals and opens the tokens. It is a *seal.Host or a client of the agent.
+	// The caller closes it after the last wrapped context has been deleted.
 	Sealer seal.Sealer
 
-	// Audience is who may import what the Export method of a context makes;
-	// the function [Export] names another. Zero: the exporting user.
+	// Audience says which processes may import what the Export method of a context or
+	// a credential makes. [Export] and [ExportCredential] name another audience. Zero:
+	// processes of the exporting user.
 	Audience seal.Audience
 
-	// Exporters are whose tokens ImportSecContext takes: a token must have been
-	// exported by a user, a group or a service of them (seal.User, seal.Group,
-	// seal.Service). Any other is refused with GSS_S_UNAUTHORIZED before anything
-	// is spent, and the error names its exporter. Whoever may reserve for an
-	// audience can invent a context, with any client's name in it: set Exporters
-	// wherever more users than the acceptor's may do that. A group or a service
-	// needs the agent: a seal.Host refuses every import then, with
-	// seal.ErrAudience. At most 16. Empty: whoever could reserve the token.
+	// Exporters says whose tokens are imported: a user, a group or a service of these
+	// (seal.User, seal.Group, seal.Service) must have exported the token, 16 at most.
+	// Any other token is refused with GSS_S_UNAUTHORIZED before anything is spent, and
+	// the error names the token's exporter.
+	//
+	// A user who may reserve tokens for an audience can invent a context with any
+	// client's name in it. Set Exporters wherever more users than the acceptor's may do
+	// that. Groups and services need the agent: with a seal.Host every import then
+	// fails with seal.ErrAudience. Empty: any user who could reserve the token.
 	Exporters []seal.Party
 
-	// Lifetime is how long a token can be imported. Zero, or less:
-	// seal.DefaultLifetime. It is cut to what is left of the context's own, and
-	// to what the sealer allows.
+	// Lifetime is how long a token can be imported. It is cut to what is left of the
+	// context's own lifetime, and to what the sealer allows. Zero or less:
+	// seal.DefaultLifetime.
 	Lifetime time.Duration
 
 	// Format names the plain tokens of the provider, so that a token reaches no
@@ -57,28 +59,31 @@ type Config struct {
 	// library that the process has loaded, if there is one; several are ErrFormatUnknown.
 	Format string
 
-	// AllowInquire are the object identifiers, each with all that is below it,
-	// that InquireByOid of a context may be asked for besides those known to
-	// return no keys: ticket flags, authorization data, time of authentication
-	// and SASL's strength factor, of MIT and of Heimdal. Everything else is
-	// refused with GSS_S_UNAVAILABLE, since a session key or a lucid export that
-	// leaves by this way is a second and unsealed export.
+	// AllowInquire adds object identifiers that InquireByOid of contexts and
+	// credentials accepts. An identifier stands for everything below it too. Those known
+	// to return no keys are accepted anyway: ticket flags, authorization data, time of
+	// authentication and SASL's strength factor, of MIT and of Heimdal. InquireByOid
+	// refuses all others with GSS_S_UNAVAILABLE, because a session key or a lucid context
+	// that leaves this way is a second export, and not sealed.
 	AllowInquire []gssapi.Oid
 }
 
-// Wrap is [Config.Wrap] with nothing but a sealer set.
+// Wrap is [Config.Wrap] with only the sealer set.
 func Wrap(p gssapi.Provider, s seal.Sealer) gssapi.Provider {
 	return (&Config{Sealer: s}).Wrap(p)
 }
 
-// Wrap returns a provider that is p, except that the contexts it makes export
-// sealed tokens and that it imports nothing else. It implements exactly those
-// of go-gssapi's optional interfaces that p implements, and answers with p's
-// Name; other methods of p are to be called on p itself. Names and credentials
-// are p's own. Release releases p, not the sealer.
+// Wrap returns a provider that does what p does, except that its contexts and
+// credentials export sealed tokens, and that it imports only sealed tokens. The provider
+// has p's Name, and exactly those of go-gssapi's optional interfaces that p has. Call
+// other methods of p on p. Release releases p, not the sealer.
 //
-// The Config may be used again and changed after. Wrap panics without a
-// provider or a sealer, which is a mistake of the program.
+// If libsealctx-gss is loaded in the process, every call that would make or import a
+// context returns an error wrapping ErrSealedBelow. Wrap looks once: the library cannot
+// take over calls after the program has started.
+//
+// The Config may be used again and changed afterwards. Wrap panics if the provider or
+// the sealer is nil, which is a programmer's mistake.
 func (c *Config) Wrap(p gssapi.Provider) gssapi.Provider {
 	if isNil(p) || isNil(c.Sealer) {
 		panic("secctx: Wrap needs a provider and a sealer")

@@ -15,17 +15,16 @@ type state uint8
 
 const (
 	live     state = iota // here
-	exported              // in a token, or wherever that was imported
-	gone                  // nowhere: ErrLost
+	exported              // in a token, or in the process that imported the token
+	gone                  // in no process: ErrLost
 	deleted               // ended by the caller
 )
 
 // secContext is a wrapped context without its extensions, which combine adds.
 //
-// Every call passes the gate. Per-message calls share it; what changes the
-// context as a whole, or what the mechanism keeps of its names, has it alone:
-// so Export begins when the calls under way have ended, and those that came
-// after find no context.
+// Every call passes the gate. Per-message calls share the gate. A call that changes the
+// context as a whole, or the names that the mechanism keeps, has the gate alone. So
+// Export begins when the calls under way have ended, and later calls find no context.
 type secContext struct {
 	p        *provider
 	acceptor bool // made by AcceptSecContext
@@ -38,21 +37,21 @@ type secContext struct {
 	// credentials that the caller may still hold, so they live until Delete.
 	kept []gssapi.SecContext
 
-	established  bool // both sides are done, as the mechanism said last
+	established  bool // the mechanism said last that both sides are done
 	transferable bool
 	mech         gssapi.GssMech // or nil
 	named        bool           // the caller may hold names of inner
-	settled      bool           // inner came by import or tried to export: Continue must not reach it
+	settled      bool           // inner was imported, or tried to export: Continue must not reach it
 
-	// Of the token that the context is in, while it is exported.
+	// The token that the context is in, while it is exported.
 	sealed [tagSize]byte     // its tail
 	slot   *seal.Reservation // its place in the register
 }
 
-// base is how Export and TakeBack find the context under its extensions.
+// base returns the context without its extensions, for Export, TakeBack and Status.
 func (c *secContext) base() *secContext { return c }
 
-// refusal is the answer of a handle without context.
+// refusal returns the error of a handle without a context, or nil.
 func (c *secContext) refusal() error {
 	switch c.state {
 	case live:
@@ -65,9 +64,8 @@ func (c *secContext) refusal() error {
 	return errLost
 }
 
-// share admits a call beside others, alone one by itself. The caller must
-// unshare or unalone if, and only if, the error is nil.
-func (c *secContext) share() error {
+// begin admits a call beside others. Unless it returns an error, the caller must call end.
+func (c *secContext) begin() error {
 	c.gate.RLock()
 	err := c.refusal()
 	if err != nil {
@@ -76,9 +74,10 @@ func (c *secContext) share() error {
 	return err
 }
 
-func (c *secContext) unshare() { c.gate.RUnlock() }
+func (c *secContext) end() { c.gate.RUnlock() }
 
-func (c *secContext) alone() error {
+// lock admits a call by itself. Unless it returns an error, the caller must call unlock.
+func (c *secContext) lock() error {
 	c.gate.Lock()
 	err := c.refusal()
 	if err != nil {
@@ -87,10 +86,10 @@ func (c *secContext) alone() error {
 	return err
 }
 
-func (c *secContext) unalone() { c.gate.Unlock() }
+func (c *secContext) unlock() { c.gate.Unlock() }
 
-// learn keeps what the mechanism says of the context, because it must not be
-// asked at export: Inquire of go-gssapi-c releases the names that it gave out.
+// learn keeps what the mechanism says about the context. Export cannot ask again,
+// because Inquire of go-gssapi-c releases the names that it gave out.
 func (c *secContext) learn(info *gssapi.SecContextInfoPartial) {
 	c.established = info.FullyEstablished && !c.inner.ContinueNeeded()
 	c.transferable = info.Transferrable
@@ -98,10 +97,10 @@ func (c *secContext) learn(info *gssapi.SecContextInfoPartial) {
 }
 
 func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartial, error) {
-	if err := c.alone(); err != nil {
+	if err := c.lock(); err != nil {
 		return nil, gssapi.SecContextInfoPartial{}, err
 	}
-	defer c.unalone()
+	defer c.unlock()
 	if c.settled {
 		return nil, gssapi.SecContextInfoPartial{}, errEstablished
 	}
@@ -120,15 +119,15 @@ func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartia
 	return out, info, nil
 }
 
-// disclose leaves of what the mechanism says what a caller may go by. An absent
-// name or credential is nil: go-gssapi-c returns nil pointers in the interfaces,
-// which compare as not nil. Before the context is established, an acceptor has
-// authenticated no name and taken no credential (RFC 2743 2.2.6: names are valid
-// if the context is open).
+// disclose changes what the mechanism says into what callers may rely on. An absent name
+// or credential becomes nil: go-gssapi-c returns nil pointers in the interfaces, which
+// compare as not nil. Before the context is established, an acceptor has authenticated
+// no name and taken no credential (RFC 2743 2.2.6: names are valid if the context is
+// open).
 func (c *secContext) disclose(info *gssapi.SecContextInfoPartial) {
 	info.FullyEstablished = c.established
 	info.InitiatorName = optional(info.InitiatorName)
-	info.DelegatedCredential = optional(info.DelegatedCredential)
+	info.DelegatedCredential = c.p.credential(info.DelegatedCredential)
 	info.Mech = c.mech
 	if c.acceptor && !c.established {
 		info.InitiatorName, info.DelegatedCredential = nil, nil
@@ -136,18 +135,18 @@ func (c *secContext) disclose(info *gssapi.SecContextInfoPartial) {
 }
 
 func (c *secContext) ContinueNeeded() bool {
-	if c.share() != nil {
+	if c.begin() != nil {
 		return false
 	}
-	defer c.unshare()
+	defer c.end()
 	return c.inner.ContinueNeeded()
 }
 
 func (c *secContext) Inquire() (*gssapi.SecContextInfo, error) {
-	if err := c.alone(); err != nil {
+	if err := c.lock(); err != nil {
 		return nil, err
 	}
-	defer c.unalone()
+	defer c.unlock()
 	c.named = true
 	return c.inquire()
 }
@@ -164,9 +163,9 @@ func (c *secContext) inquire() (*gssapi.SecContextInfo, error) {
 	return info, nil
 }
 
-// Delete ends the context, or what the mechanism kept of one that was exported:
-// the context itself goes on wherever its token is imported. It has no token
-// for the peer then. A second Delete does nothing.
+// Delete ends the context. After an export Delete ends what the mechanism kept, and
+// returns no token for the peer: the context itself continues where its token is
+// imported. A second Delete does nothing.
 func (c *secContext) Delete() ([]byte, error) {
 	c.gate.Lock()
 	defer c.gate.Unlock()
@@ -186,8 +185,8 @@ func (c *secContext) Delete() ([]byte, error) {
 	return token, errors.Join(errs...)
 }
 
-// deleteKept frees what the mechanism kept of a context that it gave up. That
-// there is no context is as it should be.
+// deleteKept frees what the mechanism kept of a context that it gave up. An error that
+// says that there is no context is expected.
 func deleteKept(sc gssapi.SecContext) error {
 	if _, err := sc.Delete(); err != nil && !errors.Is(err, gssapi.ErrNoContext) {
 		return err
@@ -196,57 +195,57 @@ func deleteKept(sc gssapi.SecContext) error {
 }
 
 func (c *secContext) ProcessToken(token []byte) error {
-	if err := c.alone(); err != nil {
+	if err := c.lock(); err != nil {
 		return err
 	}
-	defer c.unalone()
+	defer c.unlock()
 	return c.inner.ProcessToken(token)
 }
 
 func (c *secContext) ExpiresAt() (*gssapi.GssLifetime, error) {
-	if err := c.share(); err != nil {
+	if err := c.begin(); err != nil {
 		return nil, err
 	}
-	defer c.unshare()
+	defer c.end()
 	return answer(c.inner.ExpiresAt())
 }
 
 func (c *secContext) WrapSizeLimit(conf bool, max uint, qop gssapi.QoP) (uint, error) {
-	if err := c.share(); err != nil {
+	if err := c.begin(); err != nil {
 		return 0, err
 	}
-	defer c.unshare()
+	defer c.end()
 	return c.inner.WrapSizeLimit(conf, max, qop)
 }
 
 func (c *secContext) GetMIC(msg []byte, qop gssapi.QoP) ([]byte, error) {
-	if err := c.share(); err != nil {
+	if err := c.begin(); err != nil {
 		return nil, err
 	}
-	defer c.unshare()
+	defer c.end()
 	return c.inner.GetMIC(msg, qop)
 }
 
 func (c *secContext) VerifyMIC(msg, mic []byte) (gssapi.QoP, error) {
-	if err := c.share(); err != nil {
+	if err := c.begin(); err != nil {
 		return 0, err
 	}
-	defer c.unshare()
+	defer c.end()
 	return c.inner.VerifyMIC(msg, mic)
 }
 
 func (c *secContext) Wrap(msg []byte, conf bool, qop gssapi.QoP) ([]byte, bool, error) {
-	if err := c.share(); err != nil {
+	if err := c.begin(); err != nil {
 		return nil, false, err
 	}
-	defer c.unshare()
+	defer c.end()
 	return c.inner.Wrap(msg, conf, qop)
 }
 
 func (c *secContext) Unwrap(msg []byte) ([]byte, bool, gssapi.QoP, error) {
-	if err := c.share(); err != nil {
+	if err := c.begin(); err != nil {
 		return nil, false, 0, err
 	}
-	defer c.unshare()
+	defer c.end()
 	return c.inner.Unwrap(msg)
 }

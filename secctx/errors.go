@@ -9,61 +9,62 @@ import (
 	"github.com/sealctx/sealctx/seal"
 )
 
-// Errors of this package. They match the GSS status beside them through
-// errors.Is, and what a sealer or a mechanism said stays in their chain: the
-// errors of package seal match as themselves too.
+// Errors of this package. Through errors.Is each matches the GSS status beside it. The
+// errors of a sealer or a mechanism stay in the chain, so the errors of package seal
+// match as themselves too.
 var (
-	// ErrLost: the context is in no process any more. The mechanism gave it up
-	// and could not take it back, or a token was claimed, too late or the
-	// mechanism did not import it (GSS_S_NO_CONTEXT).
+	// ErrLost: the context is in no process any more (GSS_S_NO_CONTEXT). Either the
+	// mechanism gave the context up and could not take it back, or the token was claimed
+	// and the claim came too late, or the mechanism did not import the token.
 	ErrLost = errors.New("secctx: context is lost")
 
-	// ErrNotWrapped: Export or TakeBack was given a context that does not come
+	// ErrNotWrapped: Export, TakeBack or Status was given a context that does not come
 	// from a wrapped provider (GSS_S_FAILURE).
 	ErrNotWrapped = errors.New("secctx: not a context of a wrapped provider")
 
-	// ErrFormatUnknown: whose plain tokens a provider makes is not certain (GSS_S_FAILURE).
-	// Nothing was exported or claimed. See Config.Format.
+	// ErrFormatUnknown: it is not certain which library's plain tokens a provider makes
+	// (GSS_S_FAILURE). Nothing was exported or claimed. Set Config.Format.
 	ErrFormatUnknown = errors.New("secctx: plain format of the provider is not known")
 
-	// ErrSealedBelow: the process has libsealctx-gss loaded, which seals the tokens
-	// of the C library itself (GSS_S_UNAVAILABLE). A provider that was wrapped in
-	// such a process makes and imports no context.
+	// ErrSealedBelow: the process has libsealctx-gss loaded, which seals the tokens of
+	// the C library itself (GSS_S_UNAVAILABLE). A provider that was wrapped in such a
+	// process makes and imports no context.
 	ErrSealedBelow = errors.New("secctx: libsealctx-gss is loaded in this process and seals below secctx: take it out of LD_PRELOAD, /etc/ld.so.preload or the program's needed libraries, or use the provider without secctx")
 )
 
-// The errors that never change; errDefective is the one error for bytes that
-// are no authentic token, whatever is wrong with them.
+// The errors that never change. errDefective stands for all bytes that are not an
+// authentic token.
 var (
-	errDefective      = status(gssapi.ErrDefectiveToken, seal.ErrDefective)
-	errLost           = status(gssapi.ErrNoContext, ErrLost)
-	errNotWrapped     = status(gssapi.ErrFailure, ErrNotWrapped)
-	errExported       = status(gssapi.ErrNoContext, errors.New("secctx: context was exported"))
-	errDeleted        = status(gssapi.ErrNoContext, errors.New("secctx: context was deleted"))
-	errHalf           = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established"))
-	errBlindHandler   = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established or names no initiator, and go-gssapi's http.Handler does not look; serve HTTP with a handler that checks FullyEstablished"))
-	errSealedBelow    = status(gssapi.ErrUnavailable, ErrSealedBelow)
-	errUntransferable = status(gssapi.ErrUnavailable, errors.New("secctx: mechanism cannot transfer this context"))
-	errExpired        = status(gssapi.ErrContextExpired, errors.New("secctx: context has expired"))
-	errEstablished    = status(gssapi.ErrFailure, errors.New("secctx: context is established already"))
-	errNotExported    = status(gssapi.ErrFailure, errors.New("secctx: context is here, not exported"))
-	errNoInquiry      = status(gssapi.ErrUnavailable, errors.New("secctx: inquiry by this object identifier is not allowed, it might return keys"))
-	errNoExtension    = status(gssapi.ErrUnavailable, errors.New("secctx: context that came back lacks this extension"))
+	errDefective          = status(gssapi.ErrDefectiveToken, seal.ErrDefective)
+	errLost               = status(gssapi.ErrNoContext, ErrLost)
+	errNotWrapped         = status(gssapi.ErrFailure, ErrNotWrapped)
+	errExported           = status(gssapi.ErrNoContext, errors.New("secctx: context was exported"))
+	errDeleted            = status(gssapi.ErrNoContext, errors.New("secctx: context was deleted"))
+	errHalf               = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established"))
+	errBlindHandler       = status(gssapi.ErrNoContext, errors.New("secctx: context is not fully established or names no initiator, and go-gssapi's http.Handler does not look; serve HTTP with a handler that checks FullyEstablished"))
+	errSealedBelow        = status(gssapi.ErrUnavailable, ErrSealedBelow)
+	errUntransferable     = status(gssapi.ErrUnavailable, errors.New("secctx: mechanism cannot transfer this context"))
+	errExpired            = status(gssapi.ErrContextExpired, errors.New("secctx: context has expired"))
+	errEstablished        = status(gssapi.ErrFailure, errors.New("secctx: context is established already"))
+	errNotExported        = status(gssapi.ErrFailure, errors.New("secctx: context is here, not exported"))
+	errNoInquiry          = status(gssapi.ErrUnavailable, errors.New("secctx: inquiry by this object identifier is not allowed, it might return keys"))
+	errNoCredentialExport = status(gssapi.ErrUnavailable, errors.New("secctx: not a credential of a wrapped provider that can be exported"))
+	errNoExtension        = status(gssapi.ErrUnavailable, errors.New("secctx: context that came back lacks this extension"))
 
 	errEmptyToken = errors.New("secctx: plain token is empty")
 )
 
-// statusError is an error with its GSS status, which only errors.Is sees: the
-// text of a status says nothing that the error does not say better.
+// statusError is an error with its GSS status. Only errors.Is sees the status, because
+// the error's text says more than the status's.
 type statusError struct{ err, status error }
 
 func status(status, err error) error   { return &statusError{err, status} }
 func (e *statusError) Error() string   { return e.err.Error() }
 func (e *statusError) Unwrap() []error { return []error{e.err, e.status} }
 
-// lostError is ErrLost and how it came to that. Of the cause everything matches
-// but its GSS status: a mechanism that finds its own token defective has not
-// left it unspent, and the status of this call is NO_CONTEXT.
+// lostError is ErrLost with its cause. The cause matches through errors.Is, except for
+// its GSS status: if a mechanism finds its own token defective, the token is spent all
+// the same, and the status is GSS_S_NO_CONTEXT.
 type lostError struct{ why error }
 
 func lost(why error) error { return &lostError{why} }
@@ -86,8 +87,8 @@ var statuses = []error{
 	gssapi.ErrUnavailable, gssapi.ErrDuplicateElement, gssapi.ErrNameNotMn, gssapi.ErrBadMechAttr,
 }
 
-// refused gives a sealer's refusal to seal its status. It is never
-// GSS_S_NO_CONTEXT: the context is still here.
+// refused gives a sealer's refusal to seal its status. The status is never
+// GSS_S_NO_CONTEXT, because the context is still here.
 func refused(err error) error {
 	if errors.Is(err, seal.ErrUnauthorized) {
 		return status(gssapi.ErrUnauthorized, err)

@@ -11,38 +11,42 @@ import (
 	"github.com/sealctx/sealctx/seal"
 )
 
-// tagSize is how much of a token's end tells it from every other: the tag of
-// its AEAD.
+// tagSize is the length of the AEAD's tag at the end of a token, in bytes. The tag
+// tells a token from every other one.
 const tagSize = 16
 
-// Export is the Export method of a wrapped context, for a named audience (RFC
-// 2743 2.2.8): the zero one is the exporting user, whatever the Config says. It
-// waits for calls under way on the context. On success the handle has no
-// context any more: every call but Delete answers GSS_S_NO_CONTEXT, and names
-// that were obtained from it stay good until Delete. Of the plain token nothing
-// is left in this package's hands. Delegated credentials do not travel.
+// Export is the Export method of a wrapped context for a named audience (RFC 2743
+// 2.2.8). The zero audience is the exporting user, whatever the Config says. Export
+// waits for the calls under way on the context.
 //
-// On an error there is no token. Errors that leave the context as it was:
+// On success the handle has no context any more: every call but Delete returns
+// GSS_S_NO_CONTEXT. Names that the handle gave out stay good until Delete. This package
+// keeps nothing of the plain token. Delegated credentials do not travel.
 //
-//   - GSS_S_NO_CONTEXT: there is none (exported, lost or deleted before), or it
-//     is not fully established
+// On an error there is no token. These errors leave the context as it was:
+//
+//   - GSS_S_NO_CONTEXT: the handle has no context (exported, lost or deleted before), or
+//     the context is not fully established
 //   - GSS_S_UNAVAILABLE: the mechanism cannot transfer the context
-//   - GSS_S_CONTEXT_EXPIRED; GSS_S_FAILURE where the mechanism tells no lifetime
-//   - seal.ErrAudience, seal.ErrUnavailable and the like: GSS_S_FAILURE, or
-//     GSS_S_UNAUTHORIZED with seal.ErrUnauthorized. If sealing failed after the
-//     mechanism had given up the context, it was imported back: equivalent, but
-//     without delegated credentials
-//   - ErrFormatUnknown: GSS_S_FAILURE
-//   - the mechanism's own, as it is: the context is as the mechanism left it
+//   - GSS_S_CONTEXT_EXPIRED: the context has expired
+//   - GSS_S_FAILURE: the mechanism does not tell the context's lifetime
+//   - ErrFormatUnknown (GSS_S_FAILURE)
+//   - seal.ErrUnauthorized (GSS_S_UNAUTHORIZED)
+//   - seal.ErrAudience, seal.ErrUnavailable and others of package seal (GSS_S_FAILURE).
+//     If sealing failed after the mechanism had given up the context, the context was
+//     imported back. It is equivalent, but has no delegated credential.
+//   - the mechanism's own errors, unchanged: the context is as the mechanism left it
 //
-// And ErrLost (GSS_S_NO_CONTEXT): the mechanism gave up the context and could
-// not take it back. A context that is not of a wrapped provider is
-// ErrNotWrapped (GSS_S_FAILURE). The token is the caller's and no secret, see
-// the package's comment. Safe for concurrent use: one caller gets it.
+// ErrLost (GSS_S_NO_CONTEXT) says that the mechanism gave up the context and could not
+// take it back. ErrNotWrapped (GSS_S_FAILURE) says that sc does not come from a wrapped
+// provider.
 //
-// A token is worth nothing once its epoch is retired or its agent has ended. If
-// that happens before the token is sealed, Export fails and the context is here;
-// through an agent, if it happened more than 50 microseconds before.
+// The token belongs to the caller, and is no secret. Safe for concurrent use: one caller
+// gets the token.
+//
+// A token is worth nothing once its epoch is retired or its agent has ended. If that
+// happens before the token is sealed, Export fails and the context is here. Through an
+// agent this holds if it happened more than 50 microseconds before.
 func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
 	c, err := unwrap(sc)
 	if err != nil {
@@ -51,33 +55,22 @@ func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
 	return c.export(to)
 }
 
-// Exportable reports whether Export would find a context to export, without exporting
-// it: it returns the error that Export would return before it asks the sealer, or nil.
-// A caller that has to wait before it exports asks this first. Safe for concurrent use.
-func Exportable(sc gssapi.SecContext) error {
-	c, err := unwrap(sc)
-	if err != nil {
-		return err
-	}
-	if err := c.alone(); err != nil {
-		return err
-	}
-	defer c.unalone()
-	_, err = c.exportable()
-	return err
-}
-
-// TakeBack brings an exported context back behind the same handle, if nobody
-// has imported its token yet: of all imports and TakeBack one wins. Token is
-// what Export made of sc. Whoever exported may take back, whatever the
-// audience. Errors, as of ImportSecContext: seal.ErrSpent and seal.ErrExpired
-// (GSS_S_NO_CONTEXT), seal.ErrDefective (GSS_S_DEFECTIVE_TOKEN), also for the
-// token of another context, seal.ErrUnauthorized (GSS_S_UNAUTHORIZED) for another
-// user than the one that exported, seal.ErrUnavailable (GSS_S_FAILURE); after
-// these the handle is as it was. ErrLost (GSS_S_NO_CONTEXT) if the mechanism did
-// not import its own token, or the claim came too late. A handle that has its
-// context answers GSS_S_FAILURE, and so does ErrNotWrapped.
-// Safe for concurrent use.
+// TakeBack brings an exported context back behind the same handle, if nobody has
+// imported its token yet. Of all imports and TakeBack one wins. The token is the one
+// that the export of sc returned. The exporting user may take it back, whatever its
+// audience is.
+//
+// After these errors the handle is as it was:
+//
+//   - seal.ErrSpent, seal.ErrExpired (GSS_S_NO_CONTEXT)
+//   - seal.ErrDefective (GSS_S_DEFECTIVE_TOKEN), also for the token of another context
+//   - seal.ErrUnauthorized (GSS_S_UNAUTHORIZED): another user exported the token
+//   - seal.ErrUnavailable (GSS_S_FAILURE)
+//   - GSS_S_FAILURE: the handle has its context
+//   - ErrNotWrapped (GSS_S_FAILURE)
+//
+// ErrLost (GSS_S_NO_CONTEXT) says that the mechanism did not import its own token, or
+// that the claim came too late. Safe for concurrent use.
 func TakeBack(sc gssapi.SecContext, token []byte) error {
 	c, err := unwrap(sc)
 	if err != nil {
@@ -86,24 +79,38 @@ func TakeBack(sc gssapi.SecContext, token []byte) error {
 	return c.takeBack(token)
 }
 
-// Outstanding reports, asking nobody, whether the token of an exported context still
-// has its place in the register: then nobody has imported it, though it may have
-// expired. Known and not yes says that it was imported or taken back, or expired and
-// lost its place. It is known only between Export and TakeBack or Delete of the
-// handle, and where the sealer is a seal.Host whose epoch lives; yes and known are
-// false for an agent's tokens and for what is not wrapped. It waits for calls that
-// change the handle. Safe for concurrent use.
-func Outstanding(sc gssapi.SecContext) (yes, known bool) {
+// Status reports how a context stands, and changes nothing. The error is nil if Export
+// would find a context to export. Otherwise it is the error that Export would return
+// before it asks the sealer. A caller that has to wait before it exports asks first.
+//
+// The state is that of the token, between Export and TakeBack or Delete of the handle:
+//
+//   - seal.Outstanding: nobody has imported the token, though it may have expired
+//   - seal.Spent: it was imported, or it expired and its slot was taken again
+//   - 0: not known, because the sealer is an agent or the token's epoch is gone
+//
+// The state of any other handle is 0. Status asks no other process. It waits for the
+// calls under way on the handle. Safe for concurrent use.
+func Status(sc gssapi.SecContext) (seal.State, error) {
 	c, err := unwrap(sc)
 	if err != nil {
-		return false, false
+		return 0, err
 	}
-	c.gate.RLock()
-	defer c.gate.RUnlock()
-	if c.state != exported {
-		return false, false
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	if c.state == live {
+		_, _, err := c.exportable()
+		return 0, err
 	}
-	return c.slot.Outstanding()
+	if c.state == exported {
+		switch out, known := c.slot.Outstanding(); {
+		case out:
+			return seal.Outstanding, errExported
+		case known:
+			return seal.Spent, errExported
+		}
+	}
+	return 0, c.refusal()
 }
 
 func unwrap(sc gssapi.SecContext) (*secContext, error) {
@@ -115,22 +122,18 @@ func unwrap(sc gssapi.SecContext) (*secContext, error) {
 
 func (c *secContext) Export() ([]byte, error) { return c.export(c.p.audience) }
 
-// export does everything that can fail before the mechanism gives up the
-// context, and undoes what fails after.
+// export does everything that can fail before the mechanism gives up the context. If
+// something fails afterwards, export undoes it.
 func (c *secContext) export(to seal.Audience) ([]byte, error) {
-	if err := c.alone(); err != nil {
+	if err := c.lock(); err != nil {
 		return nil, err
 	}
-	defer c.unalone()
-	lifetime, err := c.exportable()
+	defer c.unlock()
+	format, lifetime, err := c.exportable()
 	if err != nil {
 		return nil, err
 	}
-	formats, err := c.p.exportFormats()
-	if err != nil {
-		return nil, err
-	}
-	request := seal.Request{Format: formats[0], Audience: to, Lifetime: lifetime}
+	request := seal.Request{Format: format, Audience: to, Lifetime: lifetime}
 	if c.mech != nil {
 		request.Mechanism = c.mech.Oid()
 	}
@@ -138,12 +141,12 @@ func (c *secContext) export(to seal.Audience) ([]byte, error) {
 	if err != nil {
 		return nil, refused(err)
 	}
-	// For every way out but a successful Seal, a panic of the mechanism among
-	// them. What cannot be cancelled expires, and no token of it exists.
+	// For every way out except a successful Seal; a panic of the mechanism is one. A
+	// reservation that cannot be cancelled expires, and has no token.
 	defer func() { _ = r.Cancel() }()
 
 	c.settled = true // the mechanism may fail and be left without context
-	c.state = gone   // for as long as the context is in nothing but plain
+	c.state = gone   // while the context is in the plain token alone
 	plain, err := c.inner.Export()
 	defer memsafe.Wipe(plain)
 	if err != nil {
@@ -162,14 +165,27 @@ func (c *secContext) export(to seal.Audience) ([]byte, error) {
 	return token, nil
 }
 
-// exportable returns the longest lifetime of a token of the context.
-func (c *secContext) exportable() (time.Duration, error) {
+// exportable returns the plain format of a token of the context, and the longest
+// lifetime of the token.
+func (c *secContext) exportable() (format string, lifetime time.Duration, err error) {
 	if !c.established {
-		return 0, errHalf
+		return "", 0, errHalf
 	}
 	if !c.transferable {
-		return 0, errUntransferable
+		return "", 0, errUntransferable
 	}
+	if lifetime, err = c.lifetime(); err != nil {
+		return "", 0, err
+	}
+	formats, err := c.p.exportFormats()
+	if err != nil {
+		return "", 0, err
+	}
+	return formats[0], lifetime, nil
+}
+
+// lifetime returns the configured lifetime of tokens, cut to the context's own.
+func (c *secContext) lifetime() (time.Duration, error) {
 	expiry, err := answer(c.inner.ExpiresAt())
 	if err != nil {
 		return 0, err
@@ -185,8 +201,8 @@ func (c *secContext) exportable() (time.Duration, error) {
 	return 0, errExpired
 }
 
-// restore brings the context back from its plain token after sealing failed. A
-// failed Seal has let no sealed byte out, so nobody else can have it.
+// restore brings the context back from its plain token after sealing failed. A failed
+// Seal has let no sealed byte out, so no other process can have the context.
 func (c *secContext) restore(plain []byte, why error) error {
 	inner, err := answer(c.p.inner.ImportSecContext(plain))
 	if err != nil {
@@ -196,13 +212,13 @@ func (c *secContext) restore(plain []byte, why error) error {
 	return refused(why)
 }
 
-// replace puts a context in the place of the one that the mechanism gave up,
-// whose leftovers must stay only where the caller may hold names of them.
+// replace puts a context in the place of the one that the mechanism gave up. What is
+// left of that one stays only if the caller may hold names of it.
 func (c *secContext) replace(inner gssapi.SecContext) {
 	if c.named {
 		c.kept = append(c.kept, c.inner)
 	} else {
-		_ = deleteKept(c.inner) // the context is back; that is the news
+		_ = deleteKept(c.inner) // an error here does not matter: the context is back
 	}
 	c.inner, c.state, c.named = inner, live, false
 }
@@ -216,7 +232,7 @@ func (c *secContext) takeBack(token []byte) error {
 	case c.state != exported:
 		return c.refusal()
 	case len(token) < tagSize || [tagSize]byte(token[len(token)-tagSize:]) != c.sealed:
-		return errDefective // it would bring another context behind this handle
+		return errDefective // another token would bring another context behind this handle
 	}
 	formats, err := c.p.exportFormats() // known since the export
 	if err != nil {

@@ -102,13 +102,16 @@ func TestExportRefused(t *testing.T) {
 			_, err := r.sc.Inquire() // the wrapper keeps what the mechanism says
 			require.NoError(t, err)
 			before := outstanding(t, h)
-			asked := Exportable(r.sc)
+			_, asked := Status(r.sc)
 			token, err := r.sc.Export()
 			if tc.err == nil {
 				require.NoError(t, err)
 				require.NoError(t, asked)
-				require.ErrorIs(t, Exportable(r.sc), errExported)
-				require.ErrorIs(t, Exportable(nil), ErrNotWrapped)
+				state, asked := Status(r.sc)
+				require.ErrorIs(t, asked, errExported)
+				require.Equal(t, seal.Outstanding, state)
+				_, asked = Status(nil)
+				require.ErrorIs(t, asked, ErrNotWrapped)
 				return
 			}
 			require.Equal(t, err, asked)

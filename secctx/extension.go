@@ -37,11 +37,11 @@ func (e providerRFC5801) InquireMechForSASLName(name string) (gssapi.GssMech, er
 }
 
 func (e providerGGF) ImportCredential(token []byte) (gssapi.Credential, error) {
-	return answer(e.p.inner.(gssapi.ProviderExtGGF).ImportCredential(token))
+	return e.p.importCredential(token, e.p.inner.(gssapi.ProviderExtGGF).ImportCredential)
 }
 
 func (e providerCredPassword) AcquireCredentialWithPassword(name gssapi.GssName, password string, lifetime time.Duration, mechs []gssapi.GssMech, usage gssapi.CredUsage) (gssapi.Credential, error) {
-	return answer(e.p.inner.(gssapi.ProviderExtCredPassword).AcquireCredentialWithPassword(name, password, lifetime, mechs, usage))
+	return e.p.acquired(e.p.inner.(gssapi.ProviderExtCredPassword).AcquireCredentialWithPassword(name, password, lifetime, mechs, usage))
 }
 
 func (e providerKrb5Identity) RegisterAcceptorIdentity(identity string) error {
@@ -53,7 +53,7 @@ func (e providerKrb5Identity) SetCCacheName(name string) error {
 }
 
 func (e providerCredStore) AcquireCredentialFrom(name gssapi.GssName, mechs []gssapi.GssMech, usage gssapi.CredUsage, lifetime *gssapi.GssLifetime, opts ...gssapi.CredStoreOption) (gssapi.Credential, error) {
-	return answer(e.p.inner.(gssapi.ProviderExtCredStore).AcquireCredentialFrom(name, mechs, usage, lifetime, opts...))
+	return e.p.acquired(e.p.inner.(gssapi.ProviderExtCredStore).AcquireCredentialFrom(name, mechs, usage, lifetime, opts...))
 }
 
 // Those of SecContext, behind the gate. They ask the present inner context for the
@@ -65,10 +65,10 @@ type (
 )
 
 func (e secContextGGF) InquireByOid(oid gssapi.Oid) ([][]byte, error) {
-	if err := e.c.share(); err != nil {
+	if err := e.c.begin(); err != nil {
 		return nil, err
 	}
-	defer e.c.unshare()
+	defer e.c.end()
 	inner, ok := e.c.inner.(gssapi.SecContextExtGGF)
 	if !ok {
 		return nil, errNoExtension
@@ -80,10 +80,10 @@ func (e secContextGGF) InquireByOid(oid gssapi.Oid) ([][]byte, error) {
 }
 
 func (e secContextGGF) SetOption(option gssapi.Oid, value []byte) error {
-	if err := e.c.alone(); err != nil {
+	if err := e.c.lock(); err != nil {
 		return err
 	}
-	defer e.c.unalone()
+	defer e.c.unlock()
 	inner, ok := e.c.inner.(gssapi.SecContextExtGGF)
 	if !ok {
 		return errNoExtension
@@ -92,10 +92,10 @@ func (e secContextGGF) SetOption(option gssapi.Oid, value []byte) error {
 }
 
 func (e secContextRFC4121) WrapAEAD(msg, associated []byte, conf bool, qop gssapi.QoP) ([]byte, bool, error) {
-	if err := e.c.share(); err != nil {
+	if err := e.c.begin(); err != nil {
 		return nil, false, err
 	}
-	defer e.c.unshare()
+	defer e.c.end()
 	inner, ok := e.c.inner.(gssapi.SecContextExtRFC4121)
 	if !ok {
 		return nil, false, errNoExtension
@@ -104,10 +104,10 @@ func (e secContextRFC4121) WrapAEAD(msg, associated []byte, conf bool, qop gssap
 }
 
 func (e secContextRFC4121) UnwrapAEAD(msg, associated []byte) ([]byte, bool, error) {
-	if err := e.c.share(); err != nil {
+	if err := e.c.begin(); err != nil {
 		return nil, false, err
 	}
-	defer e.c.unshare()
+	defer e.c.end()
 	inner, ok := e.c.inner.(gssapi.SecContextExtRFC4121)
 	if !ok {
 		return nil, false, errNoExtension

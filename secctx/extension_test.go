@@ -61,11 +61,12 @@ func TestProviderExtensions(t *testing.T) {
 		require.Equal(t, extensionCalls(inner), extensionCalls(p), "set %d", set)
 		half := len(fake.log) / 2
 		require.Equal(t, fake.log[:half], fake.log[half:], "the inner provider was asked otherwise, set %d", set)
-		require.Equal(t, set != 0, half > 0)
+		require.Equal(t, set&^(1<<2) != 0, half > 0)
 	}
 }
 
-// extensionCalls calls what a provider has and returns the answers.
+// extensionCalls calls what a provider has, but ImportCredential, which is sealed, and
+// returns the answers.
 func extensionCalls(p gssapi.Provider) (out []any) {
 	add := func(v ...any) { out = append(out, v...) }
 	add(p.Name())
@@ -78,10 +79,6 @@ func extensionCalls(p gssapi.Provider) (out []any) {
 		add("5801", i, err)
 		m, err := x.InquireMechForSASLName("GS2")
 		add(m, err)
-	}
-	if x, ok := p.(gssapi.ProviderExtGGF); ok {
-		c, err := x.ImportCredential([]byte("cred"))
-		add("ggf", c, err)
 	}
 	if x, ok := p.(gssapi.ProviderExtCredPassword); ok {
 		c, err := x.AcquireCredentialWithPassword(nil, "password", time.Minute, nil, 0)

@@ -42,6 +42,9 @@ type fakeProvider struct {
 	importedCopy []byte
 
 	log []string // calls of extensions
+
+	credentialSet int    // extensions of its credentials
+	used          string // secret of the credential that the last context was made with
 }
 
 // step runs the hook.
@@ -438,3 +441,160 @@ func (n *fakeName) Display() (string, gssapi.GssNameType, error) {
 }
 
 type fakeCredential struct{ gssapi.Credential }
+
+// fakeExportable is a credential that can be exported, of a mechanism that knows no
+// other type. It holds a secret, which its plain token has in clear.
+type fakeExportable struct {
+	b        *fakeProvider
+	secret   string
+	imported bool
+}
+
+const fakeCredentialMagic = "fake credential 1 "
+
+func (c *fakeExportable) Export() ([]byte, error) {
+	if err := c.b.step("export credential"); err != nil {
+		return nil, err
+	}
+	token := append([]byte(fakeCredentialMagic), c.secret...)
+	token = append(token, make([]byte, c.b.pad)...)
+	if c.b.empty {
+		token = token[:0]
+	}
+	c.b.plain = token
+	return token, nil
+}
+
+func (c *fakeExportable) InquireByOid(oid gssapi.Oid) ([][]byte, error) {
+	c.b.log = append(c.b.log, "InquireByOid")
+	return [][]byte{[]byte(c.secret), oid}, errFake
+}
+
+func (c *fakeExportable) Release() error {
+	c.b.log = append(c.b.log, "Release")
+	return errFake
+}
+
+func (c *fakeExportable) Inquire() (*gssapi.CredInfo, error) {
+	return &gssapi.CredInfo{Name: c.secret}, errFake
+}
+
+func (c *fakeExportable) InquireByMech(m gssapi.GssMech) (*gssapi.CredInfo, error) {
+	return &gssapi.CredInfo{Name: c.secret + m.String()}, errFake
+}
+
+func (c *fakeExportable) Add(_ gssapi.GssName, _ gssapi.GssMech, _ gssapi.CredUsage, _, _ *gssapi.GssLifetime, mutate bool) (gssapi.Credential, error) {
+	if mutate {
+		return nil, nil
+	}
+	return (&fakeExportable{b: c.b, secret: c.secret + " added"}).combine(c.b.credentialSet), nil
+}
+
+// What the extensions of credentials do: say that they were called.
+type (
+	fakeExportableRFC4178      struct{ c *fakeExportable }
+	fakeExportableRFC5588      struct{ c *fakeExportable }
+	fakeExportableS4U          struct{ c *fakeExportable }
+	fakeExportableCredPassword struct{ c *fakeExportable }
+	fakeExportableCredStore    struct{ c *fakeExportable }
+)
+
+func (e fakeExportableRFC4178) SetNegotiationMechs(mechs []gssapi.GssMech) error {
+	e.c.b.log = append(e.c.b.log, "SetNegotiationMechs")
+	return errFake
+}
+
+func (e fakeExportableRFC4178) GetNegotiationMechs() ([]gssapi.GssMech, error) {
+	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, errFake
+}
+
+func (e fakeExportableRFC5588) StoreCredential(usage gssapi.CredUsage, mech gssapi.GssMech, overwrite, makeDefault bool) ([]gssapi.GssMech, gssapi.CredUsage, error) {
+	return []gssapi.GssMech{mech}, usage, errFake
+}
+
+func (e fakeExportableS4U) AquireImpersonateName(gssapi.GssName, []gssapi.GssMech, gssapi.CredUsage, gssapi.GssLifetime) (gssapi.Credential, error) {
+	return (&fakeExportable{b: e.c.b, secret: "impersonated"}).combine(e.c.b.credentialSet), nil
+}
+
+func (e fakeExportableS4U) AddImpersonateName(impersonator gssapi.Credential, _ gssapi.GssName, _ gssapi.GssMech, _ gssapi.CredUsage, _, _ gssapi.GssLifetime) (gssapi.Credential, error) {
+	if _, err := e.c.b.own(impersonator); err != nil {
+		return nil, err
+	}
+	return impersonator, nil
+}
+
+func (e fakeExportableCredPassword) AddWithPassword(gssapi.GssName, string, gssapi.GssMech, gssapi.CredUsage, gssapi.GssLifetime, gssapi.GssLifetime) (gssapi.Credential, error) {
+	return (&fakeExportable{b: e.c.b, secret: "by password"}).combine(e.c.b.credentialSet), nil
+}
+
+func (e fakeExportableCredStore) StoreInto(mech gssapi.GssMech, usage gssapi.CredUsage, _, _ bool, _ ...gssapi.CredStoreOption) ([]gssapi.GssMech, gssapi.CredUsage, error) {
+	return []gssapi.GssMech{mech}, usage, errFake
+}
+
+func (e fakeExportableCredStore) AddFrom(_ gssapi.GssName, _ gssapi.GssMech, _ gssapi.CredUsage, _, _ *gssapi.GssLifetime, mutate bool, _ ...gssapi.CredStoreOption) (gssapi.Credential, error) {
+	return e.c.Add(nil, nil, 0, nil, nil, mutate)
+}
+
+// own returns the secret of a credential of this mechanism, or an error for
+// another's, as go-gssapi-c does.
+func (b *fakeProvider) own(c gssapi.Credential) (string, error) {
+	if w, ok := c.(interface{ self() *fakeExportable }); ok {
+		return w.self().secret, nil
+	}
+	return "", gssapi.ErrDefectiveCredential
+}
+
+func (c *fakeExportable) self() *fakeExportable { return c }
+
+// exporter is a provider whose credentials can be exported and imported.
+type exporter struct{ *fakeProvider }
+
+func (e exporter) AcquireCredential(gssapi.GssName, []gssapi.GssMech, gssapi.CredUsage, *gssapi.GssLifetime) (gssapi.Credential, error) {
+	return (&fakeExportable{b: e.fakeProvider, secret: "session key of alice"}).combine(e.credentialSet), nil
+}
+
+func (e exporter) ImportCredential(token []byte) (gssapi.Credential, error) {
+	e.imports.Add(1)
+	e.imported, e.importedCopy = token, slices.Clone(token)
+	if err := e.step("import credential"); err != nil {
+		return nil, err
+	}
+	secret, ok := bytes.CutPrefix(token, []byte(fakeCredentialMagic))
+	if !ok {
+		return nil, gssapi.ErrDefectiveCredential
+	}
+	return (&fakeExportable{b: e.fakeProvider, secret: string(secret), imported: true}).combine(e.credentialSet), nil
+}
+
+// The credentials that the last context was made with.
+func (e exporter) InitSecContext(name gssapi.GssName, opts ...gssapi.InitSecContextOption) (gssapi.SecContext, error) {
+	var o gssapi.InitSecContextOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if err := e.use(o.Credential); err != nil {
+		return nil, err
+	}
+	return e.fakeProvider.InitSecContext(name, opts...)
+}
+
+func (e exporter) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
+	var o gssapi.AcceptSecContextOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if err := e.use(o.Credential); err != nil {
+		return nil, err
+	}
+	return e.fakeProvider.AcceptSecContext(opts...)
+}
+
+func (e exporter) use(c gssapi.Credential) error {
+	e.used = ""
+	if c == nil {
+		return nil
+	}
+	var err error
+	e.used, err = e.own(c)
+	return err
+}

@@ -561,3 +561,255 @@ var (
 	_ gssapi.SecContextExtGGF     = (*fakeSecContext1)(nil)
 	_ gssapi.SecContextExtRFC4121 = (*fakeSecContext2)(nil)
 )
+
+type (
+	fakeExportable1 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+	}
+	fakeExportable2 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+	}
+	fakeExportable3 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+	}
+	fakeExportable4 struct {
+		*fakeExportable
+		fakeExportableS4U
+	}
+	fakeExportable5 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableS4U
+	}
+	fakeExportable6 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableS4U
+	}
+	fakeExportable7 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableS4U
+	}
+	fakeExportable8 struct {
+		*fakeExportable
+		fakeExportableCredPassword
+	}
+	fakeExportable9 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableCredPassword
+	}
+	fakeExportable10 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableCredPassword
+	}
+	fakeExportable11 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableCredPassword
+	}
+	fakeExportable12 struct {
+		*fakeExportable
+		fakeExportableS4U
+		fakeExportableCredPassword
+	}
+	fakeExportable13 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableS4U
+		fakeExportableCredPassword
+	}
+	fakeExportable14 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableS4U
+		fakeExportableCredPassword
+	}
+	fakeExportable15 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableS4U
+		fakeExportableCredPassword
+	}
+	fakeExportable16 struct {
+		*fakeExportable
+		fakeExportableCredStore
+	}
+	fakeExportable17 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableCredStore
+	}
+	fakeExportable18 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableCredStore
+	}
+	fakeExportable19 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableCredStore
+	}
+	fakeExportable20 struct {
+		*fakeExportable
+		fakeExportableS4U
+		fakeExportableCredStore
+	}
+	fakeExportable21 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableS4U
+		fakeExportableCredStore
+	}
+	fakeExportable22 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableS4U
+		fakeExportableCredStore
+	}
+	fakeExportable23 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableS4U
+		fakeExportableCredStore
+	}
+	fakeExportable24 struct {
+		*fakeExportable
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable25 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable26 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable27 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable28 struct {
+		*fakeExportable
+		fakeExportableS4U
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable29 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableS4U
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable30 struct {
+		*fakeExportable
+		fakeExportableRFC5588
+		fakeExportableS4U
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+	fakeExportable31 struct {
+		*fakeExportable
+		fakeExportableRFC4178
+		fakeExportableRFC5588
+		fakeExportableS4U
+		fakeExportableCredPassword
+		fakeExportableCredStore
+	}
+)
+
+func (b *fakeExportable) combine(set int) gssapi.Credential {
+	switch set {
+	case 1:
+		return &fakeExportable1{b, fakeExportableRFC4178{b}}
+	case 2:
+		return &fakeExportable2{b, fakeExportableRFC5588{b}}
+	case 3:
+		return &fakeExportable3{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}}
+	case 4:
+		return &fakeExportable4{b, fakeExportableS4U{b}}
+	case 5:
+		return &fakeExportable5{b, fakeExportableRFC4178{b}, fakeExportableS4U{b}}
+	case 6:
+		return &fakeExportable6{b, fakeExportableRFC5588{b}, fakeExportableS4U{b}}
+	case 7:
+		return &fakeExportable7{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableS4U{b}}
+	case 8:
+		return &fakeExportable8{b, fakeExportableCredPassword{b}}
+	case 9:
+		return &fakeExportable9{b, fakeExportableRFC4178{b}, fakeExportableCredPassword{b}}
+	case 10:
+		return &fakeExportable10{b, fakeExportableRFC5588{b}, fakeExportableCredPassword{b}}
+	case 11:
+		return &fakeExportable11{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableCredPassword{b}}
+	case 12:
+		return &fakeExportable12{b, fakeExportableS4U{b}, fakeExportableCredPassword{b}}
+	case 13:
+		return &fakeExportable13{b, fakeExportableRFC4178{b}, fakeExportableS4U{b}, fakeExportableCredPassword{b}}
+	case 14:
+		return &fakeExportable14{b, fakeExportableRFC5588{b}, fakeExportableS4U{b}, fakeExportableCredPassword{b}}
+	case 15:
+		return &fakeExportable15{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableS4U{b}, fakeExportableCredPassword{b}}
+	case 16:
+		return &fakeExportable16{b, fakeExportableCredStore{b}}
+	case 17:
+		return &fakeExportable17{b, fakeExportableRFC4178{b}, fakeExportableCredStore{b}}
+	case 18:
+		return &fakeExportable18{b, fakeExportableRFC5588{b}, fakeExportableCredStore{b}}
+	case 19:
+		return &fakeExportable19{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableCredStore{b}}
+	case 20:
+		return &fakeExportable20{b, fakeExportableS4U{b}, fakeExportableCredStore{b}}
+	case 21:
+		return &fakeExportable21{b, fakeExportableRFC4178{b}, fakeExportableS4U{b}, fakeExportableCredStore{b}}
+	case 22:
+		return &fakeExportable22{b, fakeExportableRFC5588{b}, fakeExportableS4U{b}, fakeExportableCredStore{b}}
+	case 23:
+		return &fakeExportable23{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableS4U{b}, fakeExportableCredStore{b}}
+	case 24:
+		return &fakeExportable24{b, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 25:
+		return &fakeExportable25{b, fakeExportableRFC4178{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 26:
+		return &fakeExportable26{b, fakeExportableRFC5588{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 27:
+		return &fakeExportable27{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 28:
+		return &fakeExportable28{b, fakeExportableS4U{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 29:
+		return &fakeExportable29{b, fakeExportableRFC4178{b}, fakeExportableS4U{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 30:
+		return &fakeExportable30{b, fakeExportableRFC5588{b}, fakeExportableS4U{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	case 31:
+		return &fakeExportable31{b, fakeExportableRFC4178{b}, fakeExportableRFC5588{b}, fakeExportableS4U{b}, fakeExportableCredPassword{b}, fakeExportableCredStore{b}}
+	}
+	return b
+}
+
+var (
+	_ gssapi.CredentialExtRFC4178      = (*fakeExportable1)(nil)
+	_ gssapi.CredentialExtRFC5588      = (*fakeExportable2)(nil)
+	_ gssapi.CredentialExtS4U          = (*fakeExportable4)(nil)
+	_ gssapi.CredentialExtCredPassword = (*fakeExportable8)(nil)
+	_ gssapi.CredentialExtCredStore    = (*fakeExportable16)(nil)
+)

@@ -20,7 +20,7 @@ var cProviders = []string{"github.com/golang-auth/go-gssapi-c"}
 // the format is not certain it returns an error wrapping ErrFormatUnknown.
 func plainFormats(config string, p gssapi.Provider) ([]string, error) {
 	if config != "" {
-		return []string{printable(config)}, nil
+		return []string{contextFormat(config)}, nil
 	}
 	if f, ok := p.(interface{ PlainFormat() string }); ok && f.PlainFormat() != "" {
 		formats := []string{printable(f.PlainFormat())}
@@ -49,12 +49,12 @@ func formatsOver(name, linked string, all []string) ([]string, error) {
 	case len(all) > 1:
 		return nil, unknownFormat("this process has " + strings.Join(all, " and ") + " loaded")
 	default: // a mechanism in Go, or a provider that may be over the one library
-		return []string{printable(strings.Join(append([]string{name, runtime.GOARCH}, all...), "/"))}, nil
+		return []string{contextFormat(strings.Join(append([]string{name, runtime.GOARCH}, all...), "/"))}, nil
 	}
 	// The second name is what sealctx 0.0 gave the same tokens.
 	return []string{
-		printable(linked + "/" + runtime.GOARCH),
-		printable(strings.Join([]string{name, runtime.GOARCH, linked}, "/")),
+		contextFormat(linked + "/" + runtime.GOARCH),
+		contextFormat(strings.Join([]string{name, runtime.GOARCH, linked}, "/")),
 	}, nil
 }
 
@@ -62,24 +62,46 @@ func unknownFormat(why string) error {
 	return status(gssapi.ErrFailure, fmt.Errorf("%w: %s; set secctx.Config.Format, to the same name wherever contexts of this provider are exported and imported, such as %q", ErrFormatUnknown, why, "libgssapi_krb5.so.2/"+runtime.GOARCH))
 }
 
+// credentialPrefix begins the plain format of every credential, and of no context.
+const credentialPrefix = "cred/"
+
+// contextFormat returns the plain format of contexts for a name.
+func contextFormat(name string) string {
+	if rest, ok := strings.CutPrefix(name, credentialPrefix); ok {
+		return digested("cred_"+rest, name)
+	}
+	return printable(name)
+}
+
+// credentialFormat returns the plain format of credentials of the provider whose
+// contexts have this one.
+func credentialFormat(context string) string { return printable(credentialPrefix + context) }
+
 // Limits of a plain format's name, see seal.Request.
 const (
 	maxFormat    = 64
 	formatDigest = 8 // bytes of SHA-256, twice as many characters
 )
 
-// printable returns name, if it can stand in a token, or a name that can.
+// printable returns name if it can stand in a token, or a name that can.
 func printable(name string) string {
-	clean := strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' {
+	if len(name) <= maxFormat && !strings.ContainsFunc(name, unprintable) {
+		return name
+	}
+	return digested(name, name)
+}
+
+// digested returns what can stand in a token of name, with a digest of original.
+func digested(name, original string) string {
+	name = strings.Map(func(r rune) rune {
+		if unprintable(r) {
 			return '_'
 		}
 		return r
 	}, name)
-	if clean == name && len(name) <= maxFormat {
-		return name
-	}
-	sum := sha256.Sum256([]byte(name))
+	sum := sha256.Sum256([]byte(original))
 	digest := "#" + hex.EncodeToString(sum[:formatDigest])
-	return clean[:min(len(clean), maxFormat-len(digest))] + digest
+	return name[:min(len(name), maxFormat-len(digest))] + digest
 }
+
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }

@@ -10,15 +10,15 @@ import (
 
 var errNoHalf = status(gssapi.ErrUnavailable, errors.New("secctx: the inner provider has no half-open negotiations that can be exported"))
 
-// ExportHalf is what package spnego's function of that name calls: a half-open
-// negotiation leaves this handle sealed, and never as a plain token. It is no
-// Export, which refuses half-open contexts. GSS_S_UNAVAILABLE if the inner context
-// has no half-open negotiation that can be exported.
+// ExportHalf is called by the function of that name of package spnego. A half-open
+// negotiation leaves this handle sealed, and never as a plain token. Export refuses
+// half-open contexts. ExportHalf returns GSS_S_UNAVAILABLE if the inner context has no
+// half-open negotiation that can be exported.
 func (c *secContext) ExportHalf(s seal.Sealer, bind []byte) ([]byte, error) {
-	if err := c.alone(); err != nil {
+	if err := c.lock(); err != nil {
 		return nil, err
 	}
-	defer c.unalone()
+	defer c.unlock()
 	inner, ok := c.inner.(interface {
 		ExportHalf(s seal.Sealer, bind []byte) ([]byte, error)
 	})
@@ -27,12 +27,12 @@ func (c *secContext) ExportHalf(s seal.Sealer, bind []byte) ([]byte, error) {
 	}
 	token, err := inner.ExportHalf(s, bind)
 	if err == nil {
-		c.state = deleted // nothing of it is left here
+		c.state = deleted // nothing of the context is left here
 	}
 	return token, err
 }
 
-// ImportHalf is what package spnego's function of that name calls.
+// ImportHalf is called by the function of that name of package spnego.
 func (p *provider) ImportHalf(s seal.Sealer, token, bind []byte, opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
 	half, ok := p.inner.(interface {
 		ImportHalf(s seal.Sealer, token, bind []byte, opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error)
@@ -40,7 +40,10 @@ func (p *provider) ImportHalf(s seal.Sealer, token, bind []byte, opts ...gssapi.
 	if !ok {
 		return nil, errNoHalf
 	}
-	inner, err := half.ImportHalf(s, token, bind, opts...)
+	if p.refusal != nil {
+		return nil, p.refusal
+	}
+	inner, err := answer(half.ImportHalf(s, token, bind, acceptorOptions(opts)...))
 	if err != nil {
 		return nil, err
 	}

@@ -7,17 +7,17 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// The arcs under which the makers of Kerberos libraries number what a context
-// can be asked for, DER without tag and length.
+// The arcs below which Kerberos libraries number the inquiries about a context, as DER
+// without tag and length.
 const (
 	arcMIT     = "\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x05" // 1.2.840.113554.1.2.2.5
 	arcHeimdal = "\x2a\x85\x70\x2b\x0d"                     // 1.2.752.43.13
 )
 
-// harmless are the inquiries known to return no keys. Not among them, and so
-// refused: the SSPI session key (MIT 5), the lucid contexts (MIT 6, Heimdal 6),
-// NegoEx keys (MIT 16, 17), Heimdal's subkeys (8, 9, 10), service key (13) and
-// NTLM session keys (20, 27), and whatever the next release brings.
+// harmless returns the inquiries that are known to return no keys. All others are
+// refused: the SSPI session key (MIT 5), the lucid contexts (MIT 6, Heimdal 6), NegoEx
+// keys (MIT 16, 17), Heimdal's subkeys (8, 9, 10), service key (13) and NTLM session keys
+// (20, 27), and the inquiries of later releases.
 func harmless() []gssapi.Oid {
 	return []gssapi.Oid{
 		gssapi.Oid(arcMIT + "\x01"),     // ticket flags
@@ -30,8 +30,8 @@ func harmless() []gssapi.Oid {
 	}
 }
 
-// inquirable adds the caller's to the harmless. An empty one allows nothing,
-// though every identifier is below it.
+// inquirable returns the harmless inquiries and the caller's. An empty identifier allows
+// nothing, though every identifier is below it.
 func inquirable(allow []gssapi.Oid) []gssapi.Oid {
 	oids := harmless()
 	for _, o := range allow {
@@ -42,9 +42,9 @@ func inquirable(allow []gssapi.Oid) []gssapi.Oid {
 	return oids
 }
 
-// mayInquire reports whether an inquiry is allowed, by itself or by an arc
-// above it: both libraries look for the longest beginning that they know. An
-// arc ends where its encoding does, so beginnings of bytes are those of arcs.
+// mayInquire reports whether an inquiry is allowed, by itself or by an arc above it. Both
+// libraries look for the longest beginning that they know. An encoded arc does not begin
+// another arc's encoding, so a beginning in bytes is a beginning in arcs.
 func (p *provider) mayInquire(oid gssapi.Oid) bool {
 	return slices.ContainsFunc(p.inquire, func(o gssapi.Oid) bool { return bytes.HasPrefix(oid, o) })
 }

@@ -187,12 +187,12 @@ func TestTakeBack(t *testing.T) {
 	h := newHost(t, nil)
 	r := newRig(t, h)
 	r.talk(t, r.sc)
-	shows(t, r.sc, false, false)
+	shows(t, r.sc, 0)
 	token, err := r.sc.Export()
 	require.NoError(t, err)
-	shows(t, r.sc, true, true)
+	shows(t, r.sc, seal.Outstanding)
 	require.NoError(t, TakeBack(r.sc, token))
-	shows(t, r.sc, false, false)
+	shows(t, r.sc, 0)
 	r.talk(t, r.sc)
 	require.Zero(t, outstanding(t, h))
 	err = TakeBack(r.sc, token)
@@ -206,8 +206,8 @@ func TestTakeBack(t *testing.T) {
 	require.NoError(t, err)
 	imported, err := r.p.ImportSecContext(token)
 	require.NoError(t, err)
-	shows(t, r.sc, false, true)
-	shows(t, imported, false, false)
+	shows(t, r.sc, seal.Spent)
+	shows(t, imported, 0)
 	err = TakeBack(r.sc, token)
 	require.ErrorIs(t, err, seal.ErrSpent)
 	require.ErrorIs(t, err, gssapi.ErrNoContext)
@@ -215,13 +215,14 @@ func TestTakeBack(t *testing.T) {
 	r.talk(t, imported)
 	_, err = r.sc.Delete()
 	require.NoError(t, err)
-	shows(t, r.sc, false, false)
+	shows(t, r.sc, 0)
 }
 
-func shows(t *testing.T, sc gssapi.SecContext, yes, known bool) {
+// shows requires the state of the token that a handle's context is in.
+func shows(t *testing.T, sc gssapi.SecContext, want seal.State) {
 	t.Helper()
-	y, k := Outstanding(sc)
-	require.Equal(t, []bool{yes, known}, []bool{y, k})
+	got, _ := Status(sc)
+	require.Equal(t, want, got)
 }
 
 // TestTakeBackOtherToken: a genuine token of another context must not come back
@@ -273,7 +274,7 @@ func TestNotWrapped(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotWrapped)
 		require.ErrorIs(t, err, gssapi.ErrFailure)
 		require.ErrorIs(t, TakeBack(sc, nil), ErrNotWrapped)
-		shows(t, sc, false, false)
+		shows(t, sc, 0)
 	}
 	r.talk(t, r.sc)
 }

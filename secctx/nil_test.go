@@ -281,6 +281,72 @@ func TestNilFromProvider(t *testing.T) {
 	}
 }
 
+// everyCredentialMethod is a credential with everything that extends it.
+type everyCredentialMethod interface {
+	gssapi.CredentialExtGGF
+	gssapi.CredentialExtRFC4178
+	gssapi.CredentialExtRFC5588
+	gssapi.CredentialExtS4U
+	gssapi.CredentialExtCredPassword
+	gssapi.CredentialExtCredStore
+}
+
+// silentCredential answers nil, or nil pointers.
+type silentCredential struct{ *silent }
+
+func (c silentCredential) Release() error                                         { return nil }
+func (c silentCredential) Inquire() (*gssapi.CredInfo, error)                     { return nil, nil }
+func (c silentCredential) InquireByMech(gssapi.GssMech) (*gssapi.CredInfo, error) { return nil, nil }
+func (c silentCredential) Export() ([]byte, error)                                { return nil, nil }
+func (c silentCredential) InquireByOid(gssapi.Oid) ([][]byte, error)              { return nil, nil }
+func (c silentCredential) SetNegotiationMechs([]gssapi.GssMech) error             { return nil }
+func (c silentCredential) GetNegotiationMechs() ([]gssapi.GssMech, error) {
+	return []gssapi.GssMech{c.mech()}, nil
+}
+func (c silentCredential) Add(gssapi.GssName, gssapi.GssMech, gssapi.CredUsage, *gssapi.GssLifetime, *gssapi.GssLifetime, bool) (gssapi.Credential, error) {
+	return c.credential(), nil
+}
+func (c silentCredential) StoreCredential(gssapi.CredUsage, gssapi.GssMech, bool, bool) ([]gssapi.GssMech, gssapi.CredUsage, error) {
+	return []gssapi.GssMech{c.mech()}, 0, nil
+}
+func (c silentCredential) AquireImpersonateName(gssapi.GssName, []gssapi.GssMech, gssapi.CredUsage, gssapi.GssLifetime) (gssapi.Credential, error) {
+	return c.credential(), nil
+}
+func (c silentCredential) AddImpersonateName(gssapi.Credential, gssapi.GssName, gssapi.GssMech, gssapi.CredUsage, gssapi.GssLifetime, gssapi.GssLifetime) (gssapi.Credential, error) {
+	return c.credential(), nil
+}
+func (c silentCredential) AddWithPassword(gssapi.GssName, string, gssapi.GssMech, gssapi.CredUsage, gssapi.GssLifetime, gssapi.GssLifetime) (gssapi.Credential, error) {
+	return c.credential(), nil
+}
+func (c silentCredential) StoreInto(gssapi.GssMech, gssapi.CredUsage, bool, bool, ...gssapi.CredStoreOption) ([]gssapi.GssMech, gssapi.CredUsage, error) {
+	return []gssapi.GssMech{c.mech()}, 0, nil
+}
+func (c silentCredential) AddFrom(gssapi.GssName, gssapi.GssMech, gssapi.CredUsage, *gssapi.GssLifetime, *gssapi.GssLifetime, bool, ...gssapi.CredStoreOption) (gssapi.Credential, error) {
+	return c.credential(), nil
+}
+
+// TestNilFromCredential is TestNilFromProvider for credentials. Four calls may answer
+// nil, because they may have changed the credential itself: but never a nil pointer.
+func TestNilFromCredential(t *testing.T) {
+	for _, typed := range []bool{false, true} {
+		s := newSilent(typed)
+		p := Wrap(s, newHost(t, nil)).(*provider63)
+		inner := silentCredential{s}
+		cred := p.credential(inner)
+		require.Equal(t, []string{"Add", "AddFrom", "AddImpersonateName", "AddWithPassword", "AquireImpersonateName", "GetNegotiationMechs", "Inquire", "InquireByMech", "StoreCredential", "StoreInto"},
+			tripping[everyCredentialMethod](t, func() any { return inner }), "positive control: the credential alone")
+		mayBeNil := []string{"Add", "AddFrom", "AddImpersonateName", "AddWithPassword"}
+		require.Equal(t, mayBeNil, tripping[everyCredentialMethod](t, func() any { return cred }))
+		for _, method := range mayBeNil {
+			results, err, _ := callEmpty(cred, method)
+			require.NoError(t, err)
+			require.True(t, results[0].IsNil(), method)
+		}
+		_, err := cred.(gssapi.CredentialExtGGF).Export()
+		require.ErrorIs(t, err, errEmptyToken)
+	}
+}
+
 // TestNilAfterClaim: where the token is spent, the context is lost, and every
 // call says so. No mechanism that answers nil has brought it back.
 func TestNilAfterClaim(t *testing.T) {
