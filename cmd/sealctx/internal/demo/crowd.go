@@ -90,15 +90,7 @@ func (d *director) follow(p *player, session int) (Exchanged, error) {
 		if hop%2 == 1 {
 			to = d.b
 		}
-		x, err := do[Exported](holder, "Node.Export", ExportArgs{Session: session, Pid: to.pid})
-		if err != nil {
-			return Exchanged{}, err
-		}
-		served, err := do[int](holder, "Node.Served", session)
-		if err != nil {
-			return Exchanged{}, err
-		}
-		out, err := d.move(x.Token, holder, session, to)
+		out, served, err := d.handOver(p.name, holder, session, to)
 		if err != nil {
 			return Exchanged{}, err
 		}

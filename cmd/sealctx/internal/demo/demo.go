@@ -247,8 +247,8 @@ func (d *director) cheats() error {
 	return nil
 }
 
-// move has to import a token of a session of from's and take over its connection.
-func (d *director) move(token []byte, from *player, session int, to *player) (Outcome, error) {
+// hand has a node import a token of a session of from's and take over the connection.
+func (d *director) hand(token []byte, from *player, session int, to *player) (Outcome, error) {
 	out, err := do[Outcome](to, "Node.Import", token)
 	if err != nil {
 		return out, err
@@ -259,17 +259,24 @@ func (d *director) move(token []byte, from *player, session int, to *player) (Ou
 	if _, err := do[struct{}](from, "Node.Pass", PassArgs{session, to.socket, out.Session}); err != nil {
 		return out, err
 	}
-	_, err = do[struct{}](to, "Node.Taken", out.Session)
+	if _, err = do[struct{}](to, "Node.Taken", out.Session); err == nil {
+		d.took(to, out)
+	}
 	return out, err
 }
 
-// hand is move before the reader's eyes.
-func (d *director) hand(token []byte, from *player, session int, to *player) (Outcome, error) {
-	out, err := d.move(token, from, session, to)
-	if err == nil {
-		d.row(to.name, "%s: imported the session of %s, got the connection", out.Status, out.Peer)
+func (d *director) took(to *player, out Outcome) {
+	d.row(to.name, "%s: imported the session of %s, got the connection", out.Status, out.Peer)
+}
+
+// handOver has package handoff move a session with a peer. It returns how many messages
+// its former holder has served too.
+func (d *director) handOver(peer string, from *player, session int, to *player) (out Outcome, served int, err error) {
+	if served, err = do[int](from, "Node.HandOver", HandOverArgs{session, to.socket}); err != nil {
+		return out, served, err
 	}
-	return out, err
+	out, err = do[Outcome](to, "Node.Received", peer+"@"+realmName)
+	return out, served, err
 }
 
 func (d *director) handover() (err error) {
@@ -284,15 +291,12 @@ func (d *director) handover() (err error) {
 }
 
 func (d *director) onward() error {
-	d.head("5. And on, from worker A to worker B")
-	x, err := do[Exported](d.a, "Node.Export", ExportArgs{Session: d.held.Session, Pid: d.b.pid})
+	d.head("5. And on, from worker A to worker B, by handoff.Send and handoff.Receive")
+	out, _, err := d.handOver("alice", d.a, d.held.Session, d.b)
 	if err != nil {
 		return err
 	}
-	out, err := d.hand(x.Token, d.a, d.held.Session, d.b)
-	if err != nil {
-		return err
-	}
+	d.took(d.b, out)
 	return d.talk(d.alice, d.b, out.Session, 0)
 }
 

@@ -9,9 +9,10 @@
 //
 //	demo.go    the play, scene by scene
 //	cast.go    starting the players and talking to them
-//	node.go    acceptor and worker: hold contexts, serve their peers, hand over
+//	node.go    acceptor and worker: hold contexts and serve their peers
+//	hand.go    what moves a session from one to the other
 //	crowd.go   its last scene, with many initiators
 //	client.go  initiator
 //	tap.go     the thief: sees plain tokens as the mechanism makes them
-//	wire.go    frames and descriptors on sockets
+//	wire.go    frames
 package demo

@@ -30,6 +30,7 @@ type Node struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // of mu: a session came, or served a message
 	sessions map[int]*session
+	received []Outcome // by handoff, and not yet asked for
 }
 
 // A session is a context, and its peer's connection while it is here.
@@ -43,8 +44,8 @@ type session struct {
 	recorded []byte     // the last sealed message as it crossed the wire
 }
 
-// NewNode opens the keyring and the socket on which connections are handed
-// over. The keytab may be absent: a worker has none.
+// NewNode opens the keyring and the sockets at which sessions are handed over. The keytab
+// may be absent: a worker has none.
 func NewNode(dir, keytab, socket string) (*Node, error) {
 	ring, err := keyring.Open(dir, nil)
 	if err != nil {
@@ -62,12 +63,7 @@ func NewNode(dir, keytab, socket string) (*Node, error) {
 	n.changed = sync.NewCond(&n.mu)
 	n.tap = &tap{Provider: mech, format: mech.PlainFormat()}
 	n.p = secctx.Wrap(n.tap, host) // the one line that a program changes
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	go n.takeAll(l)
-	return n, nil
+	return n, n.open(socket)
 }
 
 // Accept listens, and establishes contexts with whoever connects; sessions are
@@ -306,66 +302,26 @@ func (n *Node) Import(token []byte, reply *Outcome) error {
 		reply.Reason = err.Error()
 		return nil
 	}
+	reply.Peer, reply.Session, err = n.own(sc)
+	return err
+}
+
+// own keeps a context that came from another node.
+func (n *Node) own(sc gssapi.SecContext) (peer string, handle int, err error) {
 	info, err := sc.Inquire()
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	if reply.Peer, _, err = info.InitiatorName.Display(); err != nil {
-		return err
+	if peer, _, err = info.InitiatorName.Display(); err != nil {
+		return "", 0, err
 	}
-	reply.Session = n.add(sc)
-	return nil
+	return peer, n.add(sc), nil
 }
 
 // State tells how a token stands, without spending it.
 func (n *Node) State(token []byte, reply *string) error {
 	_, state, err := n.host.Status(token)
 	*reply = state.String()
-	return err
-}
-
-// PassArgs say whose connection goes where.
-type PassArgs struct {
-	Session int
-	Socket  string
-	Handle  int // the session's number there
-}
-
-// Pass hands a session's connection to the node that imported its context.
-func (n *Node) Pass(args PassArgs, _ *struct{}) error {
-	s, err := n.session(args.Session)
-	if err != nil {
-		return err
-	}
-	defer s.conn.Close()
-	return sendConn(args.Socket, args.Handle, s.conn.(*net.TCPConn))
-}
-
-// takeAll serves connections that other nodes hand over.
-func (n *Node) takeAll(l *net.UnixListener) {
-	for {
-		from, err := l.AcceptUnix()
-		if err != nil {
-			return
-		}
-		handle, conn, err := receiveConn(from)
-		from.Close()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "worker:", err)
-			continue
-		}
-		if err := n.serve(handle, conn); err != nil {
-			fmt.Fprintln(os.Stderr, "worker:", err)
-		}
-	}
-}
-
-// Taken waits until a session's connection has come.
-func (n *Node) Taken(handle int, _ *struct{}) error {
-	s, err := n.session(handle)
-	if err == nil {
-		<-s.here
-	}
 	return err
 }
 

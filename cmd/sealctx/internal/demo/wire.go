@@ -2,13 +2,8 @@ package demo
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // The kinds of frames between initiator and whoever holds the other end.
@@ -38,43 +33,4 @@ func readFrame(r io.Reader) (kind byte, body []byte, err error) {
 	body = make([]byte, n)
 	_, err = io.ReadFull(r, body)
 	return head[0], body, err
-}
-
-// sendConn passes a connection's descriptor to the process behind a Unix
-// socket, with the handle that the receiver knows its context by.
-func sendConn(path string, handle int, conn *net.TCPConn) error {
-	to, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	f, err := conn.File()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	msg := binary.BigEndian.AppendUint32(nil, uint32(handle))
-	_, _, err = to.WriteMsgUnix(msg, unix.UnixRights(int(f.Fd())), nil)
-	return err
-}
-
-// receiveConn is the other end of sendConn.
-func receiveConn(from *net.UnixConn) (handle int, conn net.Conn, err error) {
-	msg, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := from.ReadMsgUnix(msg, oob)
-	if err != nil {
-		return 0, nil, err
-	}
-	control, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || n != 4 || len(control) != 1 {
-		return 0, nil, errors.Join(errors.New("not one descriptor and its handle"), err)
-	}
-	fds, err := unix.ParseUnixRights(&control[0])
-	if err != nil {
-		return 0, nil, err
-	}
-	f := os.NewFile(uintptr(fds[0]), "handed over")
-	defer f.Close()
-	conn, err = net.FileConn(f)
-	return int(binary.BigEndian.Uint32(msg)), conn, err
 }
