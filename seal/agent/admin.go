@@ -75,7 +75,7 @@ func (c *conn) rotate(r *request) (wire.Code, error) {
 	switch {
 	case err != nil:
 		return c.deny(r.op, wire.Protocol, "")
-	case !c.admin():
+	case !c.may(r.op):
 		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
 	case one != 0 && c.s.host(suite.Suite(one)) == nil:
 		return c.deny(r.op, wire.BadRequest, "no keys of that suite here")
@@ -98,7 +98,7 @@ func (c *conn) retire(r *request) (wire.Code, error) {
 	switch {
 	case err != nil:
 		return c.deny(r.op, wire.Protocol, "")
-	case !c.admin():
+	case !c.may(r.op):
 		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
 	}
 	err = keyring.ErrUnknown

@@ -217,7 +217,7 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 		return false, wire.OK, nil
 	}
 	h, err := wire.ParseHeader(r.buf)
-	if err != nil || h.Reply || !h.Op.Known() {
+	if err != nil || h.Reply || !known(h.Op) {
 		return false, wire.Protocol, wire.ErrMalformed
 	}
 	r.op = h.Op
@@ -225,7 +225,7 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 	switch {
 	case n > whole: // the next request before this one's answer
 		return false, wire.Protocol, wire.ErrMalformed
-	case r.fd >= 0 && r.op != wire.Reserve && r.op != wire.Prepare:
+	case r.fd >= 0 && !r.op.Operation().Descriptor:
 		return false, wire.Protocol, peer.ErrDescriptors
 	case h.Length > c.longest(h.Op):
 		return false, wire.Quota, nil
@@ -244,11 +244,10 @@ func (c *conn) frame(r *request, n int) (done bool, code wire.Code, err error) {
 
 // longest is the length of the longest body that this peer may send.
 func (c *conn) longest(op wire.Op) int {
-	switch op {
-	case wire.Open, wire.TakeBack, wire.Inspect, wire.OpenAny:
+	switch op.Operation().Body {
+	case wire.WithToken:
 		return c.quota().TokenSize + wire.MaxBesideToken
-	}
-	if op == wire.Seal {
+	case wire.WithPlain:
 		return c.quota().TokenSize + wire.MaxBesidePlain
 	}
 	return smallFrame // no other request comes near it

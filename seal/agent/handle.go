@@ -11,31 +11,30 @@ import (
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
+// handlers answer the operations of the protocol. An operation without one is not known
+// here: see known.
+var handlers = [...]func(*conn, *request) (wire.Code, error){
+	wire.Reserve:  (*conn).reserve,
+	wire.Open:     (*conn).open,
+	wire.TakeBack: (*conn).open,
+	wire.Cancel:   (*conn).cancel,
+	wire.Inspect:  (*conn).inspect,
+	wire.Stat:     (*conn).stat,
+	wire.Rotate:   (*conn).rotate,
+	wire.Retire:   (*conn).retire,
+	wire.Prepare:  (*conn).prepare,
+	wire.Seal:     (*conn).sealPlain,
+	wire.OpenAny:  (*conn).openAny,
+}
+
+// known reports whether the agent answers an operation.
+func known(op wire.Op) bool {
+	return op.Known() && int(op) < len(handlers) && handlers[op] != nil
+}
+
 // handle answers a whole request. It reports whether the connection goes on.
 func (c *conn) handle(r *request) (code wire.Code, more bool) {
-	var err error
-	switch r.op {
-	case wire.Reserve:
-		code, err = c.reserve(r)
-	case wire.Open, wire.TakeBack:
-		code, err = c.open(r)
-	case wire.OpenAny:
-		code, err = c.openAny(r)
-	case wire.Prepare:
-		code, err = c.prepare(r)
-	case wire.Seal:
-		code, err = c.sealPlain(r)
-	case wire.Cancel:
-		code, err = c.cancel(r)
-	case wire.Inspect:
-		code, err = c.inspect(r)
-	case wire.Stat:
-		code, err = c.stat(r)
-	case wire.Rotate:
-		code, err = c.rotate(r)
-	case wire.Retire:
-		code, err = c.retire(r)
-	}
+	code, err := handlers[r.op](c, r)
 	return code, err == nil && code != wire.Protocol
 }
 
@@ -93,8 +92,11 @@ func (c *conn) opener(kind uint8) (seal.Peer, error) {
 	return p, nil
 }
 
-// admin reports whether the peer may rotate and retire.
+// admin reports whether the peer is root or the agent's user.
 func (c *conn) admin() bool { return c.id.UID == 0 || c.id.UID == c.s.uid }
+
+// may reports whether the peer may ask for an operation.
+func (c *conn) may(op wire.Op) bool { return c.admin() || !op.Operation().Admin }
 
 func (c *conn) reserve(r *request) (wire.Code, error) {
 	ask, err := wire.ParseReserve(r.body)

@@ -192,8 +192,7 @@ func lost(op wire.Op, err error) error {
 	if errors.Is(err, ErrProtocol) {
 		return err
 	}
-	switch op {
-	case wire.Open, wire.TakeBack, wire.Cancel:
+	if op.Operation().Spends {
 		return fmt.Errorf("%w: %w", ErrUncertain, err)
 	}
 	return fmt.Errorf("%w: %w", ErrAway, err)

@@ -170,7 +170,7 @@ func (c *conn) openAny(r *request) (wire.Code, error) {
 
 // wipePlain wipes a request that carried a plain token.
 func (r *request) wipePlain() {
-	if r.op == wire.Seal {
+	if r.op.Operation().Body == wire.WithPlain {
 		memsafe.Wipe(r.buf)
 	}
 }

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 )
 
 const (
@@ -37,38 +36,6 @@ const (
 
 // ErrMalformed is the one error for bytes that the protocol does not have.
 var ErrMalformed = errors.New("wire: malformed frame")
-
-// An Op is an operation.
-type Op uint8
-
-// The operations.
-const (
-	Reserve  Op = 1
-	Open     Op = 2
-	TakeBack Op = 3
-	Cancel   Op = 4
-	Inspect  Op = 5
-	Stat     Op = 6
-	Rotate   Op = 7
-	Retire   Op = 8
-	Prepare  Op = 9
-	Seal     Op = 10
-	OpenAny  Op = 11
-)
-
-var opNames = [...]string{0: "none", Reserve: "reserve", Open: "open", TakeBack: "take back", Cancel: "cancel",
-	Inspect: "inspect", Stat: "status", Rotate: "rotate", Retire: "retire",
-	Prepare: "prepare", Seal: "seal", OpenAny: "open any"}
-
-// Known reports whether this version has the operation.
-func (o Op) Known() bool { return o >= Reserve && o <= OpenAny }
-
-func (o Op) String() string {
-	if int(o) < len(opNames) {
-		return opNames[o]
-	}
-	return fmt.Sprintf("operation %d", uint8(o))
-}
 
 // A Header is the header of a frame.
 type Header struct {
