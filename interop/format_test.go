@@ -58,8 +58,12 @@ func TestForeignFormat(t *testing.T) {
 				require.NoError(t, err)
 				liar := node(t, buildNode(t, to, raceFlags...), "liar", env, "-format", head.Format)
 				_, err = liar.try("import", token)
-				require.Error(t, err, "another maker's plain token")
 				require.Equal(t, "1", liar.do("imports"))
+				if from == mit && to == golang {
+					require.NoError(t, err, "sealctx's own mechanism reads MIT's tokens, if it is told that they are")
+					return
+				}
+				require.Error(t, err, "another maker's plain token")
 			})
 		}
 	}

@@ -19,9 +19,20 @@ type named struct {
 
 func (n named) PlainFormat() string { return n.format }
 
+// reader is a provider that reads other formats than its own.
+type reader struct{ gssapi.Provider }
+
+func (reader) PlainFormat() string     { return "own/1" }
+func (reader) ImportFormats() []string { return []string{"other/1", "cred/other/1"} }
+
 func TestPlainFormat(t *testing.T) {
 	fake := &fakeProvider{name: "example.org/mechanism"}
 	long := strings.Repeat("x", 65)
+	formats, err := plainFormats("", reader{fake})
+	require.NoError(t, err)
+	require.Len(t, formats, 3)
+	require.Equal(t, []string{"own/1", "other/1"}, formats[:2])
+	require.NotContains(t, formats[2], credentialPrefix, "a credential's format is no context's")
 	for _, tc := range []struct {
 		name     string
 		config   string

@@ -23,9 +23,11 @@ func plainFormats(config string, p gssapi.Provider) ([]string, error) {
 		return []string{contextFormat(config)}, nil
 	}
 	if f, ok := p.(interface{ PlainFormat() string }); ok && f.PlainFormat() != "" {
-		formats := []string{printable(f.PlainFormat())}
+		formats := []string{contextFormat(f.PlainFormat())}
 		if f, ok := p.(interface{ ImportFormats() []string }); ok {
-			formats = append(formats, f.ImportFormats()...)
+			for _, name := range f.ImportFormats() {
+				formats = append(formats, contextFormat(name))
+			}
 		}
 		return formats, nil
 	}
@@ -51,7 +53,7 @@ func formatsOver(name, linked string, all []string) ([]string, error) {
 	default: // a mechanism in Go, or a provider that may be over the one library
 		return []string{contextFormat(strings.Join(append([]string{name, runtime.GOARCH}, all...), "/"))}, nil
 	}
-	// The second name is what sealctx 0.0 gave the same tokens.
+	// The second name is the older one of the same tokens.
 	return []string{
 		contextFormat(linked + "/" + runtime.GOARCH),
 		contextFormat(strings.Join([]string{name, runtime.GOARCH, linked}, "/")),
