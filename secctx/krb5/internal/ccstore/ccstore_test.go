@@ -47,7 +47,7 @@ func sample(t testing.TB, client string) (c *ccache.Cache, head []byte, credenti
 		cr := ccache.Credential{
 			Client: who, Server: kmsg.Principal{Type: kmsg.NTSrvInst, Realm: "EXAMPLE.TEST", Parts: []string{service, "EXAMPLE.TEST"}},
 			Key:     kmsg.Key{EType: 18, Value: bytes.Repeat([]byte{byte(i + 1)}, 32)},
-			EndTime: time.Unix(1_900_000_000, 0), Ticket: bytes.Repeat([]byte("t"), 6000),
+			EndTime: time.Unix(1_900_000_000, 0), Ticket: bytes.Repeat([]byte("t"), 700),
 		}
 		c.Credentials = append(c.Credentials, cr)
 		credentials = append(credentials, encode(&ccache.Cache{Client: who, Credentials: []ccache.Credential{cr}})[fixed+len(head):])

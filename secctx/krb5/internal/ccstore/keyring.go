@@ -135,14 +135,14 @@ func (r *rings) collection(anchor, collection string) (int, error) {
 	}
 	// Whose the ring is in which the collection lies matters too: after su it may be
 	// the session of another user, who can change what is in it.
-	if _, err := r.describe(ring); err != nil {
+	if _, _, err := r.describe(ring); err != nil {
 		return 0, err
 	}
-	id, err := r.find(ring, "keyring", name)
+	// The search links what it finds: a link by number would take the right that the
+	// link is to give.
+	id, err := r.search(ring, "keyring", name, unix.KEY_SPEC_THREAD_KEYRING)
 	if err == nil {
-		if _, err = unix.KeyctlInt(unix.KEYCTL_LINK, id, unix.KEY_SPEC_THREAD_KEYRING, 0, 0); err == nil {
-			r.linked = append(r.linked, id)
-		}
+		r.linked = append(r.linked, id)
 	}
 	return id, err
 }
@@ -162,40 +162,45 @@ func (r *rings) persistent(uid int) (int, error) {
 
 // find returns a key of a ring by its kind and description.
 func (r *rings) find(ring int, kind, name string) (int, error) {
+	return r.search(ring, kind, name, 0)
+}
+
+// search is find, and links the key to another ring, unless that is 0.
+func (r *rings) search(ring int, kind, name string, link int) (int, error) {
 	if strings.IndexByte(name, 0) >= 0 || name == "" {
 		return 0, fs.ErrNotExist
 	}
-	id, err := unix.KeyctlSearch(ring, kind, name, 0)
+	id, err := unix.KeyctlSearch(ring, kind, name, link)
 	if err != nil {
 		return 0, keyError(name, err)
 	}
-	_, err = r.describe(id)
+	_, _, err = r.describe(id)
 	return id, err
 }
 
-// describe returns a key's description, after making sure of its owner.
-func (r *rings) describe(id int) (name string, err error) {
+// describe returns a key's kind and description, after making sure of its owner.
+func (r *rings) describe(id int) (kind, name string, err error) {
 	text, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, id)
 	if err != nil {
-		return "", keyError("a key", err)
+		return "", "", keyError("a key", err)
 	}
 	f := strings.SplitN(text, ";", 5) // kind;uid;gid;permissions;description
 	if len(f) != 5 {
-		return "", fmt.Errorf("the kernel describes a key as %q", text)
+		return "", "", fmt.Errorf("the kernel describes a key as %q", text)
 	}
 	uid, err := strconv.Atoi(f[1])
 	if err != nil {
-		return "", fmt.Errorf("the kernel describes a key as %q", text)
+		return "", "", fmt.Errorf("the kernel describes a key as %q", text)
 	}
 	perm, err := strconv.ParseUint(f[3], 16, 32)
 	if err != nil {
-		return "", fmt.Errorf("the kernel describes a key as %q", text)
+		return "", "", fmt.Errorf("the kernel describes a key as %q", text)
 	}
 	if uid != 0 && uid != os.Geteuid() && uid != r.Owner || perm&writableByOthers != 0 {
-		return "", fmt.Errorf("%w: key %q belongs to user %d with permissions %08x, and only keys of root, of user %d or of the allowed owner count, that nobody else can write",
+		return "", "", fmt.Errorf("%w: key %q belongs to user %d with permissions %08x, and only keys of root, of user %d or of the allowed owner count, that nobody else can write",
 			ownfile.ErrUntrusted, f[4], uid, perm, os.Geteuid())
 	}
-	return f[4], nil
+	return f[0], f[4], nil
 }
 
 // read calls f with a key's payload, which lies in memory that is wiped.
@@ -207,7 +212,7 @@ func (r *rings) read(id int, f func(payload []byte) error) error {
 		}
 		var b []byte
 		var wipe func()
-		if b, wipe, err = r.Scratch(max(n, 1)); err != nil {
+		if b, wipe, err = r.Scratch(max(n, 4)); err != nil {
 			return err
 		}
 		var got int
@@ -285,8 +290,8 @@ func (r *rings) cache(ring int) (*ccache.Cache, error) {
 
 // member adds what one key holds.
 func (r *rings) member(c *ccache.Cache, id int) error {
-	name, err := r.describe(id)
-	if err != nil || name == clientKey {
+	kind, name, err := r.describe(id)
+	if err != nil || kind == "keyring" || name == clientKey {
 		return err
 	}
 	return r.read(id, func(b []byte) error {
