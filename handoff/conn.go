@@ -14,7 +14,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/secctx"
 )
 
@@ -139,7 +139,7 @@ func checkStream(fd int) error {
 // returns. Errors: ErrConn, if the descriptor is none of a connection; a shortage.
 func adopt(fd int, read []byte) (net.Conn, error) {
 	if err := checkStream(fd); err != nil {
-		foreign.Close(fd) // it may be anything
+		unixsock.Close(fd) // it may be anything
 		return nil, fmt.Errorf("%w: %w", ErrConn, err)
 	}
 	f := os.NewFile(uintptr(fd), "connection")

@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
-	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/internal/unixsock"
+	"github.com/sealctx/sealctx/internal/unixsock/linger"
 )
 
 // withMany adds as many copies of a descriptor as a message takes, with the sender's
 // credentials.
 func withMany(fd int) []byte {
-	fds := make([]int, foreign.MaxDescriptors)
+	fds := make([]int, unixsock.MaxDescriptors)
 	for i := range fds {
 		fds[i] = fd
 	}
@@ -94,7 +94,7 @@ func slowToClose(t *testing.T) map[string]func() int {
 		},
 		"sockets": func() int { return linger.Socket(t) },
 	}
-	if os.Geteuid() == 0 { // else it is left out of this test; package foreign's own is skipped
+	if os.Geteuid() == 0 { // else it is left out of this test; package unixsock's own is skipped
 		made["unanswered"] = linger.Unanswered(t)
 	}
 	return made
@@ -213,7 +213,7 @@ func crowd(t *testing.T, h *house, bad []rogue, n int, slow *atomic.Int64) {
 	require.LessOrEqual(t, lost.Load(), claims.Load())
 	// Three sessions at a time, two workers with both ends here, a few ends of bad ones; and
 	// the sessions that wait are there from the start.
-	require.LessOrEqual(t, int(most.Load()), 2*n+foreign.MaxDescriptors/2, "what a worker sends takes room here")
+	require.LessOrEqual(t, int(most.Load()), 2*n+unixsock.MaxDescriptors/2, "what a worker sends takes room here")
 	settled(t, fds, goroutines, func() int { return int(slow.Load() - slowBefore) })
 }
 
@@ -247,7 +247,7 @@ func TestSlowToHangUp(t *testing.T) {
 	}}
 	h.warmUp()
 	for range 64 { // all threads that may wait do
-		foreign.Close(file())
+		unixsock.Close(file())
 	}
 	before := descriptors(t)
 	run(t, p)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/internal/unixsock/linger"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
@@ -288,7 +288,7 @@ func (k *keeping) ImportSecContext(b []byte) (sc gssapi.SecContext, err error) {
 // Send ends in time, and the context is here.
 func TestLingeringWorker(t *testing.T) {
 	kinds := maps.Clone(linger.Kinds)
-	if os.Geteuid() == 0 { // else it is left out of this test; package foreign's own is skipped
+	if os.Geteuid() == 0 { // else it is left out of this test; package unixsock's own is skipped
 		file := linger.Unanswered(t)
 		kinds["unanswered"] = func(testing.TB) int { return file() }
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // DefaultPatience is how long a pool gives a worker that got a token. A healthy
@@ -90,7 +90,7 @@ func (p *Pool) keep(ctx context.Context) {
 			given, err = p.employ(ctx, worker)
 		}
 		if worker != nil {
-			closed = foreign.HangUp(worker)
+			closed = unixsock.HangUp(worker)
 		}
 		if p.Lost != nil && ctx.Err() == nil {
 			p.Lost(worker, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // Receive tells the acceptor that this worker is ready, waits for a context, takes its
@@ -69,16 +69,16 @@ func (r *refusedError) Unwrap() []error { return []error{ErrRefused, r.why} }
 // A reception is one call of Receive.
 type reception struct {
 	acceptor *net.UnixConn
-	from     *foreign.Receiver
+	from     *unixsock.Receiver
 	p        gssapi.Provider
 	good     bool // the acceptor's connection is between two exchanges
 }
 
 func newReception(acceptor *net.UnixConn, p gssapi.Provider) (*reception, error) {
 	w := &reception{acceptor: acceptor, p: p}
-	err := foreign.Inline(acceptor)
+	err := unixsock.Inline(acceptor)
 	if err == nil {
-		w.from, err = foreign.NewReceiver(acceptor, &foreign.Closer{Patience: closePatience})
+		w.from, err = unixsock.NewReceiver(acceptor, &unixsock.Closer{Patience: closePatience})
 	}
 	return w, err
 }
@@ -135,7 +135,7 @@ func (w *reception) checkRoom() error {
 }
 
 // take makes sure of the connection, then imports the token, and says so.
-func (w *reception) take(body []byte, ctl foreign.Control) (sc gssapi.SecContext, conn net.Conn, err error) {
+func (w *reception) take(body []byte, ctl unixsock.Control) (sc gssapi.SecContext, conn net.Conn, err error) {
 	defer func() {
 		if sc == nil && conn != nil { // also if the mechanism panics
 			_ = conn.Close()
@@ -220,7 +220,7 @@ const firstRead = 4096
 // readFrame reads one frame of the acceptor, which is the last thing that it has sent. A
 // descriptor comes with the first byte of OFFER: it is the caller's, unless the kernel has
 // dropped it. On an error none is left open.
-func (w *reception) readFrame() (kind, []byte, foreign.Control, error) {
+func (w *reception) readFrame() (kind, []byte, unixsock.Control, error) {
 	b := make([]byte, firstRead)
 	n, ctl, err := w.receive(b)
 	if err != nil {
@@ -234,15 +234,15 @@ func (w *reception) readFrame() (kind, []byte, foreign.Control, error) {
 		if ctl.FD >= 0 {
 			w.from.Drop(ctl.FD)
 		}
-		return 0, nil, foreign.Control{FD: -1}, err
+		return 0, nil, unixsock.Control{FD: -1}, err
 	}
 	return k, body, ctl, nil
 }
 
 // receive reads once. On an error it leaves no descriptor open.
-func (w *reception) receive(b []byte) (int, foreign.Control, error) {
+func (w *reception) receive(b []byte) (int, unixsock.Control, error) {
 	_, n, ctl, err := w.from.Receive(b, nil, nil)
-	if errors.Is(err, foreign.ErrControl) {
+	if errors.Is(err, unixsock.ErrControl) {
 		err = fmt.Errorf("%w: more than one descriptor, or a control message", ErrProtocol)
 	}
 	return n, ctl, err

@@ -10,7 +10,7 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
 )
@@ -80,13 +80,13 @@ func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecCo
 	w, err := newWaiter(worker)
 	if err != nil {
 		if worker != nil {
-			foreign.HangUp(worker)
+			unixsock.HangUp(worker)
 		}
 		return returned(err)
 	}
 	defer func() {
 		if !w.good {
-			foreign.HangUp(worker)
+			unixsock.HangUp(worker)
 		}
 	}()
 	if err := s.await(ctx, w); err != nil {
@@ -98,7 +98,7 @@ func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecCo
 // A waiter is the acceptor's end of a worker's connection.
 type waiter struct {
 	conn *net.UnixConn
-	from *foreign.Receiver
+	from *unixsock.Receiver
 	peer Peer          // who said READY
 	to   seal.Audience // what the token for it will name
 	good bool          // conn is between two exchanges: the next thing on it is READY
@@ -110,10 +110,10 @@ func newWaiter(worker *net.UnixConn) (*waiter, error) {
 	if err := checkWorker(worker); err != nil {
 		return nil, err
 	}
-	if err := foreign.Prepare(worker); err != nil {
+	if err := unixsock.Prepare(worker); err != nil {
 		return nil, err
 	}
-	from, err := foreign.NewReceiver(worker, nil)
+	from, err := unixsock.NewReceiver(worker, nil)
 	return &waiter{conn: worker, from: from}, err
 }
 
@@ -181,7 +181,7 @@ func (w *waiter) fill(b []byte) (n int, err error) {
 	for n < len(b) {
 		_, m, ctl, err := w.from.Receive(b[n:], nil, nil)
 		switch {
-		case errors.Is(err, foreign.ErrControl):
+		case errors.Is(err, unixsock.ErrControl):
 			return n, fmt.Errorf("%w: a descriptor from a worker", ErrProtocol)
 		case err != nil:
 			return n, err

@@ -22,14 +22,14 @@ var arrows = map[string][]string{
 	"internal/token":     {"memsafe", "internal/suite"}, // bytes; neither keys nor registers
 	"internal/pidfd":     {},
 	"seal":               {"keyring", "memsafe", "internal/token", "internal/suite", "internal/pidfd"},
-	"internal/foreign":   {"internal/pidfd"},
+	"internal/unixsock":  {"internal/pidfd"},
 	"internal/listen":    {},
-	"seal/agent":         {"seal", "keyring", "memsafe", "internal/token", "internal/suite", "internal/boottime", "internal/foreign", "internal/listen", "internal/pidfd", "internal/secureenv"},
+	"seal/agent":         {"seal", "keyring", "memsafe", "internal/token", "internal/suite", "internal/boottime", "internal/unixsock", "internal/listen", "internal/pidfd", "internal/secureenv"},
 	"secctx":             {"seal", "memsafe", "secctx/internal/blind"},
 	"internal/secureenv": {},
 	"secctx/krb5":        {"memsafe", "internal/wipe", "internal/secureenv", "internal/boottime"}, // a mechanism like any other: it knows no sealing
-	"handoff":            {"secctx", "seal", "internal/foreign"},
-	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/foreign", "internal/listen", "internal/secureenv", "internal/suite"},
+	"handoff":            {"secctx", "seal", "internal/unixsock"},
+	"cmd/sealctx":        {"handoff", "secctx", "secctx/krb5", "seal", "seal/agent", "keyring", "memsafe", "internal/boottime", "internal/unixsock", "internal/listen", "internal/secureenv", "internal/suite"},
 	"examples":           {"handoff", "secctx", "secctx/krb5", "secctx/spnego", "negotiate", "seal", "seal/agent", "keyring", "memsafe"},
 
 	"secctx/internal/blind": {},
@@ -67,7 +67,7 @@ var libraries = map[string]library{
 		"a hundred packages that must not be in everybody's program"},
 	"github.com/elastic/go-seccomp-bpf":   {[]string{"cmd/sealctx", "seal/agent"}, "the agent's filter"},
 	"github.com/landlock-lsm/go-landlock": {[]string{"cmd/sealctx", "seal/agent"}, "the agent's filter"},
-	"github.com/stretchr/testify": {[]string{"seal/internal/conformance", "secctx/krb5/internal/filetest", "internal/foreign/linger"},
+	"github.com/stretchr/testify": {[]string{"seal/internal/conformance", "secctx/krb5/internal/filetest", "internal/unixsock/linger"},
 		"tests; what the tests of two packages share is outside a test file"},
 	"github.com/rogpeppe/go-internal": {[]string{"fuzz"}, "tests of the command"},
 }
@@ -84,7 +84,7 @@ var forbidden = []struct {
 	{"C", "the main module builds without cgo", nil, nil},
 	{"log", "a global logger; log/slog is passed in", nil, []string{"internal", "secctx/internal/gen", "examples"}},
 	{"math/rand", "math/rand/v2, or crypto/rand where it matters", nil, nil},
-	{"testing", "for test files", nil, []string{"internal/apart", "internal/memscan", "seal/internal/conformance", "secctx/krb5/internal/filetest", "internal/foreign/linger"}},
+	{"testing", "for test files", nil, []string{"internal/apart", "internal/memscan", "seal/internal/conformance", "secctx/krb5/internal/filetest", "internal/unixsock/linger"}},
 	{"expvar", "registers itself in http.DefaultServeMux", nil, nil},
 	{"net/http/pprof", "registers itself in http.DefaultServeMux", nil, nil},
 	{"encoding/gob", "reads types from hostile bytes", nil, nil},
@@ -240,7 +240,7 @@ func TestSealingIsSmall(t *testing.T) {
 
 // Code that only tests need stays out of what is shipped.
 func TestShippedWithoutTests(t *testing.T) {
-	forTests := []string{"internal/apart", "internal/memscan", "internal/vectors", "internal/arch", "internal/docs", "internal/bench", "internal/foreign/linger", "seal/internal/conformance", "secctx/krb5/internal/filetest", "fuzz"}
+	forTests := []string{"internal/apart", "internal/memscan", "internal/vectors", "internal/arch", "internal/docs", "internal/bench", "internal/unixsock/linger", "seal/internal/conformance", "secctx/krb5/internal/filetest", "fuzz"}
 	for _, p := range packages(t) {
 		if withinAny(p.path(), forTests) {
 			continue

@@ -22,7 +22,7 @@ var unsafeFiles = map[string]string{
 	"internal/memscan/stop.go":           "ptrace",
 	"internal/memscan/stack.go":          "the stack below a function",
 	"seal/agent/internal/peer/groups.go": "SO_PEERGROUPS",
-	"internal/foreign/message.go":        "recvmsg and sendmsg that do not wait, without waking the scheduler",
+	"internal/unixsock/message.go":       "recvmsg and sendmsg that do not wait, without waking the scheduler",
 	"internal/pidfd/pidfd.go":            "ppoll that does not wait, at each request to the agent",
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -46,7 +46,7 @@ func boundsHere() (bounds, error) {
 // seconds at most, closes all connections and returns nil, or why accepting
 // failed. It runs one goroutine more, which retires epochs in time. When it returns
 // none is left but of connections whose descriptors wait to be closed, see package
-// internal/foreign. It does not close l. One Serve runs at a time.
+// internal/unixsock. It does not close l. One Serve runs at a time.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if err := prepareToReceive(l); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener, conns *sync.Wa
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
-				foreign.HangUp(sock)
+				unixsock.HangUp(sock)
 			}
 			return nil
 		case err == nil:
@@ -153,7 +153,7 @@ func (s *Server) refuse(ctx context.Context, c *conn, code wire.Code, err error,
 // close, a goroutine does it: so many for each user, and so many in all, beyond which
 // nothing is accepted.
 func (s *Server) hangUp(ctx context.Context, sock *net.UnixConn, acct *account, gate *gate) {
-	if foreign.Ended(sock) {
+	if unixsock.Ended(sock) {
 		_ = sock.Close()
 		return
 	}
@@ -209,10 +209,10 @@ func (s *Server) waitFor(acct *account, gate *gate) bool {
 // prepareToReceive has the kernel say of each message from whom it comes, and lets
 // messages bring descriptors.
 func prepareToReceive(c syscall.Conn) error {
-	if err := foreign.Prepare(c); err != nil {
+	if err := unixsock.Prepare(c); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	if err := foreign.PassRights(c, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+	if err := unixsock.PassRights(c, true); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 		return fmt.Errorf("agent: %w", err)
 	}
 	return nil
@@ -234,7 +234,7 @@ func (g *gate) set(open bool) {
 	if g.closed == !open {
 		return
 	}
-	if foreign.PassRights(g.l, open) == nil {
+	if unixsock.PassRights(g.l, open) == nil {
 		g.closed = !open
 	}
 }

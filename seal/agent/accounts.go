@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // accounts counts what each user has, however many connections and processes it
@@ -26,12 +26,12 @@ type account struct {
 	log    logBucket // warnings and errors that the user causes
 	alarms logBucket // second imports of tokens that the user reserved
 
-	closer  foreign.Closer // of descriptors that came and are not to stay
-	hangups foreign.Closer // of connections, which may have descriptors in them
-	closing chan struct{}  // one in it for each refused connection that waits to be closed
-	stuck   atomic.Bool    // none of them was closed for a while
-	locked  atomic.Int64   // bytes of the pool that its secrets take
-	waiting atomic.Int64   // of which so many are in answers that its peers do not read
+	closer  unixsock.Closer // of descriptors that came and are not to stay
+	hangups unixsock.Closer // of connections, which may have descriptors in them
+	closing chan struct{}   // one in it for each refused connection that waits to be closed
+	stuck   atomic.Bool     // none of them was closed for a while
+	locked  atomic.Int64    // bytes of the pool that its secrets take
+	waiting atomic.Int64    // of which so many are in answers that its peers do not read
 
 	mu          sync.Mutex
 	connections int
@@ -57,7 +57,7 @@ type groupList struct {
 func (a *accounts) newAccount(uid uint32) *account {
 	return &account{
 		uid: uid, outstanding: map[slotKey]reserved{},
-		closer: foreign.Closer{All: &a.foreign}, closing: make(chan struct{}, a.bounds.closingUser),
+		closer: unixsock.Closer{All: &a.foreign}, closing: make(chan struct{}, a.bounds.closingUser),
 	}
 }
 

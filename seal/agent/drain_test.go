@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/apart"
-	"github.com/sealctx/sealctx/internal/foreign"
-	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/internal/unixsock"
+	"github.com/sealctx/sealctx/internal/unixsock/linger"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -264,7 +264,7 @@ func TestLingeringDescriptors(t *testing.T) {
 			t.Fatal("the agent does not end")
 		}
 	}
-	foreign.CloseListener(l)
+	unixsock.CloseListener(l)
 	require.NoError(t, s.Close())
 }
 
@@ -318,7 +318,7 @@ func TestDescriptorsOfOneUser(t *testing.T) {
 	for _, fd := range bad {
 		c := in.raw(t)
 		fds := []int{fd}
-		for len(fds) < foreign.MaxDescriptors {
+		for len(fds) < unixsock.MaxDescriptors {
 			fds = append(fds, null)
 		}
 		_, _, _ = c.WriteMsgUnix(statFrame(t), unix.UnixRights(fds...), nil) // the agent may have closed
@@ -368,7 +368,7 @@ func TestUnansweredClose(t *testing.T) {
 	case <-time.After(s.times.drain + 5*closeTimeout):
 		t.Fatal("the agent does not end")
 	}
-	foreign.CloseListener(l)
+	unixsock.CloseListener(l)
 	require.NoError(t, s.Close())
 }
 

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/apart"
-	"github.com/sealctx/sealctx/internal/foreign"
-	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/internal/unixsock"
+	"github.com/sealctx/sealctx/internal/unixsock/linger"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -250,7 +250,7 @@ func needPassRights(t *testing.T) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
 	require.NoError(t, err)
 	defer l.Close()
-	if err := foreign.PassRights(l, true); errors.Is(err, unix.ENOPROTOOPT) {
+	if err := unixsock.PassRights(l, true); errors.Is(err, unix.ENOPROTOOPT) {
 		t.Skip("Linux before 6.16 has no SO_PASSRIGHTS")
 	}
 }
@@ -307,7 +307,7 @@ func TestDescriptorBeforeAccept(t *testing.T) {
 	path := filepath.Join(publicDir(t), "agent.sock")
 	l, err := Listen(path)
 	require.NoError(t, err)
-	require.NoError(t, foreign.PassRights(l, false))
+	require.NoError(t, unixsock.PassRights(l, false))
 	self, err := seal.Process(os.Getpid())
 	require.NoError(t, err)
 	c, err := (&Dialer{Timeout: time.Minute}).Dial(path)

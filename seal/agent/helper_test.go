@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
@@ -64,7 +64,7 @@ func (in *instance) serve(t testing.TB) {
 		case <-time.After(2 * drainTimeout):
 			require.Fail(t, "the server does not end")
 		}
-		foreign.CloseListener(in.l)
+		unixsock.CloseListener(in.l)
 		require.NoError(t, in.Close())
 	}
 	t.Cleanup(in.stop)

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/pidfd"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -270,7 +270,7 @@ func (l *link) receive(parts [][]byte) (h wire.Header, err error) {
 	}
 	got, want := 0, -1
 	for want < 0 || got < want {
-		n, err := foreign.ReceiveInto(l.raw, room)
+		n, err := unixsock.ReceiveInto(l.raw, room)
 		if err != nil {
 			return h, err
 		}

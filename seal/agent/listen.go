@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/listen"
 	"github.com/sealctx/sealctx/internal/secureenv"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // Listen listens at an absolute path, in a directory that clients will trust, see
@@ -38,7 +38,7 @@ func Listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	err = foreign.Prepare(l) // before the first peer can connect
+	err = unixsock.Prepare(l) // before the first peer can connect
 	if err == nil {
 		err = limitBacklog(l)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal/agent"
@@ -80,7 +80,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 	if err != nil {
 		return err
 	}
-	defer foreign.CloseListener(l) // peers that nobody accepted may have sent what is bad to close
+	defer unixsock.CloseListener(l) // peers that nobody accepted may have sent what is bad to close
 	warnOfPlace(l.Addr().String(), log)
 	observer := metrics.New()
 	server, err := a.newServer(policy, log, observer)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/handoff"
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // A session moves from node to node in one of two ways. In the scenes that show the token,
@@ -157,10 +157,10 @@ func (n *Node) Pass(args PassArgs, _ *struct{}) error {
 
 // takeConn is the other end of Pass.
 func (n *Node) takeConn(from *net.UnixConn) error {
-	if err := foreign.Inline(from); err != nil {
+	if err := unixsock.Inline(from); err != nil {
 		return err
 	}
-	r, err := foreign.NewReceiver(from, new(foreign.Closer))
+	r, err := unixsock.NewReceiver(from, new(unixsock.Closer))
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/apart"
-	"github.com/sealctx/sealctx/internal/foreign"
 	"github.com/sealctx/sealctx/internal/pidfd"
+	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -26,7 +26,7 @@ func pair(t *testing.T, pass bool) (client, server *net.UnixConn) {
 	require.NoError(t, err)
 	defer l.Close()
 	if pass {
-		require.NoError(t, foreign.Prepare(l))
+		require.NoError(t, unixsock.Prepare(l))
 	}
 	client, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
 	require.NoError(t, err)
@@ -86,7 +86,7 @@ func TestIdentify(t *testing.T) {
 func TestReceiveWithoutCredentials(t *testing.T) {
 	for _, pass := range []bool{true, false} {
 		client, server := pair(t, pass)
-		r, err := NewReceiver(server, identify(t, server), new(foreign.Closer))
+		r, err := NewReceiver(server, identify(t, server), new(unixsock.Closer))
 		require.NoError(t, err)
 		_, err = client.Write([]byte("hello"))
 		require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestReceiveWithoutCredentials(t *testing.T) {
 // elsewhere.
 func TestReceive(t *testing.T) {
 	client, server := pair(t, true)
-	r, err := NewReceiver(server, identify(t, server), new(foreign.Closer))
+	r, err := NewReceiver(server, identify(t, server), new(unixsock.Closer))
 	require.NoError(t, err)
 	out := 0
 	fill := func() []byte { out++; return make([]byte, 8) }
@@ -162,7 +162,7 @@ func TestSendParts(t *testing.T) {
 	head, body, tail := make([]byte, 4), make([]byte, len(big)), make([]byte, 4)
 	parts := [][]byte{head, body, tail}
 	for got := 0; got < 8+len(big); {
-		n, err := foreign.ReceiveInto(sraw, parts)
+		n, err := unixsock.ReceiveInto(sraw, parts)
 		require.NoError(t, err)
 		require.Positive(t, n)
 		got += n
@@ -209,7 +209,7 @@ func child(t *testing.T) (id *Identity, server *net.UnixConn, line func(), ended
 func TestReceiveFromTheDead(t *testing.T) {
 	for _, dead := range []bool{false, true} {
 		id, server, line, ended := child(t)
-		r, err := NewReceiver(server, id, new(foreign.Closer))
+		r, err := NewReceiver(server, id, new(unixsock.Closer))
 		require.NoError(t, err)
 		line()
 		if dead {
@@ -241,7 +241,7 @@ func TestReceiveOfAnother(t *testing.T) {
 		client, server := pair(t, true)
 		id := identify(t, server)
 		forge(id)
-		r, err := NewReceiver(server, id, new(foreign.Closer))
+		r, err := NewReceiver(server, id, new(unixsock.Closer))
 		require.NoError(t, err)
 		_, err = client.Write([]byte("hello"))
 		require.NoError(t, err)
@@ -280,7 +280,7 @@ func TestOutsideNamespace(t *testing.T) {
 	require.ErrorContains(t, err, "process of user 0")
 	own, err := pidfd.Open(os.Getpid())
 	require.NoError(t, err)
-	r, err := NewReceiver(server, &Identity{pidfd: own}, new(foreign.Closer))
+	r, err := NewReceiver(server, &Identity{pidfd: own}, new(unixsock.Closer))
 	require.NoError(t, err)
 	_, _, _, err = r.Receive(make([]byte, 10), nil, nil)
 	require.ErrorIs(t, err, ErrImpostor)
@@ -301,12 +301,12 @@ func TestReceiveDescriptors(t *testing.T) {
 	}{
 		"one":               {1, old.Cur, nil},
 		"two":               {2, old.Cur, ErrDescriptors},
-		"all":               {foreign.MaxDescriptors, old.Cur, ErrDescriptors},
+		"all":               {unixsock.MaxDescriptors, old.Cur, ErrDescriptors},
 		"one, at the limit": {1, 3, ErrNoRoom},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, server := pair(t, true)
-			r, err := NewReceiver(server, identify(t, server), new(foreign.Closer))
+			r, err := NewReceiver(server, identify(t, server), new(unixsock.Closer))
 			require.NoError(t, err)
 			fds := make([]int, c.n) // of standard input
 			_, _, err = client.WriteMsgUnix([]byte("hello"), unix.UnixRights(fds...), nil)

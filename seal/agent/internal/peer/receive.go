@@ -4,7 +4,7 @@ import (
 	"errors"
 	"net"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // Errors of receiving.
@@ -25,15 +25,15 @@ var (
 // A Receiver receives over one connection and holds each byte to the identity.
 // One goroutine at a time may use it.
 type Receiver struct {
-	from *foreign.Receiver
+	from *unixsock.Receiver
 	id   *Identity
 }
 
 // NewReceiver returns a receiver for a connection of that identity. closer closes
-// descriptors that the protocol does not have. foreign.Prepare must have been called
+// descriptors that the protocol does not have. unixsock.Prepare must have been called
 // on the connection or on its listener.
-func NewReceiver(c *net.UnixConn, id *Identity, closer *foreign.Closer) (*Receiver, error) {
-	from, err := foreign.NewReceiver(c, closer)
+func NewReceiver(c *net.UnixConn, id *Identity, closer *unixsock.Closer) (*Receiver, error) {
+	from, err := unixsock.NewReceiver(c, closer)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func NewReceiver(c *net.UnixConn, id *Identity, closer *foreign.Closer) (*Receiv
 func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n, fd int, err error) {
 	got, n, ctl, err := r.from.Receive(buf, fill, spare)
 	switch {
-	case errors.Is(err, foreign.ErrControl):
+	case errors.Is(err, unixsock.ErrControl):
 		err = ErrDescriptors
 	case err != nil:
 	case ctl.Sender.Pid <= 0 || int(ctl.Sender.Pid) != r.id.PID || ctl.Sender.Uid != r.id.UID || !r.id.Alive():

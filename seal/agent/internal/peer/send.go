@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign"
+	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
 // Send writes the buffers, as one run of bytes, with control messages on the
@@ -23,7 +23,7 @@ func TrySend(raw syscall.RawConn, wait func(), buffers ...[]byte) (sent int, err
 }
 
 func send(raw syscall.RawConn, oob []byte, wait func(), buffers [][]byte) (sent int, err error) {
-	var m foreign.Message
+	var m unixsock.Message
 	var opErr error
 	waited := false
 	err = raw.Write(func(fd uintptr) bool {

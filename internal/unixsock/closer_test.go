@@ -1,4 +1,4 @@
-package foreign
+package unixsock
 
 import (
 	"net"
@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/internal/unixsock/linger"
 )
 
 // returns reports whether f comes to its end.

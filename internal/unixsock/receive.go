@@ -1,4 +1,4 @@
-package foreign
+package unixsock
 
 import (
 	"encoding/binary"
@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrControl: more descriptors came, or other control messages, than the receiver
-// takes. None is left open here.
+// ErrControl: a message brought more descriptors, or other control messages, than the
+// receiver takes. None is left open here.
 var ErrControl = errors.New("unix socket: descriptor or control message that has no place there")
 
 // A Control is what the kernel says of the bytes that one call received.
@@ -37,7 +37,7 @@ type Receiver struct {
 	closer *Closer
 	oob    []byte
 
-	// Of one Receive; here so that it need not allocate.
+	// State of one Receive. It is here so that Receive need not allocate.
 	fill  func() []byte
 	spare func([]byte)
 	buf   []byte
@@ -51,11 +51,10 @@ type Receiver struct {
 	unwanted []int // descriptors that came and are to be closed, which the closer counts
 }
 
-// NewReceiver returns a receiver for a connection. closer closes descriptors that
-// the receiver does not take. If closer is nil, the receiver takes no descriptors:
-// it looks before it reads, and leaves them in the connection, where they take no
-// room in this process. Prepare must have been called on the connection, or Inline if
-// there is a closer.
+// NewReceiver returns a receiver for a connection. closer closes the descriptors that the
+// receiver does not take. If closer is nil, the receiver takes none at all: it looks before
+// it reads, and leaves descriptors in the connection, where they take no room in this
+// process. Prepare must have been called on the connection, or Inline if there is a closer.
 func NewReceiver(c *net.UnixConn, closer *Closer) (*Receiver, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -64,28 +63,25 @@ func NewReceiver(c *net.UnixConn, closer *Closer) (*Receiver, error) {
 	r := &Receiver{raw: raw, closer: closer}
 	size := unix.CmsgSpace(unix.SizeofUcred)
 	if closer != nil {
-		// What the kernel cannot store here it closes inside recvmsg, and that can
-		// take as long as the sender likes.
-		size += RightsSpace
+		// The kernel closes descriptors for which there is no room here. It does so
+		// inside recvmsg, which can take as long as their maker likes.
+		size += unix.CmsgSpace(4 * MaxDescriptors)
 	}
 	r.oob = make([]byte, size)
 	r.try = r.attempt
 	return r, nil
 }
 
-// MaxDescriptors is how many descriptors one message can bring (SCM_MAX_FD of Linux),
-// and RightsSpace the room for them among the control messages, in bytes.
+// MaxDescriptors is how many descriptors one message can bring (SCM_MAX_FD of Linux).
 const MaxDescriptors = 253
 
-var RightsSpace = unix.CmsgSpace(4 * MaxDescriptors)
-
-// Receive waits for bytes and puts them into buf, up to its length. If buf is nil,
-// fill makes it once there is something to receive, and spare takes it back if
-// there was not: a connection that waits holds no buffer. Receive returns the
-// buffer, the number of bytes, and what the kernel says of them.
+// Receive waits for bytes and puts them into buf, up to its length. If buf is nil, Receive
+// calls fill for a buffer before it tries to read, and spare to give the buffer back before
+// it waits: a connection that waits holds no buffer. Receive returns the buffer, the number
+// of bytes, and what the kernel says of them.
 //
-// Errors: ErrControl, also while the closer is busy, when nothing more is read;
-// io.EOF; os.ErrDeadlineExceeded; those of recvmsg(2). None leaves a descriptor
+// Errors: ErrControl, io.EOF, os.ErrDeadlineExceeded, and those of recvmsg(2). While the
+// closer is busy Receive reads nothing and returns ErrControl. No error leaves a descriptor
 // open.
 func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n int, ctl Control, err error) {
 	r.buf, r.fill, r.spare, r.err, r.ctl = buf, fill, spare, nil, Control{FD: -1}
@@ -107,10 +103,10 @@ func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (
 	return got, r.n, r.ctl, nil
 }
 
-// Drop closes a descriptor that Receive returned and the protocol does not have.
+// Drop closes a descriptor that Receive returned and that has no place in the protocol.
 func (r *Receiver) Drop(fd int) { r.closer.Close(fd) }
 
-// drop closes the unwanted descriptors, which are counted already.
+// drop closes the unwanted descriptors. The closer counts them already.
 func (r *Receiver) drop() {
 	if r.closer == nil {
 		Close(r.unwanted...)
@@ -122,8 +118,8 @@ func (r *Receiver) drop() {
 	r.unwanted = nil
 }
 
-// attempt tries once; false has the poller wait. One message for a closer is taken at a
-// time: the next one sees what it brought.
+// attempt tries once. If it returns false the poller waits. Receivers with the same closer
+// take one message at a time, so that each sees whether the one before keeps the closer busy.
 func (r *Receiver) attempt(fd uintptr) bool {
 	if r.closer != nil {
 		r.closer.taking.Lock()
@@ -161,9 +157,9 @@ func (r *Receiver) attempt(fd uintptr) bool {
 	return false
 }
 
-// readPlain reads bytes that bring no descriptor. A descriptor belongs to the first
-// of the bytes that it was sent with, so none comes with bytes that were looked at. The
-// kernel may show one that comes only behind them.
+// readPlain reads bytes that bring no descriptor. A descriptor belongs to the first of the
+// bytes that it was sent with, so no descriptor comes with bytes that were looked at. The
+// kernel may already show a descriptor that comes only after the bytes that fit.
 func (r *Receiver) readPlain(fd uintptr) (int, error) {
 	n, err := r.msg.lookAt(fd, r.one[:], r.oob)
 	if err != nil || n == 0 {
@@ -174,9 +170,9 @@ func (r *Receiver) readPlain(fd uintptr) (int, error) {
 	return r.msg.Receive(fd)
 }
 
-// lookAt peeks. If a descriptor is with the bytes it returns ErrControl. The room is
-// for credentials only, which come first (SO_PASSCRED must be set), so that the kernel
-// installs no descriptor.
+// lookAt peeks. It returns ErrControl if a descriptor is with the bytes. There is room for
+// credentials only, which come first (SO_PASSCRED must be set), so the kernel installs no
+// descriptor.
 func (m *Message) lookAt(fd uintptr, buffers [][]byte, oob []byte) (int, error) {
 	m.Set(buffers, oob)
 	n, err := m.peek(fd)
@@ -186,8 +182,8 @@ func (m *Message) lookAt(fd uintptr, buffers [][]byte, oob []byte) (int, error) 
 	return n, err
 }
 
-// parse takes apart what the kernel wrote. One descriptor is taken if take says so; all
-// others are unwanted, with ErrControl.
+// parse takes apart the control messages that the kernel wrote. It takes one descriptor if
+// take says so. If there are others it returns ErrControl and all of them as unwanted.
 func parse(oob []byte, flags int, take bool) (ctl Control, unwanted []int, err error) {
 	ctl = Control{FD: -1, Dropped: flags&unix.MSG_CTRUNC != 0}
 	var fds []int
@@ -212,7 +208,7 @@ func parse(oob []byte, flags int, take bool) (ctl Control, unwanted []int, err e
 	switch {
 	case len(fds) == 0:
 		return ctl, nil, err
-	// One that found room where another did not: the sender sent more than one.
+	// If one descriptor found room and another did not, the sender sent more than one.
 	case err == nil && len(fds) == 1 && !ctl.Dropped && take:
 		ctl.FD = fds[0]
 		return ctl, nil, nil
@@ -222,10 +218,9 @@ func parse(oob []byte, flags int, take bool) (ctl Control, unwanted []int, err e
 
 func word(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
 
-// ReceiveInto waits for bytes and puts them through the buffers, one after the
-// other; zero is the connection's end. The kernel writes them where they are to
-// lie: a secret that comes has no copy in ordinary memory. The kernel closes
-// descriptors that come with them.
+// ReceiveInto waits for bytes and fills the buffers, one after the other. It returns 0 at the
+// connection's end. The kernel writes into the buffers themselves, so that a secret has no
+// copy in other memory. The kernel closes descriptors that come with the bytes.
 func ReceiveInto(raw syscall.RawConn, buffers [][]byte) (n int, err error) {
 	var m Message
 	var opErr error

@@ -1,4 +1,4 @@
-package foreign
+package unixsock
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/internal/foreign/linger"
+	"github.com/sealctx/sealctx/internal/unixsock/linger"
 )
 
 // connected returns both ends of a connection; the second has Prepare behind it.
