@@ -49,10 +49,10 @@ erased:
 interop:
 	cd interop && ./run.sh
 
-# Ratios against MIT's library, TLS tickets, bare exchanges and plain handoffs.
+# Ratios against MIT's library, TLS tickets, bare exchanges, plain handoffs, Apache.
 bench:
-	interop/needs.sh gcc libc6-dev pkg-config libkrb5-dev krb5-kdc krb5-admin-server krb5-user
-	$(MAKE) -s -C interop bin/mitbench bin/withkdc
+	interop/needs.sh gcc libc6-dev pkg-config libkrb5-dev krb5-kdc krb5-admin-server krb5-user apache2 libapache2-mod-auth-gssapi
+	$(MAKE) -s -C interop bin/mitbench bin/withkdc bin/webbench
 	$(GO) build -o bin/bench ./internal/bench
 	interop/bin/withkdc bin/bench -rounds $(ROUNDS)
 

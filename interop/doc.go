@@ -11,5 +11,8 @@
 //	mitbench  MIT's library in a loop, for comparison
 //	opener    opens sealed tokens in Python, from doc/SPEC.md alone
 //	pyinit    a peer in Python over python3-gssapi
+//	web       tests of HTTP clients, and of Apache beside package negotiate
+//	negpeer   the negotiation of either library, without a network
+//	webbench  HTTP requests: package negotiate, MIT's library, gokrb5, Apache
 //	withkdc   runs a command inside a private realm
 package interop

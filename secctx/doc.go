@@ -89,6 +89,13 @@
 // A process that has libsealctx-gss loaded seals contexts below this package. A provider
 // that was wrapped in such a process makes and imports no context (ErrSealedBelow).
 //
+// # HTTP
+//
+// Package negotiate authenticates HTTP requests. Two other handlers should not be
+// used: that of go-gssapi/v3 calls the next handler for half of a negotiation, and
+// gokrb5's does not verify the signature of the mechanism list and panics before
+// authentication (doc/negotiate.md).
+//
 // # Concurrency
 //
 // Everything here is as safe for concurrent use as the inner provider is. Per-message

@@ -11,14 +11,27 @@ var builds = []struct {
 	{"erased", []string{"GOEXPERIMENT=runtimesecret"}},
 }
 
-// The peers in C: arguments of mitbench.
-var peers = []struct {
+// A peer is a program's arguments, and the name of what it measures.
+type peer struct {
 	name string
 	args []string
-}{
+}
+
+// The peers in C: arguments of mitbench.
+var peers = []peer{
 	{"MIT export+import", []string{"export", "20000"}},
 	{"MIT 1 KiB", []string{"wrap", "1024", "20000"}},
 	{"MIT 64 KiB", []string{"wrap", "65536", "500"}},
+}
+
+// HTTP requests, each authenticated by itself: arguments of webbench. CPU is that of
+// the handler, time that of a server with 8 clients beside it.
+var servers = []peer{
+	{"CPU of a request", []string{"cpu", "ours", "3000"}},
+	{"CPU of a request, MIT's library", []string{"cpu", "mit", "3000"}},
+	{"CPU of a request, gokrb5's handler", []string{"cpu", "gokrb5", "3000"}},
+	{"time of a request", []string{"rate", "ours", "4000"}},
+	{"time of a request, Apache", []string{"rate", "apache", "4000"}},
 }
 
 // Our benchmarks, each measured in both builds.
@@ -31,6 +44,7 @@ var ours = []benchmark{
 	one("krb5 export+import", "secctx/krb5", "^BenchmarkExportImport$/^enctype=18$"),
 	one("krb5 1 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=1024$/^enctype=18$"),
 	one("krb5 64 KiB", "secctx/krb5", "^BenchmarkWrapUnwrap$/^size=65536$/^enctype=18$"),
+	one("half-open cookie", "secctx/spnego", "^BenchmarkHalf$"),
 	one("krb5 sealed export+import", "internal/bench", "^BenchmarkSealedExportImport$"),
 }
 
@@ -79,6 +93,10 @@ var aims = []struct {
 	{"krb5 64 KiB, plain", "MIT 64 KiB", 0.5},
 	{"krb5 export+import, plain", "MIT export+import", 0.25},
 	{"krb5 sealed export+import, plain", "MIT export+import", 0.7},
+	{"half-open cookie, plain", "seal cycle AES, plain", 1.2},
+	{"CPU of a request", "CPU of a request, MIT's library", 0.7},
+	{"CPU of a request", "CPU of a request, gokrb5's handler", 0.5}, // which sends no token back
+	{"time of a request", "time of a request, Apache", 1.0},
 	{"agent reserve, plain", "bare reserve, plain", 1.5},
 	{"agent open, plain", "bare open, plain", 1.5},
 	{"handoff embedded, plain", "handoff of plain tokens, plain", 1 / 0.8}, // times; in rates 0.8

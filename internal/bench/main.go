@@ -1,5 +1,5 @@
 // Command bench compares sealctx with its peers, measured in turn in one run:
-// MIT's C library for GSS-API, crypto/tls for sealing. It prints the median of
+// MIT's C library for GSS-API, crypto/tls for sealing, Apache and gokrb5 for HTTP. It prints the median of
 // the rounds' ratios beside each aim. It needs MIT's loop, and runs inside the
 // private realm that the loop needs; `make bench` sees to both.
 package main
@@ -21,20 +21,21 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 10, "how often each side is measured, in turn")
 	mit := flag.String("mit", "interop/bin/mitbench", "the `program` that times MIT's library")
+	web := flag.String("web", "interop/bin/webbench", "the `program` that times HTTP requests")
 	flag.Parse()
-	if err := run(*rounds, *mit); err != nil {
+	if err := run(*rounds, *mit, *web); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, mit string) error {
+func run(rounds int, mit, web string) error {
 	dir, err := os.MkdirTemp("", "sealctx-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	sources, err := build(dir, mit)
+	sources, err := build(dir, mit, web)
 	if err != nil {
 		return err
 	}
@@ -63,10 +64,13 @@ type source struct {
 }
 
 // build compiles the benchmarks, once for each build.
-func build(dir, mit string) ([]source, error) {
+func build(dir, mit, web string) ([]source, error) {
 	var sources []source
 	for _, p := range peers {
 		sources = append(sources, source{argv: append([]string{mit}, p.args...), name: p.name})
+	}
+	for _, p := range servers {
+		sources = append(sources, source{argv: append([]string{web}, p.args...), name: p.name})
 	}
 	for i, b := range builds {
 		measured := ours
