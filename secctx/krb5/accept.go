@@ -14,13 +14,13 @@ import (
 )
 
 // peerFlags are the context flags that an initiator's checksum can set here.
-// Delegation is not among them: it is a fact once a credential is there.
+// Delegation is not among them: the flag is set once the credential is there.
 const peerFlags = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence |
 	gssapi.ContextFlagConf | gssapi.ContextFlagInteg | gssapi.ContextFlagIdentify
 
-// accept takes the initiator's token, establishes the context and returns the
-// AP-REP, where mutual authentication was asked for. With an error comes a
-// KRB-ERROR for the peer, if the token was an AP-REQ. The gate is held.
+// accept takes the initiator's token and establishes the context. It returns the
+// AP-REP if mutual authentication was asked for. If the token is an AP-REQ that is
+// refused, it returns a KRB-ERROR for the peer beside the error. The gate is held.
 func (c *secContext) accept(tok []byte) ([]byte, error) {
 	req, err := parseInitial(tok)
 	if err != nil {
@@ -53,7 +53,7 @@ func parseInitial(tok []byte) (*kmsg.APReq, error) {
 	return req, nil
 }
 
-// acceptance is one AP-REQ on its way. What it decrypts lies in locked memory
+// An acceptance is the work on one AP-REQ. What it decrypts lies in locked memory
 // and is wiped at the end.
 type acceptance struct {
 	p     *Provider
@@ -76,8 +76,8 @@ func (a *acceptance) wipe() {
 	a.authMem.Wipe()
 }
 
-// run checks in the order of RFC 4120 section 3.2.3. The replay cache comes
-// last, so that only what would be accepted is recorded.
+// run checks in the order of RFC 4120 section 3.2.3. The replay cache comes last,
+// so that only requests that pass every other check are recorded.
 func (a *acceptance) run(c *secContext) ([]byte, error) {
 	own, err := a.p.acceptorCredential(a.setup.cred)
 	if err != nil {
@@ -107,7 +107,8 @@ func (a *acceptance) run(c *secContext) ([]byte, error) {
 	return a.answer(c)
 }
 
-// acceptorCredential returns cred, or without one that of the configured keytab.
+// acceptorCredential returns cred. If that is nil, it returns the credential of
+// the configured keytab.
 func (p *Provider) acceptorCredential(cred gssapi.Credential) (*credential, error) {
 	if cred != nil {
 		return cred.(*credential), nil // checked by ownCredential
@@ -115,8 +116,8 @@ func (p *Provider) acceptorCredential(cred gssapi.Credential) (*credential, erro
 	return p.acquire(nil, nil, gssapi.CredUsageAcceptOnly, nil)
 }
 
-// openTicket decrypts the ticket with the keytab's key for exactly the service,
-// key version and encryption type that it names.
+// openTicket decrypts the ticket. The key is the keytab's for the service, key
+// version and encryption type that the ticket names.
 func (a *acceptance) openTicket(cred *acceptorCred) error {
 	t := &a.req.Ticket
 	if !a.p.permits(t.Enc.EType) {
@@ -131,7 +132,7 @@ func (a *acceptance) openTicket(cred *acceptorCred) error {
 		if err != nil {
 			return err
 		}
-		// Only now, so that nobody takes locked memory by naming any service.
+		// Not before: a peer could take locked memory by naming any service.
 		if a.ticketMem, err = a.p.arena.alloc(len(t.Enc.Cipher)); err != nil {
 			return err
 		}
@@ -147,8 +148,8 @@ func (a *acceptance) openTicket(cred *acceptorCred) error {
 	return nil
 }
 
-// candidates are the keys that could be the ticket's. There is more than one
-// only where the ticket names no key version, or old entries were left.
+// candidates returns the keys that may be the ticket's. There are several if the
+// ticket names no key version, or if old entries were left in the keytab.
 func (a *acceptance) candidates(cred *acceptorCred, entries []keytab.Entry) (keys []*keytab.Entry, err error) {
 	t := &a.req.Ticket
 	miss := KRB_AP_ERR_NOKEY
@@ -184,7 +185,7 @@ func (a *acceptance) tryKeys(keys []*keytab.Entry) ([]byte, error) {
 	return nil, failf(gssapi.ErrBadMic, "%w: ticket", KRB_AP_ERR_BAD_INTEGRITY)
 }
 
-// checkTicket looks at what the KDC said.
+// checkTicket checks what the KDC says in the ticket.
 func (a *acceptance) checkTicket() error {
 	t, skew := a.ticket, a.p.config.ClockSkew
 	start := t.StartTime
@@ -201,8 +202,8 @@ func (a *acceptance) checkTicket() error {
 	case !a.p.usableTicket(t.Key):
 		return fail(gssapi.ErrFailure, a.p.unsupported("session key", t.Key.EType))
 	case len(t.Transited) > 0 && t.Flags&kmsg.FlagTransitPolicyChecked == 0:
-		// Nobody has looked at the realms in between, and we have no policy. They
-		// count for clients of our own realm too: a foreign KDC can name those.
+		// The KDC has not checked the realms in between, and there is no policy here.
+		// Clients of the own realm are no exception: a foreign KDC can name them.
 		return fail(gssapi.ErrUnauthorized, KRB_AP_PATH_NOT_ACCEPTED)
 	}
 	return nil
@@ -228,8 +229,8 @@ func (a *acceptance) openAuthenticator() error {
 	return nil
 }
 
-// checkAuthenticator compares what the client says with what the KDC said:
-// name and realm both.
+// checkAuthenticator compares the client's name and realm with those in the
+// ticket, and its time with this host's.
 func (a *acceptance) checkAuthenticator() error {
 	if !a.auth.Client.Equal(a.ticket.Client) {
 		return fail(gssapi.ErrDefectiveToken, KRB_AP_ERR_BADMATCH)
@@ -272,9 +273,9 @@ func (a *acceptance) checkChecksum() (err error) {
 	return nil
 }
 
-// checkBindings compares the channel bindings of an acceptor that was given any.
-// A client that is aware of channel bindings and sends none talks to another
-// channel than this one.
+// checkBindings compares the client's channel bindings with the acceptor's, if it
+// has any. A client that sends bindings wherever it has a channel, and sent none,
+// has another channel than this one.
 func (a *acceptance) checkBindings() error {
 	none := a.sum.Bindings == [16]byte{}
 	switch {
@@ -295,9 +296,9 @@ func (a *acceptance) checkBindings() error {
 
 func (a *acceptance) flags() gssapi.ContextFlag { return gssapi.ContextFlag(a.sum.Flags) }
 
-// record puts the authenticator into the replay cache, for as long as its time
-// would be good. That it still is, is looked at once more: while this one waited
-// for keytab and lock, the record of its first use may have expired and gone.
+// record puts the authenticator into the replay cache. Then it compares the time
+// again. The record of the authenticator's first use may have expired while this
+// acceptance waited for the keytab or for the cache's lock.
 func (a *acceptance) record(cred *acceptorCred) error {
 	cache, err := a.p.replay.at(cred.replay, a.p.config.ReplayCapacity)
 	if err != nil {
@@ -313,8 +314,8 @@ func (a *acceptance) record(cred *acceptorCred) error {
 	return replayError(err)
 }
 
-// errorToken makes the KRB-ERROR for an error that has a code of the protocol
-// (RFC 4121 section 4.1). Nothing about it is secret or authentic.
+// errorToken makes the KRB-ERROR for an error with a code of the protocol (RFC
+// 4121 section 4.1). It holds no secret and is not authenticated.
 func (a *acceptance) errorToken(err error) []byte {
 	code := KRB_ERR_GENERIC
 	errors.As(err, &code)

@@ -14,8 +14,8 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
 )
 
-// answer establishes the context of an AP-REQ that passed every check, and
-// makes the AP-REP if there is to be one.
+// answer establishes the context of an AP-REQ that passed every check. It returns
+// the AP-REP, if there is to be one.
 func (a *acceptance) answer(c *secContext) ([]byte, error) {
 	key := a.auth.Subkey
 	if key.Value == nil {
@@ -61,11 +61,11 @@ func (a *acceptance) answer(c *secContext) ([]byte, error) {
 	return out, nil
 }
 
-// wholeSecond is what the interprocess token can hold of a time.
+// wholeSecond cuts a time to what the interprocess token can hold.
 func wholeSecond(t time.Time) time.Time { return time.Unix(t.Unix(), 0) }
 
-// newSubkey makes the acceptor's subkey, of the type of the key that the
-// initiator offered, and puts it into key; nil where it is not wanted.
+// newSubkey makes the acceptor's subkey and puts it into key, whose type it keeps.
+// It returns nil if no subkey is wanted.
 func (a *acceptance) newSubkey(key *kmsg.Key) (*memsafe.Secret, error) {
 	if a.p.config.NoAcceptorSubkey {
 		return nil, nil
@@ -89,7 +89,7 @@ func (p *Provider) randomKey(id etype.ID) (*memsafe.Secret, error) {
 	return s, nil
 }
 
-// smallMessage is room in bytes for an EncAPRepPart.
+// smallMessage is enough room in bytes for an EncAPRepPart.
 const smallMessage = 128
 
 func (a *acceptance) reply(rep *kmsg.APRepPart) ([]byte, error) {
@@ -109,8 +109,8 @@ func (a *acceptance) reply(rep *kmsg.APRepPart) ([]byte, error) {
 	return kmsg.MarshalToken(kmsg.TokenAPRep, msg)
 }
 
-// initialSeq is a random first sequence number. It leaves the upper bits
-// clear: old peers read it as signed and count in 32 bits.
+// initialSeq returns a random first sequence number. Its upper two bits are zero:
+// old peers read it as signed and count in 32 bits.
 func initialSeq() uint32 {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails

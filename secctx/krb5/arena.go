@@ -11,14 +11,15 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 )
 
-// An arena is a provider's locked memory: pools that are added as contexts
-// need them, each locked whole before the first secret is in it.
+// An arena is a provider's locked memory. It consists of pools, which are added as
+// contexts need them. A pool is locked as a whole before the first secret is in
+// it.
 type arena struct {
 	mu    sync.Mutex
 	pools *poolList
 }
 
-// poolList is apart from the arena, so that a cleanup of the arena can hold it.
+// poolList is a separate object, so that a cleanup of the arena can hold it.
 type poolList struct{ all []*memsafe.Pool }
 
 func (l *poolList) close() {
@@ -27,9 +28,9 @@ func (l *poolList) close() {
 	}
 }
 
-// newArena locks the first pool, so that a process without locked memory
-// learns it here. The pools go when the arena is collected: contexts and
-// credentials keep it alive.
+// newArena locks the first pool, so that a process without locked memory fails
+// here. Contexts and credentials keep the arena alive. Its pools are closed when
+// it is collected.
 func newArena() (*arena, error) {
 	p, err := lockPool(0, 0)
 	if err != nil {
@@ -40,15 +41,15 @@ func newArena() (*arena, error) {
 	return a, nil
 }
 
-// The first pool is small, since a program may have many providers, and each
-// further one twice as large: sizes in bytes.
+// Sizes of pools in bytes. The first is small, since a program may have many
+// providers. Each further one is twice as large.
 const (
 	firstPool   = 16 << 10
 	largestPool = 1 << 20
 )
 
-// lockPool locks an arena's pool number n, of at least size bytes, and less than
-// it would like where the limit does not allow more.
+// lockPool locks an arena's pool number n, of at least size bytes. If the limit
+// allows no more, the pool is smaller than its number says.
 func lockPool(n, size int) (*memsafe.Pool, error) {
 	p, err := memsafe.NewPool(max(min(firstPool<<min(n, 16), largestPool), size))
 	if !errors.Is(err, memsafe.ErrLimit) {
@@ -62,8 +63,8 @@ func lockPool(n, size int) (*memsafe.Pool, error) {
 	return p, err
 }
 
-// try calls f with one pool after the other, the newest first, until one has
-// room, and then with a new pool of at least size bytes.
+// try calls f with one pool after the other, the newest first, until one has room.
+// Then it calls f with a new pool of at least size bytes.
 func (a *arena) try(size int, f func(*memsafe.Pool) error) error {
 	seen := 0
 	for {
@@ -86,7 +87,7 @@ func (a *arena) list() []*memsafe.Pool {
 	return a.pools.all
 }
 
-// grow adds a pool unless somebody else did so since the list had n.
+// grow adds a pool, unless the list has more than n already.
 func (a *arena) grow(n, size int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

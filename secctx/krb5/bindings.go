@@ -10,9 +10,9 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// bind hashes the channel bindings into the form of RFC 4121 section 4.1.1.2,
-// little-endian type and length before each address and before the data.
-// GSS_S_BAD_BINDINGS for addresses that have no such form.
+// bind hashes the channel bindings in the form of RFC 4121 section 4.1.1.2: type
+// and length, little-endian, before each address, and the length before the data.
+// An address without such a form is GSS_S_BAD_BINDINGS.
 func (s *setup) bind(cb *gssapi.ChannelBinding) error {
 	if cb == nil {
 		return nil
@@ -32,16 +32,15 @@ func (s *setup) bind(cb *gssapi.ChannelBinding) error {
 	}
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(cb.Data)))
 	b = append(b, cb.Data...)
-	// The RFC has MD5 here, over data that both sides know. It protects nothing
-	// by itself: the authenticator it travels in does.
+	// The RFC demands MD5 here, over data that both sides know. The authenticator
+	// around it gives the protection.
 	fips140.WithoutEnforcement(func() { s.bindings = md5.Sum(b) })
 	s.bound = true
 	return nil
 }
 
-// address gives an address its GSS-API family and bytes, as the C bindings of
-// go-gssapi do, so that both ends of a connection agree whatever provider they
-// run.
+// address gives an address its GSS-API family and bytes. It does so as the C
+// bindings of go-gssapi do, so that both ends agree whatever their provider.
 func address(addr net.Addr) (gssapi.GssAddressFamily, []byte, bool) {
 	switch a := addr.(type) {
 	case nil:

@@ -18,125 +18,128 @@ import (
 )
 
 // A Config says where keys and tickets are and what is accepted. The zero value
-// uses the same places as MIT's and Heimdal's libraries without a krb5.conf, which
-// the package does not read. The environment of a program that the kernel started
-// with more rights than its caller has (setuid, file capabilities) does not count.
+// takes the places that MIT's and Heimdal's libraries take. krb5.conf is not read.
+// In a privileged program (setuid, file capabilities) the environment counts for
+// nothing.
 type Config struct {
 	// Keytab is the acceptor's key table, a path with or without "FILE:". Empty:
 	// $KRB5_KTNAME, or /etc/krb5.keytab.
 	Keytab string
 
-	// CCache is the name of the initiator's credential cache: a path with or
-	// without "FILE:", the primary cache of a directory ("DIR:" and the
-	// directory) or one of its caches ("DIR::" and the path), a cache of a
-	// credential server ("KCM:", and the cache's name unless it is the default
-	// one), or of the kernel's key rings ("KEYRING:persistent:UID",
-	// "KEYRING:user:NAME", "KEYRING:session:NAME"). Empty: $KRB5CCNAME, or
-	// /tmp/krb5cc_UID.
+	// CCache is the name of the initiator's credential cache. Empty: $KRB5CCNAME,
+	// else /tmp/krb5cc_UID. The names are
+	//
+	//   - PATH or FILE:PATH,
+	//   - DIR:PATH for the primary cache of a directory, DIR::PATH for one of its caches,
+	//   - KCM: for the default cache of a credential server, KCM:NAME for another,
+	//   - KEYRING:persistent:UID, KEYRING:user:NAME or KEYRING:session:NAME.
 	CCache string
 
-	// KCMSocket is the path at which the credential server listens. It must be
-	// root's, the effective user's or FileOwner's. Empty:
+	// KCMSocket is the path at which the credential server listens. The socket must
+	// belong to root, the effective user or FileOwner. Empty:
 	// /var/run/.heim_org.h5l.kcm-socket, as for MIT's library, Heimdal and SSSD.
 	KCMSocket string
 
-	// ClientKeytab is the path of a keytab with an initiator's own keys. A Granter
-	// gets tickets with it if the cache has none. Empty: $KRB5_CLIENT_KTNAME, or
-	// none.
+	// ClientKeytab holds an initiator's own keys. A Granter gets tickets with them
+	// if the cache has none. Empty: $KRB5_CLIENT_KTNAME, else none.
 	ClientKeytab string
 
-	// FileOwner is a user whose keytabs, credential caches and credential servers
-	// are believed, beside those of root and of the process's effective user: the user of a sidecar
-	// that writes the cache, say. Files that others can write are refused all the
-	// same. Zero, which is root: no further user.
+	// FileOwner is a further user whose keytabs, credential caches and credential
+	// servers are believed, besides root and the effective user. A sidecar that
+	// writes the cache may need it. A file that other users can write is refused,
+	// whatever its owner. Zero, which is root: no further user.
 	FileOwner int
 
-	// ReplayCache is the directory in which this user's processes share the
-	// replay cache. It is made if it does not exist, and must be this user's
-	// alone. Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-EUID, which another
-	// local user can make first to have every context refused.
+	// ReplayCache is the directory in which this user's processes share the replay
+	// cache. It is made if it does not exist. No other user may own or write it.
+	// Empty: $KRB5RCACHEDIR, else /var/tmp/sealctx-krb5-EUID, which another local
+	// user can make first to have every context refused.
 	//
-	// A new cache refuses requests that are older than itself. [New] makes it in a
-	// directory that was chosen here or by $KRB5RCACHEDIR; elsewhere the first
-	// acceptor's credential does, or the first AcceptSecContext without one. Where
-	// a running process finds that the cache was removed or damaged, requests are
-	// refused for as long as the clock skew. Keep it where it outlives the process
-	// and no cleaner comes: a StateDirectory= or CacheDirectory= of systemd.
+	// A new cache refuses requests that are older than itself. [New] makes the cache
+	// if the directory was chosen here or by $KRB5RCACHEDIR. A default directory is
+	// made with the first acceptor's credential, or by the first AcceptSecContext
+	// without one. If a running process finds that its cache was removed or damaged,
+	// requests are refused for as long as the clock skew. Keep the directory where it
+	// outlives the process and no cleaner empties it: use StateDirectory= or
+	// CacheDirectory= of systemd.
 	//
-	// Of processes that share it each may have its own ClockSkew: the largest
-	// says how long records are kept. The first one with a larger skew has
-	// authenticators refused that are older than the skew before.
+	// Processes that share a cache may differ in ClockSkew. The largest one decides
+	// how long records are kept. When it grows, requests that are older than the
+	// former skew are refused.
 	ReplayCache string
 
-	// ReplayCapacity is how many records of 32 bytes a new replay cache has.
-	// Contexts are refused when it is full, which begins at two thirds. Zero:
-	// 1,048,576, good for a thousand contexts a second. An existing cache keeps
-	// its size.
+	// ReplayCapacity is how many records of 32 bytes a new replay cache has. A full
+	// cache refuses contexts. That begins at two thirds of the capacity. Zero:
+	// 1,048,576, good for a thousand contexts a second. An existing cache keeps its
+	// size.
 	ReplayCapacity int
 
-	// Realm is given to user and principal names that have none, and to
-	// host-based ones for comparing. Empty: they stay without. A credential can be
-	// acquired, and a context initiated, for such a name, but it compares equal to
-	// no name of a peer. A service of another realm than this is compared as a
-	// principal name with its realm.
+	// Realm is given to user and principal names that have none, and to host-based
+	// names when they are compared. Empty: they stay without a realm. Such a name can
+	// be acquired and initiated to, but equals no name of a peer. To compare with a
+	// service of another realm, use a principal name with its realm.
 	Realm string
 
-	// ClockSkew is how far the clocks of peers and KDC may differ from this
-	// host's. Zero: five minutes.
+	// ClockSkew is how far the clocks of peers and KDC may differ from this host's.
+	// Zero: five minutes.
 	ClockSkew time.Duration
 
-	// Enctypes are the encryption types of tickets and session keys that are
-	// taken, of 17, 18, 19 and 20. Empty: all four. Under GODEBUG=fips140=only 17
-	// and 18 are not taken, whatever stands here, since they need SHA-1.
+	// Enctypes are the accepted encryption types of tickets and session keys, out of
+	// 17, 18, 19 and 20. Empty: all four. Under GODEBUG=fips140=only 17 and 18 are
+	// never accepted, because they need SHA-1.
 	Enctypes []int32
 
-	// Granter gets tickets from a KDC where the cache has none. Nil: contexts
-	// are initiated with the tickets that the cache holds. Package kdc has one.
+	// Granter gets tickets from a KDC if the cache has none. Nil: contexts are
+	// initiated with the cache's tickets alone. Package kdc has a Granter.
 	Granter Granter
 
-	// BindingsIfSent makes acceptors that were given channel bindings take
-	// clients that send none, or could not know of any. Bindings that a client
-	// does send must match, and so must those of a client that says it would have
-	// sent them (MS-KILE 3.2.5.8, KERB_AP_OPTIONS_CBT): otherwise
-	// GSS_S_BAD_BINDINGS. The flag GSS_C_CHANNEL_BOUND_FLAG of the context,
-	// gssapi.ContextFlagChannelBound, is set if and only if the bindings were sent
-	// and matched, so that one provider serves listeners that require bindings,
-	// which look at the flag, and listeners that do not. False: an acceptor with
-	// bindings refuses clients without (RFC 2743 section 1.1.6).
+	// BindingsIfSent makes acceptors with channel bindings accept clients that send
+	// none. Bindings that a client sends must match. A client that says that it sends
+	// bindings wherever it has a channel (MS-KILE section 3.2.5.8,
+	// KERB_AP_OPTIONS_CBT) must send them. Otherwise the status is
+	// GSS_S_BAD_BINDINGS.
+	//
+	// gssapi.ContextFlagChannelBound (GSS_C_CHANNEL_BOUND_FLAG) is set if and only if
+	// bindings were sent and matched. A listener that requires bindings looks at the
+	// flag, so one provider serves it beside listeners that do not.
+	//
+	// False: an acceptor with bindings refuses clients without (RFC 2743 section
+	// 1.1.6).
 	BindingsIfSent bool
 
 	// AcceptDelegation makes acceptors take the credentials that clients delegate.
 	// Then a context's information has a DelegatedCredential and its flags have
-	// gssapi.ContextFlagDeleg. The credential is the program's to release. It holds
-	// a ticket-granting ticket of the client, its key in 256 bytes of locked memory:
-	// it initiates in the client's name, with a Granter, and StoreInto writes it into
-	// a cache. It is no part of the context, and travels with no Export. False: what
-	// clients delegate is dropped, and the flag not shown.
+	// gssapi.ContextFlagDeleg. The credential holds a ticket-granting ticket of the
+	// client, with the key in 256 bytes of locked memory. It initiates in the client's
+	// name, if there is a Granter, and StoreInto writes it into a cache. The program
+	// releases it. Export does not move it.
+	//
+	// False: what clients delegate is dropped, and the flag not shown.
 	AcceptDelegation bool
 
 	// NoAcceptorSubkey makes acceptors use the initiator's subkey instead of
-	// asserting one of their own (RFC 4121 section 2). It is there for peers
-	// that cannot do otherwise, and for testing against them.
+	// asserting one of their own (RFC 4121 section 2), for peers that cannot do
+	// otherwise.
 	NoAcceptorSubkey bool
 }
 
-// A Granter asks a KDC for tickets. Only the context that is being initiated waits
-// for it, and that context's Delete. Implementations are safe for concurrent use.
+// A Granter asks a KDC for tickets. Only the context that is being initiated, and
+// its Delete, wait for it. Implementations are safe for concurrent use.
 type Granter interface {
-	// Grant returns a ticket for the service, or an error. It returns soon after
-	// ctx is done, which is after a minute at most: the context waits for it. The
-	// mechanism wipes the ticket's Key.
+	// Grant returns a ticket for the service. It must return soon after ctx is done,
+	// which is after a minute at most: until then the context cannot be used or
+	// deleted. The mechanism wipes the Key of the ticket.
 	Grant(ctx context.Context, r Request) (*Ticket, error)
 }
 
 // A Request describes the ticket that a Granter is to get, and what it may use.
 // Principals are in text form.
 type Request struct {
-	Service string // without a realm where that is not known
+	Service string // without a realm if that is not known
 	Client  string // empty: the cache's, or the keytab's first
 
-	// TGT is the cache's ticket-granting ticket, the first choice. Nil: none is
-	// alive. The mechanism wipes its Key when Grant has returned.
+	// TGT is the cache's ticket-granting ticket, the first choice. Nil: the cache
+	// holds none that is valid. The mechanism wipes its Key when Grant has returned.
 	TGT *Ticket
 	// Offset is how far the KDC's clock is ahead of this host's. Zero: the cache
 	// does not know. The times of TGT are by the KDC's clock.
@@ -146,8 +149,7 @@ type Request struct {
 	CCache string
 	// ClientKeytab is the path of a keytab, the third choice. Empty: none.
 	ClientKeytab string
-	// FileOwner is a user whose files are believed, beside root and the effective
-	// user.
+	// FileOwner is Config.FileOwner.
 	FileOwner int
 }
 
@@ -264,8 +266,8 @@ func (c *Config) replayCache(override string) (string, error) {
 	return "/var/tmp/sealctx-krb5-" + strconv.Itoa(os.Geteuid()), nil
 }
 
-// chosenReplayCache is the directory if it was chosen by the program or by who
-// runs it, else empty.
+// chosenReplayCache is the directory that the program or its environment chose,
+// empty for none.
 func (c *Config) chosenReplayCache() string {
 	return cmp.Or(c.ReplayCache, secureenv.Get("KRB5RCACHEDIR"))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
 )
 
-// state is where a context is in its life. It only ever grows.
+// A state is a stage in a context's life. It only grows.
 type state int
 
 const (
@@ -22,10 +22,10 @@ const (
 	stateGone                     // exported, deleted or failed: nothing works, all is wiped
 )
 
-// secContext is a gssapi.SecContext. Every call passes its gate: the
-// per-message calls and questions share it, those that move the context from
-// one state to the next have it alone. So Export and Delete wait for calls
-// under way, and whoever comes later finds the context gone.
+// A secContext is a gssapi.SecContext. Every call passes its gate. Per-message
+// calls and questions share the gate. A call that changes the state holds it
+// alone. So Export and Delete wait for calls under way, and later calls find the
+// context gone.
 type secContext struct {
 	p         *Provider
 	initiator bool
@@ -53,7 +53,7 @@ type setup struct {
 	result facts
 }
 
-// facts is what Inquire tells of an established context. It goes into the
+// facts are what Inquire tells of an established context. They go into the
 // interprocess token.
 type facts struct {
 	initiator *name
@@ -66,8 +66,9 @@ type facts struct {
 	delegated *credential
 }
 
-// secrets is all key material of a context: apart from it, so that a cleanup
-// can hold it. It holds the arena, which must outlive what was cut from it.
+// secrets are all keys of a context. They are a separate object, so that a cleanup
+// of the context can hold them. They hold the arena, which must outlive the memory
+// that was cut from it.
 type secrets struct {
 	arena   *arena
 	mu      sync.Mutex
@@ -87,24 +88,26 @@ func (s *secrets) wipe() {
 	s.key, s.subkey, s.session = nil, nil, nil
 }
 
-// newContext makes a context whose secrets are wiped when it is dropped
-// without a Delete.
+// newContext makes a context. Its secrets are wiped if it is dropped without a
+// Delete.
 func (p *Provider) newContext(initiator bool) *secContext {
 	c := &secContext{p: p, initiator: initiator, secrets: &secrets{arena: p.arena}}
 	runtime.AddCleanup(c, (*secrets).wipe, c.secrets)
 	return c
 }
 
-// InitSecContext makes an initiator's context (RFC 2743 section 2.2.1). The
-// first Continue, with an empty token, gives the first token. Of the flags
-// asked for it honours mutual, replay and sequence; confidentiality and
-// integrity are always there. Asked to delegate, or to do so where the KDC marks
-// the service as trusted for it (gssapi.ContextFlagDelegPolicy), it delegates if
-// [Config.Granter] is a [Forwarder] and the KDC forwards the client's ticket; the
-// context's flags say whether it did. Without a
-// credential the configured credential cache is read. Errors: GSS_S_BAD_NAME,
-// GSS_S_BAD_MECH, GSS_S_DEFECTIVE_CREDENTIAL, and GSS_S_UNAVAILABLE for
-// DCE style.
+// InitSecContext makes an initiator's context (RFC 2743 section 2.2.1). The first
+// Continue takes an empty token and returns the first token. Without a credential
+// the configured credential cache is read.
+//
+// Of the flags it honours mutual, replay and sequence. Confidentiality and
+// integrity are always there. With gssapi.ContextFlagDeleg it delegates if it can.
+// With gssapi.ContextFlagDelegPolicy it does so if the KDC trusts the service with
+// it. The context's flags say whether it delegated: see the package documentation.
+//
+// Errors: GSS_S_BAD_NAME, GSS_S_BAD_MECH, GSS_S_BAD_BINDINGS,
+// GSS_S_DEFECTIVE_CREDENTIAL; GSS_S_UNAVAILABLE for DCE style; GSS_S_FAILURE for a
+// negative lifetime or a provider that was released.
 func (p *Provider) InitSecContext(n gssapi.GssName, opts ...gssapi.InitSecContextOption) (gssapi.SecContext, error) {
 	if err := p.alive(); err != nil {
 		return nil, err
@@ -139,11 +142,14 @@ func (p *Provider) InitSecContext(n gssapi.GssName, opts ...gssapi.InitSecContex
 	return c, nil
 }
 
-// AcceptSecContext makes an acceptor's context (RFC 2743 section 2.2.2).
-// Continue takes the initiator's token. Without a credential the configured
-// keytab is read. Channel bindings that are given must be the initiator's too.
-// An initiator that sent none is refused, unless [Config.BindingsIfSent] is set.
-// Errors: GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_BAD_BINDINGS.
+// AcceptSecContext makes an acceptor's context (RFC 2743 section 2.2.2). Continue
+// takes the initiator's token. Without a credential the configured keytab is read.
+//
+// Channel bindings that are given must be the initiator's too. An initiator that
+// sent none is refused, unless [Config.BindingsIfSent] is set.
+//
+// Errors: GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_BAD_BINDINGS; GSS_S_FAILURE for a
+// provider that was released.
 func (p *Provider) AcceptSecContext(opts ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
 	if err := p.alive(); err != nil {
 		return nil, err
@@ -187,14 +193,16 @@ func (c *secContext) ContinueNeeded() bool {
 	return c.state == stateNew || c.state == stateWaiting
 }
 
-// Continue takes the context a step further: an initiator's first call has an
-// empty token; an acceptor has one. An error ends the context and wipes it; a
-// token that comes with the error is for the peer, to tell it why. Errors:
-// GSS_S_DEFECTIVE_TOKEN, GSS_S_BAD_MIC, GSS_S_BAD_BINDINGS, GSS_S_NO_CRED,
-// GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_CREDENTIALS_EXPIRED, GSS_S_BAD_MECH,
-// GSS_S_UNAUTHORIZED for clients and paths that are not taken, GSS_S_UNAVAILABLE
-// for DCE style and user-to-user, GSS_S_FAILURE with a [Code]; and
-// GSS_S_NO_CONTEXT for a context that is gone, which never starts anew.
+// Continue takes the context one step further. An initiator's first call has an
+// empty token, all others have the peer's. An error ends the context and wipes it.
+// A token beside an error is for the peer and tells it why. Errors:
+//
+//   - GSS_S_DEFECTIVE_TOKEN, GSS_S_BAD_MIC, GSS_S_BAD_BINDINGS, GSS_S_BAD_MECH
+//   - GSS_S_NO_CRED, GSS_S_DEFECTIVE_CREDENTIAL, GSS_S_CREDENTIALS_EXPIRED
+//   - GSS_S_UNAUTHORIZED for a client or a path of realms that is refused
+//   - GSS_S_UNAVAILABLE for DCE style and user-to-user authentication
+//   - GSS_S_FAILURE with a [Code]
+//   - GSS_S_NO_CONTEXT for a context that is gone: it never starts anew
 func (c *secContext) Continue(tok []byte) ([]byte, gssapi.SecContextInfoPartial, error) {
 	c.gate.Lock()
 	defer c.gate.Unlock()
@@ -233,9 +241,9 @@ func (c *secContext) establish(f facts, s *permsg.Session) {
 	c.state, c.setup, c.facts = stateEstablished, nil, f
 }
 
-// Delete wipes the context (RFC 2743 section 2.2.3); there is never a token
-// for the peer (RFC 4121 section 4.3). On a context that is gone it does
-// nothing. It waits for calls under way.
+// Delete wipes the context (RFC 2743 section 2.2.3). It waits for calls under way.
+// There is never a token for the peer (RFC 4121 section 4.3). On a context that is
+// gone it does nothing.
 func (c *secContext) Delete() ([]byte, error) {
 	if c == nil {
 		return nil, nil
@@ -247,7 +255,7 @@ func (c *secContext) Delete() ([]byte, error) {
 }
 
 // ProcessToken takes a peer's context deletion token, which is empty in this
-// mechanism (RFC 4121 section 4.3): any other is GSS_S_DEFECTIVE_TOKEN.
+// mechanism (RFC 4121 section 4.3). Any other token is GSS_S_DEFECTIVE_TOKEN.
 func (c *secContext) ProcessToken(tok []byte) error {
 	c.gate.RLock()
 	defer c.gate.RUnlock()
@@ -260,8 +268,8 @@ func (c *secContext) ProcessToken(tok []byte) error {
 	return nil
 }
 
-// live returns an error unless the context is established, expired or not. The
-// gate is held.
+// live returns an error unless the context is established. It may have expired.
+// The gate is held.
 func (c *secContext) live() error {
 	switch c.state {
 	case stateEstablished:
@@ -274,7 +282,8 @@ func (c *secContext) live() error {
 	return fail(gssapi.ErrNoContext, ErrGone)
 }
 
-// unexpired is live, and GSS_S_CONTEXT_EXPIRED. The gate is held.
+// unexpired is live, and returns GSS_S_CONTEXT_EXPIRED for an expired context. The
+// gate is held.
 func (c *secContext) unexpired() error {
 	if err := c.live(); err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
-// takeDelegated makes a credential of the tickets that the client delegates, if it
-// does and they are wanted. They must be the authenticated client's own.
+// takeDelegated makes a credential of the tickets that the client delegates, if
+// the configuration wants them. They must be the authenticated client's own.
 func (a *acceptance) takeDelegated() error {
 	if !a.p.config.AcceptDelegation || a.sum.Cred == nil {
 		return nil
@@ -47,9 +47,10 @@ func (a *acceptance) takeDelegated() error {
 	return nil
 }
 
-// openCred decrypts the content of a KRB-CRED. RFC 4121 has it under the ticket's
-// session key; some clients take their subkey; and some do not encrypt it again
-// inside the authenticator. mem is nil if the content aliases the authenticator.
+// openCred decrypts the content of a KRB-CRED. RFC 4121 puts it under the ticket's
+// session key. Some clients use their subkey. Others do not encrypt it again
+// inside the authenticator: then the content aliases the authenticator, and mem is
+// nil.
 func (a *acceptance) openCred(e *kmsg.Encrypted) (plain []byte, mem *memsafe.Secret, err error) {
 	if e.EType == kmsg.EtypeNone {
 		return e.Cipher, nil, nil
@@ -73,8 +74,9 @@ func (a *acceptance) openCred(e *kmsg.Encrypted) (plain []byte, mem *memsafe.Sec
 	return nil, nil, failf(gssapi.ErrDefectiveToken, "%w: delegated credential", KRB_AP_ERR_BAD_INTEGRITY)
 }
 
-// forwardedCache is the credential cache of forwarded tickets. Its keys alias those
-// of infos. What the client does not say of a ticket is what the ticket says.
+// forwardedCache returns the credential cache of forwarded tickets. Its keys alias
+// those of infos. Names that the client left out are those of the authenticator
+// and the ticket.
 func forwardedCache(client kmsg.Principal, tickets [][]byte, infos []kmsg.CredInfo) (*ccache.Cache, error) {
 	if len(tickets) != len(infos) {
 		return nil, fmt.Errorf("%w: %d tickets and %d keys", kmsg.ErrMalformed, len(tickets), len(infos))
@@ -105,21 +107,21 @@ func forwardedCache(client kmsg.Principal, tickets [][]byte, infos []kmsg.CredIn
 	return c, nil
 }
 
-// A Forwarder is a Granter that also gets tickets to delegate. A context can
-// delegate only if [Config.Granter] is one. Package kdc's is.
+// A Forwarder is a Granter that also gets tickets to delegate. An initiator can
+// delegate only if [Config.Granter] is a Forwarder. That of package kdc is one.
 type Forwarder interface {
 	Granter
 
-	// Forward returns a forwarded ticket-granting ticket of the client, which the
-	// request's cache or keytab names. The request has no Service. As with Grant, it
-	// returns soon after ctx is done, and the mechanism wipes the Key.
+	// Forward returns a forwarded ticket-granting ticket of the request's client. The
+	// request has no Service. As with Grant, it must return soon after ctx is done,
+	// and the mechanism wipes the Key.
 	Forward(ctx context.Context, r Request) (*Ticket, error)
 }
 
-// delegate returns the KRB-CRED with which an initiator delegates, nil if it does
-// not: it was not asked to, the KDC's policy is against it, or there is no
-// ticket-granting ticket that may be forwarded. A context comes about all the same
-// (RFC 2743 section 1.2.7).
+// delegate returns the KRB-CRED that an initiator sends, nil for none. There is
+// none if the program did not ask for it, the KDC does not trust the service with
+// it, or the client's ticket cannot be forwarded. The context comes about all the
+// same (RFC 2743 section 1.2.7).
 func (p *Provider) delegate(i *initiatorCred, t *serviceTicket, flags gssapi.ContextFlag) []byte {
 	wanted := flags&gssapi.ContextFlagDeleg != 0 ||
 		flags&gssapi.ContextFlagDelegPolicy != 0 && t.flags&kmsg.FlagOKAsDelegate != 0

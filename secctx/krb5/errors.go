@@ -15,9 +15,9 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/rcache"
 )
 
-// A Code is an error number of the Kerberos protocol (RFC 4120 section 7.5.9),
-// the minor status of a failed call. It is an error itself, so that
-// errors.Is(err, KRB_AP_ERR_SKEW) asks for one.
+// A Code is an error number of the Kerberos protocol (RFC 4120 section 7.5.9) and
+// the minor status of a failed call. It is an error: errors.Is(err,
+// KRB_AP_ERR_SKEW) reports whether err has that code.
 type Code int32
 
 // The codes that this mechanism finds by itself. A peer's KRB-ERROR can bring
@@ -86,15 +86,15 @@ var (
 	ErrStore          = ccstore.ErrKind                                                 // GSS_S_UNAVAILABLE, GSS_S_NO_CRED
 )
 
-// An Error is a failed call: the GSS status that go-gssapi names and the
-// mechanism's reason. errors.Is finds either, errors.As finds the
+// An Error is a failed call: the GSS status that go-gssapi names, and the
+// mechanism's reason. errors.Is finds both, errors.As finds the
 // gssapi.FatalStatus.
 type Error struct {
 	gssapi.FatalStatus
 	Minor error
 }
 
-// Error returns the reason, led by the status.
+// Error returns the status and the reason.
 func (e *Error) Error() string {
 	if e.Minor == nil {
 		return "krb5: " + e.Fatal().Error()
@@ -110,8 +110,8 @@ func (e *Error) Unwrap() []error {
 	return []error{e.FatalStatus, e.Minor}
 }
 
-// majors holds go-gssapi's errors by the number of the routine error in RFC
-// 2744 section 3.9.1; index 0 is GSS_S_COMPLETE.
+// majors holds go-gssapi's errors by the number of the routine error in RFC 2744
+// section 3.9.1. Index 0 is GSS_S_COMPLETE.
 var majors = [...]error{
 	nil, gssapi.ErrBadMech, gssapi.ErrBadName, gssapi.ErrBadNameType, gssapi.ErrBadBindings,
 	gssapi.ErrBadStatus, gssapi.ErrBadMic, gssapi.ErrNoCred, gssapi.ErrNoContext,
@@ -123,7 +123,7 @@ var majors = [...]error{
 // duplicateToken is the supplementary bit GSS_S_DUPLICATE_TOKEN.
 const duplicateToken gssapi.InformationCode = 1 << 1
 
-// fail makes an Error of one of go-gssapi's errors and a reason, which may be
+// fail makes an Error of one of go-gssapi's errors and a reason. The reason may be
 // nil.
 func fail(major, minor error) error {
 	e := &Error{Minor: minor}
@@ -157,8 +157,8 @@ func tokenError(err error) error {
 	return fail(gssapi.ErrDefectiveToken, err)
 }
 
-// replayError gives an error of package rcache its status. A request that may be
-// a replay is one to the peer, whose next request is a new one.
+// replayError gives an error of package rcache its status. To the peer, a request
+// that may be a replay is a replay: its next request will be a new one.
 func replayError(err error) error {
 	switch {
 	case err == nil:
@@ -171,8 +171,7 @@ func replayError(err error) error {
 	return fail(gssapi.ErrFailure, err)
 }
 
-// possibleReplay is an error of KRB_AP_ERR_REPEAT that does not say that the
-// request is a replay.
+// A possibleReplay is KRB_AP_ERR_REPEAT with a text that does not claim a replay.
 type possibleReplay struct{ error }
 
 func (e possibleReplay) Unwrap() []error { return []error{KRB_AP_ERR_REPEAT, e.error} }

@@ -43,15 +43,17 @@ const (
 	MaxExport = tokenHead + 2*maxTokenName + permsg.MaxStateSize
 )
 
-// Export returns the interprocess token (RFC 2743 section 2.2.8) and ends the
-// context: what it held is wiped. It waits for calls under way, each of which
-// has its message out before or answers GSS_S_NO_CONTEXT.
+// Export returns the interprocess token (RFC 2743 section 2.2.8), ends the context
+// and wipes what it held. It waits for calls under way: each of them completes
+// before the export or returns GSS_S_NO_CONTEXT.
 //
-// The token holds the context's keys in clear. It is one allocation of exactly
-// its size and the only copy: seal it, and wipe it. Errors: GSS_S_UNAVAILABLE
-// for a context that waits for the AP-REP or whose token could not be imported,
-// GSS_S_CONTEXT_EXPIRED, GSS_S_NO_CONTEXT for one not started or gone. On an
-// error the context is untouched.
+// The token holds the context's keys in clear. It is one allocation of exactly its
+// size, and the only copy. The caller seals it and wipes it. A delegated
+// credential is not part of it.
+//
+// Errors: GSS_S_UNAVAILABLE for a context that waits for the AP-REP, or that could
+// not be imported; GSS_S_CONTEXT_EXPIRED; GSS_S_NO_CONTEXT for a context that was
+// not started or is gone. On an error the context is untouched.
 func (c *secContext) Export() ([]byte, error) {
 	c.gate.Lock()
 	defer c.gate.Unlock()
@@ -114,13 +116,15 @@ func appendText(b []byte, s string) []byte {
 }
 
 // ImportSecContext makes the context of an interprocess token (RFC 2743 section
-// 2.2.9). b stays the caller's, to wipe.
+// 2.2.9): one that Export wrote, or one that MIT's library exported. b stays the
+// caller's, to wipe.
 //
-// Whoever calls it vouches for b: a token is as good as the keys in it, and
-// nothing in it is signed. Import one twice and there are two contexts, which
-// the peer cannot tell apart. Package secctx seals tokens and opens each once.
-// Errors: GSS_S_DEFECTIVE_TOKEN for anything but what Export wrote, to the last
-// byte; GSS_S_CONTEXT_EXPIRED.
+// The caller vouches for b. A token is as good as the keys in it, and nothing in
+// it is signed. Two imports of one token make two contexts that the peer cannot
+// tell apart. Package secctx seals tokens and opens each once.
+//
+// Errors: GSS_S_DEFECTIVE_TOKEN unless b is such a token to its last byte;
+// GSS_S_CONTEXT_EXPIRED; GSS_S_FAILURE if its encryption type may not be used.
 func (p *Provider) ImportSecContext(b []byte) (gssapi.SecContext, error) {
 	if err := p.alive(); err != nil {
 		return nil, err
@@ -185,8 +189,9 @@ func parseExported(b []byte) (f facts, state []byte, err error) {
 	return f, s, nil
 }
 
-// readNames reads initiator and acceptor, nil if they are not there. All their
-// text is one string: an import is mostly allocations.
+// readNames reads the initiator's and the acceptor's name. It returns nil if they
+// are not there. The names share one string, because allocations are most of an
+// import's cost.
 func readNames(s *cryptobyte.String) *[2]name {
 	rest := *s
 	for range 2 {
@@ -194,7 +199,7 @@ func readNames(s *cryptobyte.String) *[2]name {
 			return nil
 		}
 	}
-	text := string((*s)[:len(*s)-len(rest)]) // no further: behind it are keys
+	text := string((*s)[:len(*s)-len(rest)]) // keys follow: no further
 	*s = rest
 	names := new([2]name)
 	for i := range names {
@@ -218,7 +223,7 @@ func skipName(s *cryptobyte.String) bool {
 	return ok
 }
 
-// cutName takes a name that skipName has stepped over from the front of text.
+// cutName takes a name from the front of text, which skipName has checked.
 func cutName(p *kmsg.Principal, text string) (rest string) {
 	p.Type = int32(uint32(text[0])<<24 | uint32(text[1])<<16 | uint32(text[2])<<8 | uint32(text[3]))
 	p.Realm, text = cutText(text[4:])

@@ -9,13 +9,13 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
 )
 
-// requestFlags are the context flags that can be asked for. Confidentiality
+// requestFlags are the context flags that a program can ask for. Confidentiality
 // and integrity come with the mechanism.
 const requestFlags = gssapi.ContextFlagMutual | gssapi.ContextFlagReplay | gssapi.ContextFlagSequence |
 	gssapi.ContextFlagIdentify
 
-// initiate makes the first token: an AP-REQ with a fresh subkey. Without
-// mutual authentication the context is established with it. The gate is held.
+// initiate makes the first token, an AP-REQ with a fresh subkey. Without mutual
+// authentication it also establishes the context. The gate is held.
 func (c *secContext) initiate(tok []byte) ([]byte, error) {
 	if len(tok) > 0 {
 		return nil, failf(gssapi.ErrDefectiveToken, "an initiator's first call takes no token")
@@ -59,8 +59,8 @@ func (c *secContext) initiate(tok []byte) ([]byte, error) {
 		kmsg.Key{EType: int32(s.etype), Value: sub.Bytes()})
 }
 
-// findTicket returns a ticket for the target, with a key that the caller wipes,
-// and what is delegated to it, nil for nothing.
+// findTicket returns a ticket for the target, and the KRB-CRED that is delegated
+// to it, nil for none. The caller wipes the ticket's key.
 func (p *Provider) findTicket(s *setup) (t *serviceTicket, delegated []byte, err error) {
 	own, _ := s.cred.(*credential) // checked by ownCredential
 	if s.cred == nil {
@@ -120,8 +120,8 @@ func (c *secContext) request(t *serviceTicket, sub *memsafe.Secret, delegated []
 	return out, nil
 }
 
-// finish takes the acceptor's answer: an AP-REP that proves that it could read
-// the authenticator, or a KRB-ERROR. The gate is held.
+// finish takes the acceptor's answer: an AP-REP, which proves that the acceptor
+// could read the authenticator, or a KRB-ERROR. The gate is held.
 func (c *secContext) finish(tok []byte) error {
 	id, msg, err := kmsg.ParseToken(tok)
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *secContext) finish(tok []byte) error {
 	return failf(gssapi.ErrDefectiveToken, "%w: context token %04x", KRB_AP_ERR_MSG_TYPE, uint16(id))
 }
 
-// peerError says what the peer, or somebody in between, says.
+// peerError returns the error that a KRB-ERROR tells. It is not authenticated.
 func peerError(msg []byte) error {
 	e, err := kmsg.ParseError(msg)
 	if err != nil {
@@ -182,7 +182,7 @@ func (c *secContext) verify(msg []byte) error {
 	return c.start(p, key)
 }
 
-// start establishes an initiator's context and forgets the keys that led here.
+// start establishes an initiator's context and wipes the keys that led to it.
 func (c *secContext) start(p permsg.Params, key kmsg.Key) error {
 	p.Initiator = true
 	f := c.setup.result

@@ -28,9 +28,9 @@ func (c *secContext) partial() gssapi.SecContextInfoPartial {
 	return info
 }
 
-// Inquire describes the context (RFC 2743 section 2.2.6). The names are the
-// caller's to keep: they stay good after Export and Delete. GSS_S_NO_CONTEXT
-// for a context that is gone.
+// Inquire describes the context (RFC 2743 section 2.2.6). The names and the
+// delegated credential stay good after Export and Delete. A context that is gone
+// is GSS_S_NO_CONTEXT.
 func (c *secContext) Inquire() (*gssapi.SecContextInfo, error) {
 	c.gate.RLock()
 	defer c.gate.RUnlock()
@@ -47,9 +47,9 @@ func (c *secContext) Inquire() (*gssapi.SecContextInfo, error) {
 	return info, nil
 }
 
-// ExpiresAt returns when the context expires (RFC 2743 section 2.2.5): with
-// the ticket that it was made from, plus the clock skew on the acceptor's side.
-// GSS_S_NO_CONTEXT unless the context is established.
+// ExpiresAt returns when the context expires (RFC 2743 section 2.2.5): with its
+// ticket, and for an acceptor the clock skew later. It is GSS_S_NO_CONTEXT unless
+// the context is established.
 func (c *secContext) ExpiresAt() (*gssapi.GssLifetime, error) {
 	c.gate.RLock()
 	defer c.gate.RUnlock()

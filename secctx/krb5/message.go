@@ -6,8 +6,8 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/permsg"
 )
 
-// message opens the gate for a per-message call: the caller unlocks c.gate for
-// reading unless there is an error.
+// message opens the gate for a per-message call. Unless it returns an error, the
+// caller unlocks c.gate for reading.
 func (c *secContext) message(qop gssapi.QoP) (*permsg.Session, error) {
 	if qop != 0 {
 		return nil, fail(gssapi.ErrBadQop, nil)
@@ -20,9 +20,9 @@ func (c *secContext) message(qop gssapi.QoP) (*permsg.Session, error) {
 	return c.secrets.session, nil // written under the gate held alone
 }
 
-// Wrap signs msg, and encrypts it where conf is set (RFC 2743 section 2.3.3,
-// RFC 4121 section 4.2.6.2). msg is left as it is. The quality of protection
-// must be zero: GSS_S_BAD_QOP. GSS_S_NO_CONTEXT, GSS_S_CONTEXT_EXPIRED.
+// Wrap signs msg, and encrypts it if conf is set (RFC 2743 section 2.3.3, RFC 4121
+// section 4.2.6.2). msg is unchanged. Errors: GSS_S_BAD_QOP unless the quality of
+// protection is zero, GSS_S_NO_CONTEXT, GSS_S_CONTEXT_EXPIRED.
 func (c *secContext) Wrap(msg []byte, conf bool, qop gssapi.QoP) ([]byte, bool, error) {
 	s, err := c.message(qop)
 	if err != nil {
@@ -34,9 +34,9 @@ func (c *secContext) Wrap(msg []byte, conf bool, qop gssapi.QoP) ([]byte, bool, 
 }
 
 // Unwrap verifies a token of the peer's Wrap and returns its message (RFC 2743
-// section 2.3.4). With gssapi.InfoStatus as the error, duplicate, old,
-// unsequenced or gap, the message is genuine and returned; with any other
-// there is none: GSS_S_DEFECTIVE_TOKEN, GSS_S_BAD_MIC, GSS_S_NO_CONTEXT,
+// section 2.3.4). A gssapi.InfoStatus comes with a genuine message and says that
+// it is a duplicate, old, out of sequence, or follows a gap. With any other error
+// there is no message: GSS_S_DEFECTIVE_TOKEN, GSS_S_BAD_MIC, GSS_S_NO_CONTEXT,
 // GSS_S_CONTEXT_EXPIRED.
 func (c *secContext) Unwrap(tok []byte) ([]byte, bool, gssapi.QoP, error) {
 	s, err := c.message(0)
@@ -91,8 +91,9 @@ func (c *secContext) VerifyMIC(msg, tok []byte) (gssapi.QoP, error) {
 	return 0, s.VerifyMIC(msg, tok)
 }
 
-// WrapSizeLimit returns the largest message whose token has no more than
-// outSize bytes, zero if none has (RFC 2743 section 2.2.7). Errors as of Wrap.
+// WrapSizeLimit returns the length of the largest message whose token has at most
+// outSize bytes, zero if there is none (RFC 2743 section 2.2.7). Errors as of
+// Wrap.
 func (c *secContext) WrapSizeLimit(conf bool, outSize uint, qop gssapi.QoP) (uint, error) {
 	s, err := c.message(qop)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/kmsg"
 )
 
-// name is a GssName. It never changes, so it may be shared, used after its
-// context is gone and after Release, and by many goroutines.
+// A name is a GssName. It never changes. Goroutines may share it. It stays good
+// after its context and after Release.
 type name struct {
 	principal kmsg.Principal
 	// hostbased is set for a name that was imported as service or
@@ -30,14 +30,16 @@ var nameTypes = []gssapi.GssNameType{
 	gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, gssapi.GSS_KRB5_NT_ENTERPRISE_NAME,
 }
 
-// ImportName makes a name (RFC 2743 section 2.4.5). User names and the default
-// type are principals in text form, primary/instance@REALM; without a realm
-// they get the provider's. A host-based service "http@www.example.com" stands
-// for the principal http/www.example.com, as a target or of a credential in
-// whatever realm has it, compared in the provider's; without a host it is this
-// host's. The host is taken in lower case and without a dot behind it. No name
-// service is asked. Names need no Release.
-// Errors: GSS_S_BAD_NAME, GSS_S_BAD_NAMETYPE.
+// ImportName makes a name (RFC 2743 section 2.4.5). No name service is asked.
+// Names need no Release. Errors: GSS_S_BAD_NAME, GSS_S_BAD_NAMETYPE.
+//
+// User names and the default type are principals in text form,
+// primary/instance@REALM. Without a realm they get the provider's.
+//
+// A host-based service "http@www.example.com" stands for the principal
+// http/www.example.com. The host is taken in lower case and without a dot at its
+// end. Without a host it is this host. As a target, and in a credential, the
+// service may be in any realm. Compare takes it for one of the provider's realm.
 func (p *Provider) ImportName(text string, nameType gssapi.GssNameType) (gssapi.GssName, error) {
 	switch nameType {
 	case gssapi.GSS_NT_HOSTBASED_SERVICE:
@@ -85,11 +87,11 @@ func (p *Provider) importHostbased(text string) (gssapi.GssName, error) {
 }
 
 // canonicalHost returns a host as principals name it: in lower case, and without
-// the dot behind an absolute name, which SRV records and resolvers give. It
-// reports whether there is something left.
+// the dot at the end of an absolute name, as SRV records have it. It reports
+// whether the last label is not empty.
 func canonicalHost(host string) (string, bool) {
 	b := []byte(strings.TrimSuffix(host, "."))
-	for i, c := range b { // of ASCII alone: all other bytes stay as they are
+	for i, c := range b { // other bytes than ASCII stay as they are
 		if 'A' <= c && c <= 'Z' {
 			b[i] = c - 'A' + 'a'
 		}
@@ -98,13 +100,13 @@ func canonicalHost(host string) (string, bool) {
 	return host, host != "" && !strings.HasSuffix(host, ".")
 }
 
-// anyHost reports whether n names a service without saying on which host.
+// anyHost reports whether n names a service on no particular host.
 func (n *name) anyHost() bool {
 	return n.hostbased != "" && (!strings.Contains(n.hostbased, "@") || strings.HasSuffix(n.hostbased, "@"))
 }
 
-// matches reports whether a service principal is one that n names: as an
-// acceptor's name a service without a host is every host's.
+// matches reports whether n names a service principal. In an acceptor's name, a
+// service without a host is the service of every host.
 func (n *name) matches(p kmsg.Principal) bool {
 	if n.anyHost() {
 		return len(p.Parts) == 2 && p.Parts[0] == n.principal.Parts[0]
@@ -144,10 +146,10 @@ func exportHead() []byte {
 }
 
 // Export returns the mechanism name in the form of RFC 2743 section 3.2, the same
-// bytes that MIT's library makes of it (RFC 1964 section 2.1.3). Exported names are
-// equal if and only if the names are. The text in it may hold control characters:
-// it is for comparing, Display's is for showing. ImportName reads it back.
-// GSS_S_NAME_NOT_MN for a name that is not a mechanism name.
+// bytes as MIT's library (RFC 1964 section 2.1.3). Exported names are equal if and
+// only if the names are. The text inside may hold control characters: show what
+// Display returns instead. ImportName reads an exported name back. A name that is
+// no mechanism name is GSS_S_NAME_NOT_MN.
 func (n *name) Export() ([]byte, error) {
 	if !n.mn || n.principal.Realm == "" {
 		return nil, fail(gssapi.ErrNameNotMn, nil)
@@ -157,11 +159,11 @@ func (n *name) Export() ([]byte, error) {
 	return append(b, text...), nil
 }
 
-// Compare reports whether both are the same principal, realm included: a KDC may
-// give its principals the names of other realms' hosts. A host-based name is one
-// of Config.Realm; without that it equals none that has a realm, as a user or
-// principal name without one does not. GSS_S_BAD_NAME for a name of another
-// provider.
+// Compare reports whether both names are the same principal. Realms count: a KDC
+// may give its principals the names of other realms' hosts. A host-based name is
+// in Config.Realm. Without Config.Realm it equals no name with a realm, nor does a
+// user or principal name without a realm. A name of another provider is
+// GSS_S_BAD_NAME.
 func (n *name) Compare(other gssapi.GssName) (bool, error) {
 	o, ok := other.(*name)
 	if !ok || o == nil {
@@ -170,7 +172,7 @@ func (n *name) Compare(other gssapi.GssName) (bool, error) {
 	return n.compared().Equal(o.compared()), nil
 }
 
-// compared is the principal that Compare takes n for.
+// compared returns the principal that Compare takes n for.
 func (n *name) compared() kmsg.Principal {
 	p := n.principal
 	if p.Realm == "" {
@@ -179,11 +181,13 @@ func (n *name) compared() kmsg.Principal {
 	return p
 }
 
-// Display returns the name as text and its type: a host-based name as it was
-// imported, everything else as a principal. The text of a principal is safe for
-// logs, terminals and headers: in it control and format characters, unusual white
-// space and bytes that are no UTF-8 are written as \xHH, which ImportName reads
-// back. To decide who may do what, compare names, or what Export returns.
+// Display returns the name as text, and its type. A host-based name is as it was
+// imported. Any other is a principal in text form.
+//
+// The text of a principal is safe for logs, terminals and headers: control and
+// format characters, unusual white space and bytes that are not UTF-8 are written
+// as \xHH. ImportName reads them back. To authorize, compare names or exported
+// names.
 func (n *name) Display() (string, gssapi.GssNameType, error) {
 	if n.hostbased != "" && !n.mn {
 		return n.hostbased, gssapi.GSS_NT_HOSTBASED_SERVICE, nil
@@ -199,8 +203,8 @@ func (n *name) InquireMechs() ([]gssapi.GssMech, error) {
 	return []gssapi.GssMech{gssapi.GSS_MECH_KRB5}, nil
 }
 
-// Canonicalize returns the mechanism name. A name without a realm stays one
-// that cannot be exported. GSS_S_BAD_MECH for another mechanism.
+// Canonicalize returns the mechanism name. A name without a realm cannot be
+// exported afterwards either. Another mechanism is GSS_S_BAD_MECH.
 func (n *name) Canonicalize(mech gssapi.GssMech) (gssapi.GssName, error) {
 	if !isKrb5(mech) {
 		return nil, fail(gssapi.ErrBadMech, nil)
@@ -216,8 +220,8 @@ func (n *name) Duplicate() (gssapi.GssName, error) {
 	return &d, nil
 }
 
-// isKrb5 reports whether mech is this mechanism, under its own OID or one of
-// those that other makers gave it; nil is the default mechanism.
+// isKrb5 reports whether mech is this mechanism, under its own OID or one that
+// other makers gave it. nil is the default mechanism.
 func isKrb5(mech gssapi.GssMech) bool {
 	if mech == nil {
 		return true

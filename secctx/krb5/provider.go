@@ -18,7 +18,7 @@ import (
 // gssapi.NewProvider(krb5.ProviderName).
 const ProviderName = "github.com/sealctx/sealctx/secctx/krb5"
 
-// plainFormat names the interprocess tokens' format and version.
+// plainFormat is the name and version of the interprocess tokens' format.
 const plainFormat = "sealctx-krb5/1"
 
 func init() {
@@ -39,7 +39,8 @@ type Provider struct {
 	replay   *replayCaches
 }
 
-// replayCaches is apart from the provider, so that a cleanup can close them.
+// replayCaches is a separate object, so that a cleanup of the provider can close
+// them.
 type replayCaches struct {
 	mu    sync.Mutex
 	byDir map[string]*rcache.Cache // nil once closed
@@ -54,15 +55,15 @@ func (r *replayCaches) at(dir string, capacity int) (*rcache.Cache, error) {
 	if c := r.byDir[dir]; c != nil {
 		return c, nil
 	}
-	c, err := rcache.New(dir, capacity) // which waits for nobody
+	c, err := rcache.New(dir, capacity) // opens nothing
 	if err == nil {
 		r.byDir[dir] = c
 	}
 	return c, err
 }
 
-// prepare opens the cache, so that it remembers from here on. What is wrong with
-// it is told to whoever needs it, when a context is accepted.
+// prepare opens the cache, so that it remembers from now on. Errors are left to
+// the contexts that need the cache.
 func (r *replayCaches) prepare(dir string, capacity int, clock func() time.Time) {
 	if c, err := r.at(dir, capacity); err == nil {
 		_ = c.Prepare(clock)
@@ -78,10 +79,10 @@ func (r *replayCaches) close() {
 	r.byDir = nil
 }
 
-// New makes a provider. A nil config is the zero one. It locks the first
-// memory for keys, and fails with memsafe.ErrLimit where the process may lock
-// none; more is locked as contexts need it, 256 bytes each or less. It opens the
-// replay cache, see [Config.ReplayCache]; what is wrong with that is an error of
+// New makes a provider. A nil config is the zero value. It locks the first memory
+// for keys and fails with memsafe.ErrLimit if the process may lock none. More
+// memory is locked as contexts need it, at most 256 bytes each. It opens the
+// replay cache, see [Config.ReplayCache]. Errors of the replay cache are left to
 // the contexts that need it.
 func New(config *Config) (*Provider, error) {
 	p := &Provider{now: time.Now, replay: &replayCaches{byDir: make(map[string]*rcache.Cache)}}
@@ -107,12 +108,12 @@ func New(config *Config) (*Provider, error) {
 // Name returns [ProviderName].
 func (p *Provider) Name() string { return ProviderName }
 
-// PlainFormat names the format of the interprocess tokens, so that whoever
-// seals one can bind it to the parser that may read it.
+// PlainFormat returns the name of the interprocess tokens' format. Package secctx
+// binds it into sealed tokens, so that no other parser reads them.
 func (p *Provider) PlainFormat() string { return plainFormat }
 
-// Release closes the replay cache; nothing new can be started. Contexts and
-// credentials live on, until they are deleted, released or dropped.
+// Release closes the replay cache. Nothing new can be started. Contexts and
+// credentials live on until they are deleted, released or dropped.
 func (p *Provider) Release() error {
 	p.mu.Lock()
 	p.released = true
@@ -131,9 +132,9 @@ func (p *Provider) alive() error {
 	return nil
 }
 
-// HasExtension reports the extensions: credential stores, storing credentials,
-// Kerberos identities, the AEAD calls, and the flag that says channel bindings were
-// checked.
+// HasExtension reports whether an extension is there: credential stores, storing
+// of credentials, Kerberos identities, the AEAD calls, and the flag for channel
+// bindings that were checked.
 func (p *Provider) HasExtension(e gssapi.GssapiExtension) bool {
 	switch e {
 	case gssapi.HasExtCredStore, gssapi.HasExtRFC5588, gssapi.HasExtKrb5Identity, gssapi.HasExtRFC4121,
@@ -157,13 +158,13 @@ func (p *Provider) InquireNamesForMech(m gssapi.GssMech) ([]gssapi.GssNameType, 
 	return slices.Clone(nameTypes), nil
 }
 
-// permits reports whether an encryption type is taken.
+// permits reports whether an encryption type is accepted.
 func (p *Provider) permits(id int32) bool {
 	return etype.ID(id).Valid() && (len(p.config.Enctypes) == 0 || slices.Contains(p.config.Enctypes, id))
 }
 
-// unsupported is the error for an encryption type that is not taken: what has it,
-// and why that is so.
+// unsupported returns the error for an encryption type that is not accepted. It
+// says what has the type, and why it is refused.
 func (p *Provider) unsupported(what string, id int32) error {
 	switch err := etype.ID(id).Check(); {
 	case err != nil:
@@ -174,14 +175,14 @@ func (p *Provider) unsupported(what string, id int32) error {
 	return fmt.Errorf("%w: %s of enctype %d has the wrong size", KDC_ERR_ETYPE_NOSUPP, what, id)
 }
 
-// maxAhead is how far stamps may run ahead of the clock. Further than that the
-// clock was set back, and stamps that went on from before would soon be outside
-// every peer's clock skew.
+// maxAhead is how far stamps may run ahead of the clock. If they are further
+// ahead, the clock was set back, and they start again from it: stamps from before
+// would soon be outside every peer's clock skew.
 const maxAhead = time.Second
 
-// stamp returns the time for an authenticator, to the microsecond and never
-// the same twice while the clock goes forward: acceptors that know
-// authenticators by their time would take the second for a replay.
+// stamp returns the time for an authenticator, in microseconds. While the clock
+// goes forward no two stamps are equal: acceptors that know authenticators by
+// their time would take the second for a replay.
 func (p *Provider) stamp() time.Time {
 	now := p.now().UnixMicro()
 	for {
