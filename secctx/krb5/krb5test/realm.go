@@ -1,6 +1,6 @@
-// Package krb5test plays the KDC, for tests and demonstrations: it makes the
-// keys of a realm's services and mints tickets with them, so that Kerberos
-// contexts can be established where no KDC is.
+// Package krb5test plays the KDC, for tests and demonstrations. It makes the keys of a
+// realm's services and mints tickets with them. Kerberos contexts can then be
+// established without a KDC.
 //
 //	realm, err := krb5test.NewRealm("EXAMPLE.TEST", "http/www.example.test")
 //	acceptor, err := realm.Acceptor(p)         // with the realm's keytab
@@ -46,18 +46,18 @@ type Realm struct {
 	entries  []keytab.Entry
 }
 
-// Enctypes are the encryption types that a realm makes keys of, the one that
-// it prefers first: aes256-cts-hmac-sha1-96, aes128-cts-hmac-sha1-96,
-// aes256-cts-hmac-sha384-192, aes128-cts-hmac-sha256-128. The first two are
-// missing under GODEBUG=fips140=only.
+// Enctypes are the encryption types that a realm makes keys of, the preferred one
+// first: aes256-cts-hmac-sha1-96, aes128-cts-hmac-sha1-96,
+// aes256-cts-hmac-sha384-192, aes128-cts-hmac-sha256-128. Under
+// GODEBUG=fips140=only the first two are missing.
 func Enctypes() []int32 {
 	return slices.DeleteFunc([]int32{18, 17, 20, 19}, func(id int32) bool { return !etype.ID(id).Valid() })
 }
 
 const kvno = 2
 
-// NewRealm makes a realm with services, principals in text form without a
-// realm, and random keys.
+// NewRealm makes a realm with services and random keys. Services are principals in
+// text form without a realm.
 func NewRealm(name string, services ...string) (*Realm, error) {
 	if name == "" || len(services) == 0 {
 		return nil, errors.New("krb5test: a realm needs a name and a service")
@@ -83,8 +83,8 @@ func NewRealm(name string, services ...string) (*Realm, error) {
 	return r, nil
 }
 
-// OpenRealm makes a realm of an existing keytab's content, so that another
-// process, or a keytab that a KDC made, can be minted for.
+// OpenRealm makes a realm of an existing keytab. It can mint for another process's
+// realm, or for a keytab that a KDC made.
 func OpenRealm(data []byte) (*Realm, error) {
 	entries, err := keytab.Parse(bytes.Clone(data))
 	if err != nil {
@@ -135,8 +135,8 @@ func (r *Realm) WriteKeytab(path string) error {
 	return writeFile(path, b)
 }
 
-// CCache returns the content of a credential cache: the client's tickets, by
-// default one for each service. Their Client is left aside.
+// CCache returns the content of a credential cache with the client's tickets, by
+// default one for each service. The tickets' Client does not count.
 func (r *Realm) CCache(client string, tickets ...Ticket) ([]byte, error) {
 	p, err := r.principal(client)
 	if err != nil {

@@ -16,13 +16,12 @@ const (
 	Opening
 )
 
-// A Cipher protects many messages under one set of derived keys. It holds Ke
-// expanded, and the state of a digest; Ki and Kc are the caller's, handed to
-// each call and not kept, so that they can stay in locked memory. No method
-// allocates.
+// A Cipher protects many messages under one set of derived keys. It holds an
+// expanded Ke and the state of a digest. Ki and Kc are passed to each call and not
+// kept, so that they can stay in locked memory. No method allocates.
 //
-// One goroutine at a time may use a Cipher. Its methods leave traces on the
-// stack: call them, and NewCipher, inside memsafe.Do.
+// One goroutine at a time may use a Cipher. Its methods leave traces on the stack:
+// call them, and NewCipher, inside memsafe.Do.
 type Cipher struct {
 	_ [0]func() // not comparable
 
@@ -50,8 +49,7 @@ func NewCipher(id ID, ke []byte, dir Direction) (*Cipher, error) {
 	return c, nil
 }
 
-// Wipe zeroes the expanded key and everything else that the Cipher holds. The
-// Cipher is of no use afterwards: its methods answer ErrKeySize.
+// Wipe zeroes everything that the Cipher holds. Later calls return ErrKeySize.
 func (c *Cipher) Wipe() {
 	if c.chain.mode == nil {
 		return
@@ -60,7 +58,7 @@ func (c *Cipher) Wipe() {
 	c.mac.wipe()
 }
 
-// check says whether c can be used now, under a MAC key of the right length.
+// check returns an error unless c can be used now, under a MAC key of this length.
 func (c *Cipher) check(key []byte) error {
 	switch {
 	case !c.s.etm && fips140.Enforced(): // made inside fips140.WithoutEnforcement
@@ -71,7 +69,7 @@ func (c *Cipher) check(key []byte) error {
 	return nil
 }
 
-// split is check for one direction, and says where in b the MAC begins.
+// split is check for one direction. It returns where in b the MAC begins.
 func (c *Cipher) split(dir Direction, ki, b []byte) (n int, err error) {
 	if err := c.check(ki); err != nil {
 		return 0, err
@@ -86,11 +84,14 @@ func (c *Cipher) split(dir Direction, ki, b []byte) (n int, err error) {
 }
 
 // Seal encrypts b in place. b is a confounder of BlockSize random bytes, the
-// plaintext, and MACSize bytes of room for the MAC. aad is authenticated too
-// and not sent: it counts as standing between confounder and plaintext, the
-// order of gss_wrap_aead in MIT's and Heimdal's libraries. ki is the derived
-// key of kind Ki. Errors: ErrKeySize for a wrong ki or a Cipher that is not
-// for Seal, ErrIntegrity for a b too short; b is unchanged then.
+// plaintext, and MACSize bytes of room for the MAC. ki is the derived key of kind
+// Ki.
+//
+// aad is authenticated and not sent. It counts as if it stood between confounder
+// and plaintext, as in gss_wrap_aead of MIT's and Heimdal's libraries.
+//
+// Errors leave b unchanged: ErrKeySize for a wrong ki or a Cipher that is for
+// Open, ErrIntegrity for a b that is too short.
 func (c *Cipher) Seal(ki, b, aad []byte) error {
 	n, err := c.split(Sealing, ki, b)
 	if err != nil {
@@ -107,11 +108,11 @@ func (c *Cipher) Seal(ki, b, aad []byte) error {
 	return nil
 }
 
-// Open decrypts b, a confounder, ciphertext and MAC as Seal made them, in
-// place; the plaintext is b[BlockSize:len(b)-MACSize]. Types 19 and 20 are
-// authenticated before they are decrypted; with 17 and 18 the MAC covers the
-// plaintext, and where it is wrong b is wiped. Errors: ErrKeySize as Seal's,
-// ErrIntegrity for whatever is wrong with b.
+// Open decrypts b in place: a confounder, ciphertext and MAC as Seal makes them.
+// The plaintext is b[BlockSize:len(b)-MACSize]. Types 19 and 20 are authenticated
+// before they are decrypted. For 17 and 18 the MAC covers the plaintext: if it is
+// wrong, b is wiped. Errors: ErrKeySize as for Seal, ErrIntegrity for any fault in
+// b.
 func (c *Cipher) Open(ki, b, aad []byte) error {
 	n, err := c.split(Opening, ki, b)
 	if err != nil {
@@ -133,16 +134,16 @@ func (c *Cipher) Open(ki, b, aad []byte) error {
 	return nil
 }
 
-// settle ends a message: nothing of it stays in c. The digest comes last, since
-// it goes over the vector registers too, where AES leaves a round key.
+// settle ends a message, so that nothing of it stays in c. AES leaves a round key
+// in vector registers. The digest comes last, since it overwrites them.
 func (c *Cipher) settle() {
 	c.chain.settle()
 	c.mac.scrub()
 }
 
-// tag computes the MAC of b, a plaintext or a ciphertext with its confounder:
-// RFC 3961 section 5.3 and RFC 8009 section 5, where the cipher state, always
-// zero here, stands first. Valid until the next use of c.
+// tag computes the MAC of b, a plaintext or a ciphertext with its confounder (RFC
+// 3961 section 5.3, RFC 8009 section 5). RFC 8009 puts the cipher state first,
+// which is always zero here. The result is valid until the next use of c.
 func (c *Cipher) tag(ki, b, aad []byte) []byte {
 	c.mac.begin(ki)
 	if c.s.etm {

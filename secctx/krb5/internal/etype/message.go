@@ -7,10 +7,10 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 )
 
-// Encrypt appends to dst the encryption of plain under a protocol key and a
-// key usage (RFC 3961 section 3): a random confounder and plain, encrypted,
-// and the MAC. dst must not overlap plain. Errors: ErrUnsupported, ErrKeySize.
-// Safe for concurrent use.
+// Encrypt appends to dst the encryption of plain under a protocol key and a key
+// usage (RFC 3961 section 3): a random confounder and plain, both encrypted, and
+// the MAC. dst must not overlap plain. Errors: ErrUnsupported, ErrKeySize. Safe
+// for concurrent use.
 func Encrypt(dst []byte, id ID, key []byte, usage uint32, plain []byte) ([]byte, error) {
 	dst, b := extend(dst, len(plain)+id.Overhead())
 	var err error
@@ -28,11 +28,11 @@ func Encrypt(dst []byte, id ID, key []byte, usage uint32, plain []byte) ([]byte,
 	return dst, nil
 }
 
-// Decrypt appends to dst the plaintext of what Encrypt made, once it has been
-// found genuine. dst must not overlap cipher; on an error nothing is left in
-// it. It needs as much room in dst as cipher is long; what it puts behind the
-// plaintext is wiped. Errors: ErrUnsupported, ErrKeySize, and ErrIntegrity for
-// whatever is wrong with cipher, its length included. Safe for concurrent use.
+// Decrypt appends to dst the plaintext of cipher, which Encrypt made. dst must not
+// overlap cipher. Give dst room for as many bytes as cipher has, or it is
+// reallocated. What is written behind the plaintext is wiped. On an error nothing
+// is left in dst. Errors: ErrUnsupported, ErrKeySize, and ErrIntegrity for any
+// fault in cipher, its length included. Safe for concurrent use.
 func Decrypt(dst []byte, id ID, key []byte, usage uint32, cipher []byte) ([]byte, error) {
 	if len(cipher) < id.Overhead() {
 		return nil, ErrIntegrity

@@ -7,9 +7,8 @@ import (
 )
 
 // CopyKey copies src to dst, of the same length, eight bytes at a time. The
-// built-in copy goes through vector registers and leaves 16 bytes and more of a
-// key there, which a signal that comes later saves in memory; what is left
-// here is no more than one word.
+// built-in copy goes through vector registers and leaves 16 bytes or more of a key
+// there, which a later signal saves in memory. CopyKey leaves one word at most.
 func CopyKey(dst, src []byte) {
 	dst = dst[:len(src)]
 	for len(src) >= 8 {
@@ -22,8 +21,8 @@ func CopyKey(dst, src []byte) {
 	}
 }
 
-// rinse runs something public through the vector registers, after AES and
-// digests have left key material there.
+// rinse runs public data through the vector registers, in which AES and digests
+// leave key material.
 func rinse() {
 	var zero [sha256.BlockSize]byte
 	rinsed := sha256.Sum256(zero[:])

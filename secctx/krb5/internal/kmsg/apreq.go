@@ -18,8 +18,8 @@ const (
 	msgError = 30
 )
 
-// An APReq is a client's first message to a server (RFC 4120 section 5.5.1).
-// Nothing in it is authenticated but the content of the two encrypted parts.
+// An APReq is a client's first message to a server (RFC 4120 section 5.5.1). Only
+// the content of its two encrypted parts is authenticated.
 type APReq struct {
 	Options       uint32
 	Ticket        Ticket
@@ -54,8 +54,8 @@ func ParseAPReq(b []byte) (*APReq, error) {
 	return r, nil
 }
 
-// MarshalAPReq encodes an AP-REQ around a ticket that is encoded already, as
-// credential caches hold it.
+// MarshalAPReq encodes an AP-REQ around an encoded ticket, as credential caches
+// hold it.
 func MarshalAPReq(options uint32, ticket []byte, auth Encrypted) ([]byte, error) {
 	var b cryptobyte.Builder
 	message(&b, msgAPReq, func(b *cryptobyte.Builder) {

@@ -23,9 +23,9 @@ const (
 // wherever it has a channel to bind.
 const apOptionBindings = 0x4000
 
-// readAuthData reads the field [n] that holds AuthorizationData: a SEQUENCE of
-// elements, none of which is looked into. Critical is the type of one that must
-// be understood, 0 for none; type 0 itself, which is reserved, is malformed.
+// readAuthData reads the field [n] that holds AuthorizationData, a SEQUENCE of
+// elements, and looks into none of them. critical is the type of an element that
+// must be understood, 0 for none. Type 0 itself is reserved and malformed.
 func readAuthData(s *cryptobyte.String, n uint8, raw *[]byte, critical *int32) bool {
 	var f cryptobyte.String
 	if !s.ReadASN1(&f, field(n)) {
@@ -58,8 +58,8 @@ func eachAuthData(b cryptobyte.String, f func(kind int32, data cryptobyte.String
 }
 
 // bindingsAware reports whether an authenticator's authorization data has
-// KERB_AP_OPTIONS_CBT. The content of AD-IF-RELEVANT may be malformed: it counts
-// as far as it can be read.
+// KERB_AP_OPTIONS_CBT. AD-IF-RELEVANT may hold malformed data. What precedes it
+// counts.
 func bindingsAware(ad []byte) bool {
 	aware := false
 	eachAuthData(ad, func(kind int32, inner cryptobyte.String) {

@@ -20,9 +20,9 @@ type Authenticator struct {
 	Seq          uint32
 	HasSeq       bool
 
-	// BindingsAware is set where the authorization data says that the client
-	// sends channel bindings wherever it has a channel (KERB_AP_OPTIONS_CBT).
-	// MarshalTo does not write it.
+	// BindingsAware is set if the authorization data says that the client sends
+	// channel bindings wherever it has a channel (KERB_AP_OPTIONS_CBT). MarshalTo
+	// does not write it.
 	BindingsAware bool
 }
 

@@ -11,7 +11,7 @@ import (
 const msgCred = 22
 
 // EtypeNone is the encryption type of a KRB-CRED that is not encrypted by itself.
-// Clients send one inside an authenticator, which is.
+// Clients send one inside an authenticator, which is encrypted.
 const EtypeNone int32 = 0
 
 // MaxForwarded is how many tickets a KRB-CRED may hold. Clients forward one.
@@ -75,7 +75,7 @@ func (c *Cred) Marshal() ([]byte, error) {
 type CredPart struct{ Infos []CredInfo }
 
 // A CredInfo is the client's word for one ticket. All but the key may be missing:
-// names without components, times that are zero.
+// then a name has no components, and a time is zero.
 type CredInfo struct {
 	Key       Key
 	Client    Principal
@@ -87,8 +87,9 @@ type CredInfo struct {
 	Service   Principal
 }
 
-// ParseCredPart reads an EncKrbCredPart that is all of b. Nonce, time and addresses
-// are stepped over: the authenticator around it has its own. The result aliases b.
+// ParseCredPart reads an EncKrbCredPart that is all of b. It passes over nonce,
+// time and addresses: the authenticator around it has a time of its own. The
+// result aliases b.
 func ParseCredPart(b []byte) (*CredPart, error) {
 	seq, ok := open(b, 29)
 	if !ok {

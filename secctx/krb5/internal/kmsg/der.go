@@ -42,8 +42,8 @@ func readInt32(s *cryptobyte.String, n uint8, v *int32) bool {
 	return ok
 }
 
-// readUint32 reads a UInt32. Old implementations write one as if it were
-// signed, so the negative half is taken for the numbers it stands for.
+// readUint32 reads a UInt32. Old implementations write it as a signed number, so
+// negative numbers are read as the unsigned ones that they stand for.
 func readUint32(s *cryptobyte.String, n uint8, v *uint32) bool {
 	var i int64
 	ok := readInt(s, n, math.MinInt32, math.MaxUint32, &i)
@@ -83,8 +83,7 @@ func readTime(s *cryptobyte.String, n uint8, t *time.Time) bool {
 	return err == nil
 }
 
-// readFlags reads KerberosFlags: the first 32 bits, with zeros for those that
-// are missing.
+// readFlags reads the first 32 bits of KerberosFlags. Missing bits are zero.
 func readFlags(s *cryptobyte.String, n uint8, v *uint32) bool {
 	var f, bits cryptobyte.String
 	var unused uint8
@@ -101,7 +100,7 @@ func readFlags(s *cryptobyte.String, n uint8, v *uint32) bool {
 	return true
 }
 
-// skip reads the optional field [n] and looks no further into it than its length.
+// skip passes over the optional field [n]. It reads no more of it than its length.
 func skip(s *cryptobyte.String, n uint8) bool {
 	return s.SkipOptionalASN1(field(n))
 }

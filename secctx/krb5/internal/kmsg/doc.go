@@ -3,10 +3,10 @@
 // 4121 section 4.1): AP-REQ, Ticket, Authenticator, AP-REP, KRB-ERROR, KRB-CRED
 // and the authenticator checksum 0x8003.
 //
-// Every byte that it reads comes from a peer, most of it before anything is
-// authenticated. It reads strict DER with golang.org/x/crypto/cryptobyte:
-// lengths in their shortest form, fields in order, nothing behind the last one.
-// It allocates no more than the names and slices that the input spells out.
+// Every byte that it reads comes from a peer, most of them before anything is
+// authenticated. It reads strict DER with golang.org/x/crypto/cryptobyte: lengths in
+// their shortest form, fields in order, and no element behind the last one. Its
+// allocations are in proportion to the input.
 //
 // # Keys
 //
@@ -27,8 +27,8 @@ var (
 	ErrMech      = errors.New("kmsg: token of another mechanism") // GSS_S_BAD_MECH
 	ErrName      = errors.New("kmsg: malformed principal name")
 
-	// ErrCritical is authorization data that whoever does not know it must
-	// refuse. GSS_S_UNAUTHORIZED.
+	// ErrCritical is authorization data that must be understood and is not known.
+	// GSS_S_UNAUTHORIZED.
 	ErrCritical = errors.New("kmsg: authorization data that must be understood")
 )
 

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// An Error is a KRB-ERROR (RFC 4120 section 5.9.1). Nobody vouches for it.
+// An Error is a KRB-ERROR (RFC 4120 section 5.9.1). It is not authenticated.
 type Error struct {
 	Code    int32
 	STime   time.Time
@@ -15,8 +15,8 @@ type Error struct {
 	Service Principal
 }
 
-// ParseError reads a KRB-ERROR that is all of b. Its text and data are stepped
-// over: they come from anybody.
+// ParseError reads a KRB-ERROR that is all of b. It passes over text and data,
+// since anyone may have written them.
 func ParseError(b []byte) (*Error, error) {
 	seq, ok := open(b, msgError)
 	if !ok {

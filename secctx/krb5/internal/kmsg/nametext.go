@@ -9,24 +9,23 @@ import (
 )
 
 // A textForm is one of the two ways to write a principal as text. Both are
-// primary/instance@REALM, in which '/', '@' and '\' inside a component or a realm
-// have a backslash in front of them, and newline, tab and backspace are \n, \t
-// and \b.
+// primary/instance@REALM. In a component and in a realm, '/', '@' and '\' have a
+// backslash in front, and newline, tab and backspace are \n, \t and \b.
 type textForm int
 
 const (
-	// formSafe is for people, logs and terminals: what these would obey or hide is
-	// \xHH byte by byte.
+	// formSafe is for people, logs and terminals. Characters that a terminal obeys
+	// or hides are written as \xHH, byte by byte.
 	formSafe textForm = iota
-	// formExported is RFC 1964 section 2.1.3 and what the C libraries write: all
+	// formExported is the form of RFC 1964 section 2.1.3 and of the C libraries. All
 	// other bytes stand for themselves.
 	formExported
 )
 
-// String returns the text form, safe for logs and terminals: control and format
-// characters, white space other than the blank, and bytes that are no UTF-8 are
-// written as \xHH, byte by byte. [ParsePrincipal] reads the same principal back.
-// A principal without a realm has no '@'.
+// String returns the text form that is safe for logs and terminals. Control and
+// format characters, white space other than the blank, and bytes that are not
+// UTF-8 are written as \xHH, byte by byte. [ParsePrincipal] reads the same
+// principal back. A principal without a realm has no '@'.
 func (p Principal) String() string { return p.text(formSafe) }
 
 // Exported returns the text form of an exported name (RFC 1964 section 2.1.3),
@@ -73,9 +72,9 @@ func (form textForm) quote(b *strings.Builder, s string) {
 	}
 }
 
-// ParsePrincipal reads the text form that String writes. A realm is what stands
-// after the first '@' that is not escaped; without one Realm is empty. The error
-// is ErrName.
+// ParsePrincipal reads the text form that String writes. The realm follows the
+// first '@' that is not escaped. Without that '@' Realm is empty. The error is
+// ErrName.
 func ParsePrincipal(text string) (Principal, error) {
 	p, err := parsePrincipal(text, formSafe, 0)
 	if err == nil && len(p.Parts) == 1 && p.Parts[0] == "" {
@@ -96,9 +95,8 @@ func ParseEnterprise(text string) (Principal, error) {
 }
 
 // ParseExported reads the text form that Exported writes. A backslash before any
-// other character stands for that character, as RFC 1964 section 2.1.3 has it: the
-// C libraries escape some that need none. The error is ErrName, also for a name
-// without a realm.
+// other character stands for that character (RFC 1964 section 2.1.3): Heimdal
+// escapes blanks. The error is ErrName, also for a name without a realm.
 func ParseExported(text string) (Principal, error) {
 	p, err := parsePrincipal(text, formExported, 0)
 	if err == nil && p.Realm == "" {
@@ -107,8 +105,8 @@ func ParseExported(text string) (Principal, error) {
 	return p, err
 }
 
-// parsePrincipal takes the first ats '@' for part of the name, and with them
-// every '/'.
+// parsePrincipal takes the first ats '@' for part of the name. With ats > 0 every
+// '/' is part of the name too.
 func parsePrincipal(text string, form textForm, ats int) (Principal, error) {
 	bad := func(what string) (Principal, error) { return Principal{}, fmt.Errorf("%w: %s", ErrName, what) }
 	if len(text) > 4*MaxName+MaxParts { // all of it escaped

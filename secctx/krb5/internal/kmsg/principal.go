@@ -9,16 +9,16 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// A Principal is a Kerberos principal: a name in a realm (RFC 4120 section 6).
-// The name type is a hint. Realm is empty where it is not known yet.
+// A Principal is a Kerberos principal: a name in a realm (RFC 4120 section 6). The
+// name type is a hint. Realm is empty if it is not known yet.
 type Principal struct {
 	Type  int32
 	Realm string
 	Parts []string
 }
 
-// Equal reports whether p and q are the same principal: realm and components
-// equal byte for byte, the name type left aside (RFC 4120 section 6.2).
+// Equal reports whether p and q are the same principal. Realm and components must
+// be equal byte for byte. The name type does not count (RFC 4120 section 6.2).
 func (p Principal) Equal(q Principal) bool {
 	return p.Realm == q.Realm && slices.Equal(p.Parts, q.Parts)
 }
@@ -26,8 +26,8 @@ func (p Principal) Equal(q Principal) bool {
 // SameName compares without the realms.
 func (p Principal) SameName(q Principal) bool { return slices.Equal(p.Parts, q.Parts) }
 
-// IsAnonymous reports whether p is the principal or of the realm of clients that
-// do not say who they are (RFC 8062 section 3).
+// IsAnonymous reports whether p is the anonymous principal or in the anonymous
+// realm (RFC 8062 section 3).
 func (p Principal) IsAnonymous() bool {
 	return p.Realm == "WELLKNOWN:ANONYMOUS" || slices.Equal(p.Parts, []string{"WELLKNOWN", "ANONYMOUS"})
 }
@@ -57,8 +57,8 @@ func (p Principal) Check() error {
 	return nil
 }
 
-// readString reads a KerberosString. A NUL in it is refused: a program in C
-// behind us would see another name.
+// readString reads a KerberosString. It refuses NUL: a program in C behind this
+// one would see another name.
 func readString(s *cryptobyte.String, v *string) bool {
 	var g cryptobyte.String
 	if !s.ReadASN1(&g, generalString) || len(g) > MaxName || slices.Contains(g, 0) {

@@ -20,9 +20,9 @@ const (
 	FlagOKAsDelegate         uint32 = 1 << 18
 )
 
-// A Ticket is what a client shows a server (RFC 4120 section 5.3). Service and
-// Enc's enctype and kvno are in clear and authenticated by nothing: whoever
-// carries the ticket can rewrite them.
+// A Ticket is what a client shows a server (RFC 4120 section 5.3). Service, and
+// Enc's enctype and kvno, are in clear and not authenticated: the carrier of a
+// ticket can rewrite them.
 type Ticket struct {
 	Service Principal
 	Enc     Encrypted
@@ -63,9 +63,9 @@ func (t *Ticket) Marshal() ([]byte, error) {
 	return b.Bytes()
 }
 
-// TicketPart is the encrypted part of a ticket: the KDC's word for who the
-// client is. Authorization data of type AD-IF-RELEVANT, a PAC among it, is
-// stepped over; ErrCritical is any other.
+// A TicketPart is the encrypted part of a ticket: the KDC's word for who the
+// client is. AD-IF-RELEVANT among the authorization data, with a PAC inside say,
+// is passed over. Any other type is ErrCritical.
 type TicketPart struct {
 	Flags     uint32
 	Key       Key
@@ -141,7 +141,7 @@ func (t *TicketPart) MarshalTo(buf []byte) ([]byte, error) {
 	return b.Bytes()
 }
 
-// transitX500 is DOMAIN-X500-COMPRESS, the only transited encoding there is.
+// transitX500 is DOMAIN-X500-COMPRESS, the only encoding of transited realms.
 const transitX500 = 1
 
 func readTransited(s *cryptobyte.String, n uint8, contents *[]byte) bool {

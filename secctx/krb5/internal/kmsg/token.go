@@ -23,10 +23,9 @@ const initialToken = asn1.Tag(0x60)
 
 var mechOID = []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 0x01, 0x02, 0x02}
 
-// ParseToken takes a context token apart: the frame of RFC 2743 section 3.1
-// with the mechanism's OID, the token's kind, and the Kerberos message, which
-// aliases b. It returns ErrMech for a frame that is whole but another
-// mechanism's.
+// ParseToken takes a context token apart: the frame of RFC 2743 section 3.1 with
+// the mechanism's OID, the token's kind, and the Kerberos message, which aliases
+// b. It returns ErrMech for a well-formed frame of another mechanism.
 func ParseToken(b []byte) (TokenID, []byte, error) {
 	if len(b) > MaxToken {
 		return 0, nil, fmt.Errorf("%w: token of %d bytes", ErrMalformed, len(b))

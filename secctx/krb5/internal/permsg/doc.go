@@ -3,12 +3,12 @@
 // enctypes of package etype, 64-bit sequence numbers, and the replay and
 // sequence services of RFC 2743 section 1.2.3.
 //
-// A [Session] is made by [New] from the key that the exchange agreed on, or by
-// [Restore] from the state that another process got from [Session.Export]. It
-// derives the eight keys of a context once and keeps them, and only them, in
-// locked memory: neither a Session nor its exported state holds the key that
-// they came from. An expanded AES key is made when a message needs one, kept
-// for the next, and zeroed by Wipe and Export.
+// [New] makes a [Session] from the key that the exchange agreed on. [Restore] makes
+// one from the state that [Session.Export] returned in another process. A Session
+// derives the eight keys of a context once and keeps them in locked memory. Neither
+// the Session nor its state holds the key that they were derived from. An AES key is
+// expanded when a message needs it, kept for the next message, and zeroed by Wipe and
+// Export.
 //
 // # Status
 //
@@ -26,8 +26,7 @@
 // RFC 2744 section 3.9.1. A caller that drops the data of every non-nil error
 // drops those messages; a caller that wants them asks with errors.As.
 //
-// Where replay detection and sequencing are both on, a message too old for the
-// window answers Old and Unseq together: it did come out of sequence, and
-// nobody can say whether it is a duplicate. The C libraries report only the
-// first half of that.
+// If replay detection and sequencing are both on, a message that is too old for the
+// window has Old and Unseq together: it came out of sequence, and may be a duplicate.
+// The C libraries report Old alone.
 package permsg

@@ -49,8 +49,7 @@ func fatal(code gssapi.FatalErrorCode, why error) error {
 	}
 }
 
-// info returns the error that goes with the data of a genuine message, nil
-// where there is nothing to tell.
+// info returns the error that goes with a genuine message, nil for code 0.
 func info(code gssapi.InformationCode) error {
 	if code == 0 {
 		return nil

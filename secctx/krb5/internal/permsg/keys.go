@@ -5,10 +5,9 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
-// A context has four keys for each direction, which lie in locked memory one
-// after the other: Ke, Ki and Kc of the SEAL usage, and Kc of the SIGN usage;
-// first those of the messages that this side sends, then the peer's. 128 to 256
-// bytes.
+// keys are the four keys of one direction: Ke, Ki and Kc of the SEAL usage, and Kc of
+// the SIGN usage. They lie in locked memory one after the other. Those of the messages
+// that this side sends come first, then the peer's: 128 to 256 bytes in all.
 type keys struct{ ke, ki, kcSeal, kcSign []byte }
 
 // keysSize is the size in bytes of the keys of one direction.

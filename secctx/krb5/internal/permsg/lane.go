@@ -7,14 +7,14 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
-// maxIdleLanes is how many lanes a direction keeps between messages: enough for
-// a few goroutines at once, and a bound on the memory of a context at rest, of
-// about 1.3 KiB a lane.
+// maxIdleLanes is how many lanes a direction keeps between messages. It is enough
+// for a few goroutines at once, and bounds the memory of a context at rest: a lane
+// has about 1.3 KiB.
 const maxIdleLanes = 4
 
-// lane is what one message needs for itself while it is worked on: an expanded
-// AES key, a digest, and a header to authenticate. Several messages of one
-// context run at the same time, each in its own lane.
+// A lane is what one message needs for itself: an expanded AES key, a digest, and
+// a header to authenticate. Messages of one context are worked on at the same
+// time, each in its own lane.
 type lane struct {
 	cipher *etype.Cipher
 	head   [headerSize]byte
@@ -64,8 +64,8 @@ func (d *direction) done(l *lane) {
 	}
 }
 
-// take returns the number for the message about to be sent. The caller must
-// have everything that can fail behind it: a number taken is a number sent.
+// take returns the number of the message to be sent. Nothing may fail after it: a
+// number that is taken must be sent.
 func (d *direction) take() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()

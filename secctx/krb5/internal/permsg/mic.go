@@ -28,9 +28,8 @@ func (s *Session) GetMIC(msg []byte) ([]byte, error) {
 	return tok, nil
 }
 
-// VerifyMIC checks the peer's MIC token of msg. Nothing is allocated unless
-// there is an error to tell. Errors as Unwrap's: an InfoStatus means that the
-// MIC is right.
+// VerifyMIC checks the peer's MIC token of msg. It allocates only for an error.
+// Errors are those of Unwrap. An InfoStatus means that the MIC is right.
 func (s *Session) VerifyMIC(msg, tok []byte) error {
 	if err := s.begin(); err != nil {
 		return err

@@ -12,8 +12,7 @@ import (
 type Params struct {
 	// Initiator is true on the side that started the context.
 	Initiator bool
-	// AcceptorSubkey is true where Key was asserted by the acceptor in its
-	// AP-REP.
+	// AcceptorSubkey is true if the acceptor asserted Key in its AP-REP.
 	AcceptorSubkey bool
 	// Etype is the type of Key.
 	Etype etype.ID
@@ -32,14 +31,14 @@ type Params struct {
 }
 
 // A Session protects the messages of one established context. It is safe for
-// concurrent use; messages are worked on side by side. It holds its keys
-// in locked memory and, from the first message on, expanded keys on the heap,
-// until Wipe or Export.
+// concurrent use and works on several messages at a time. It holds its keys in
+// locked memory and, from the first message on, expanded keys on the heap, until
+// Wipe or Export.
 type Session struct {
 	_ [0]func() // not comparable
 
-	// life is held for reading by every message under way, and for writing by
-	// whatever ends the session, which therefore waits for them.
+	// life is held for reading by every message under way, and for writing by Wipe
+	// and Export, which therefore wait for them.
 	life sync.RWMutex
 	mem  *memsafe.Secret // nil when the session has ended
 
@@ -70,7 +69,7 @@ func New(pool *memsafe.Pool, p Params) (*Session, error) {
 	return build(mem, p), nil
 }
 
-// build makes a session around its keys; p.Key is not looked at.
+// build makes a session around its keys. It does not use p.Key.
 func build(mem *memsafe.Secret, p Params) *Session {
 	b := mem.Bytes()
 	return &Session{
@@ -84,9 +83,8 @@ func build(mem *memsafe.Secret, p Params) *Session {
 	}
 }
 
-// Wipe ends the session and leaves nothing of its keys: it waits for the
-// messages under way, and every call after it answers gssapi.ErrNoContext. A
-// second Wipe does nothing.
+// Wipe ends the session and wipes its keys. It waits for the messages under way.
+// Later calls return gssapi.ErrNoContext. A second Wipe does nothing.
 func (s *Session) Wipe() {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -104,8 +102,8 @@ func (s *Session) end() {
 	s.mem = nil
 }
 
-// begin keeps the session alive until the caller unlocks s.life for reading, or
-// says why it is not.
+// begin keeps the session alive until the caller unlocks s.life for reading. If
+// the session has ended or may not be used, it returns an error and holds no lock.
 func (s *Session) begin() error {
 	s.life.RLock()
 	if s.mem.Bytes() == nil { // wiped or exported, or its pool was closed
@@ -122,7 +120,7 @@ func (s *Session) begin() error {
 // Initiator reports whether this side started the context.
 func (s *Session) Initiator() bool { return s.initiator }
 
-// Services reports which services there are for incoming messages.
+// Services reports which services are on for incoming messages.
 func (s *Session) Services() (replay, sequence bool) { return s.in.win.replay, s.in.win.sequence }
 
 // flags returns the flags of tokens sent by the initiator or the acceptor.
@@ -137,9 +135,9 @@ func (s *Session) flags(byInitiator bool) byte {
 	return f
 }
 
-// checkFlags says whether a token with these flags can be the peer's. The
-// flags decide which key a token is under, so a wrong one is a token that
-// cannot be genuine and not a malformed one; C libraries answer BAD_SIG too.
+// checkFlags returns an error unless a token with these flags can be the peer's.
+// The flags select the token's key. A token with wrong ones is therefore not
+// genuine rather than malformed: the C libraries answer BAD_SIG too.
 func (s *Session) checkFlags(f byte) error {
 	diff := f ^ s.flags(!s.initiator)
 	switch {

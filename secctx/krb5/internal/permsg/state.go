@@ -39,11 +39,11 @@ func (s *Session) StateSize() int { return stateSize(s.id) }
 
 func stateSize(id etype.ID) int { return stateHead + 2*keysSize(id) }
 
-// Export appends the session's state to dst and ends the session, in one act:
-// each message went out before, or answers gssapi.ErrNoContext. The state holds
-// keys: dst, with room for StateSize bytes more, should be locked memory, and is
-// never grown. On an error, ErrBuffer or gssapi.ErrNoContext, the session is
-// untouched.
+// Export appends the session's state to dst and ends the session in one act. A
+// message under way completes before it or returns gssapi.ErrNoContext. dst needs
+// room for StateSize bytes more and is never grown. It should be locked memory,
+// since the state holds keys. On an error, ErrBuffer or gssapi.ErrNoContext, the
+// session is untouched.
 func (s *Session) Export(dst []byte) ([]byte, error) {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -84,10 +84,10 @@ func (s *Session) stateFlags() byte {
 	return f
 }
 
-// Restore makes the session that Export ended, with its keys in memory of
-// pool. state is not kept; the caller wipes it. What Restore takes, Export
-// writes again byte for byte. Errors: ErrState; etype.ErrUnsupported for a session
-// whose encryption type this process may not use; and those of pool.Alloc.
+// Restore makes the session that Export ended, with its keys in memory of pool. It
+// does not keep state: the caller wipes it. Export of the session writes the same
+// bytes again. Errors: ErrState; etype.ErrUnsupported if this process may not use
+// the encryption type; and those of pool.Alloc.
 func Restore(pool *memsafe.Pool, state []byte) (*Session, error) {
 	if len(state) < stateHead || state[0]&^stateAll != 0 {
 		return nil, ErrState

@@ -14,7 +14,7 @@ const (
 	idWrap = 0x0504
 )
 
-// Flags, RFC 4121 section 4.2.2. Other bits are ignored, as it demands.
+// Flags, RFC 4121 section 4.2.2. Other bits must be ignored.
 const (
 	flagSentByAcceptor = 1 << 0
 	flagSealed         = 1 << 1
@@ -55,8 +55,8 @@ func (h *header) put(b []byte) {
 	binary.BigEndian.PutUint64(b[8:], h.seq)
 }
 
-// parse reads the header of a token of the wanted kind and reports whether it
-// is one.
+// parse reads the header of a token of the wanted kind. It reports whether b
+// begins with one.
 func (h *header) parse(b []byte, want uint16) bool {
 	if len(b) < headerSize || binary.BigEndian.Uint16(b) != want || b[3] != 0xFF {
 		return false
@@ -71,8 +71,8 @@ func (h *header) parse(b []byte, want uint16) bool {
 	return true
 }
 
-// unrotate copies body to dst, turned left by rrc bytes: the sender turned it
-// right, RFC 4121 section 4.2.5.
+// unrotate copies body to dst and turns it left by rrc bytes. The sender turned it
+// right (RFC 4121 section 4.2.5).
 func unrotate(dst, body []byte, rrc uint16) {
 	if len(body) == 0 {
 		return

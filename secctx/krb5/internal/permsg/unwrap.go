@@ -5,13 +5,12 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
-// Unwrap returns the message of a Wrap token of the peer, with any EC and RRC,
-// and whether it was encrypted. The message is in memory of its own, one
-// allocation no larger than the token, and the caller's; tok is not changed.
+// Unwrap returns the message of a Wrap token of the peer, and whether it was
+// encrypted. EC and RRC may have any value. The message is one allocation, no
+// larger than the token, and the caller's. tok is not changed.
 //
-// Errors: gssapi.ErrNoContext, ErrDefectiveToken, ErrBadMic, ErrFailure, all
-// without a message; and with the message an InfoStatus, see the package's
-// documentation.
+// Errors without a message: gssapi.ErrNoContext, ErrDefectiveToken, ErrBadMic,
+// ErrFailure. An InfoStatus comes with the message, see the package documentation.
 func (s *Session) Unwrap(tok []byte) (msg []byte, conf bool, err error) {
 	return s.UnwrapAEAD(tok, nil)
 }
@@ -50,9 +49,9 @@ func (s *Session) UnwrapAEAD(tok, aad []byte) (msg []byte, conf bool, err error)
 // open decrypts the body of a sealed token: confounder | message | EC bytes of
 // filler | header, and the MAC.
 //
-// The header inside is the authentic one. It must be the one outside: EC above
-// all, which says where the message ends and stands outside in clear. Only RRC
-// may differ, RFC 4121 section 4.2.4.
+// The header inside is authenticated. It must equal the one outside, which is in
+// clear: EC decides where the message ends. Only RRC may differ (RFC 4121 section
+// 4.2.4).
 func (s *Session) open(l *lane, h *header, body, aad []byte) ([]byte, error) {
 	n := len(body) - s.id.MACSize() - headerSize - int(h.ec) // where the message ends
 	if n < etype.BlockSize {
@@ -73,7 +72,7 @@ func (s *Session) open(l *lane, h *header, body, aad []byte) ([]byte, error) {
 	return b[etype.BlockSize:n:n], nil
 }
 
-// equal compares two headers but for RRC, which is not authenticated.
+// equal compares two headers without RRC, which is not authenticated.
 func (h *header) equal(o *header) bool {
 	return h.id == o.id && h.flags == o.flags && h.ec == o.ec && h.seq == o.seq
 }

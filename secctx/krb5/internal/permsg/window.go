@@ -6,12 +6,11 @@ import "github.com/golang-auth/go-gssapi/v3"
 // one bit each.
 const windowSize = 64
 
-// window is the receiver's side of the replay and sequence services. The zero
-// value expects number 0 and offers neither service. Not safe for concurrent
-// use.
+// A window is the receiver's side of the replay and sequence services. The zero
+// value expects number 0 and has neither service on. Not safe for concurrent use.
 //
-// Numbers are compared modulo 2^64: one up to 2^63-1 ahead of what is expected
-// is ahead, the others are behind.
+// Numbers are compared modulo 2^64. Those from the expected one up to 2^63-1 above
+// it are ahead. All others are behind.
 type window struct {
 	next     uint64 // the number expected, one more than the highest seen
 	seen     uint64 // bit i: next-1-i has been seen
@@ -19,15 +18,15 @@ type window struct {
 	sequence bool
 }
 
-// accept records the number of a genuine message and says what is remarkable
-// about it, in RFC 2743's terms. Without a service it records nothing.
+// accept records the number of a genuine message. It returns what RFC 2743 says
+// about such a number, 0 for nothing. With both services off it records nothing.
 func (w *window) accept(seq uint64) gssapi.InformationCode {
 	if !w.replay && !w.sequence {
 		return 0
 	}
 	if ahead := seq - w.next; ahead < 1<<63 {
-		// A shift by 64 or more leaves 0 in Go, which is what is meant: after a
-		// jump over the whole window none of it has been seen.
+		// A shift by 64 or more gives 0 in Go. That is right: after a jump over the
+		// whole window no number in it has been seen.
 		w.seen = w.seen<<(ahead+1) | 1
 		w.next = seq + 1
 		if ahead > 0 && w.sequence {
@@ -38,7 +37,7 @@ func (w *window) accept(seq uint64) gssapi.InformationCode {
 	return w.acceptLate(w.next - seq)
 }
 
-// acceptLate is accept for a number that lies back below the next, back > 0.
+// acceptLate is accept for a number that lies back below the next one, back > 0.
 func (w *window) acceptLate(back uint64) gssapi.InformationCode {
 	var late gssapi.InformationCode
 	if w.sequence {

@@ -7,10 +7,10 @@ import (
 	"github.com/sealctx/sealctx/secctx/krb5/internal/etype"
 )
 
-// Wrap returns the Wrap token of msg (RFC 4121 section 4.2.4), encrypted where
-// conf is true, else in clear with a checksum. The token takes a sequence
-// number; a call that returns an error takes none. One allocation. msg is not
-// changed. Errors: gssapi.ErrNoContext, ErrFailure.
+// Wrap returns the Wrap token of msg (RFC 4121 section 4.2.4), encrypted if conf
+// is set, else in clear with a checksum. The token takes a sequence number. An
+// error takes none. One allocation. msg is not changed. Errors:
+// gssapi.ErrNoContext, ErrFailure.
 func (s *Session) Wrap(msg []byte, conf bool) ([]byte, error) { return s.WrapAEAD(msg, nil, conf) }
 
 // WrapAEAD is Wrap with associated data, which is authenticated and does not
@@ -70,9 +70,9 @@ func (s *Session) sign(l *lane, msg, aad []byte) ([]byte, error) {
 	return tok, nil
 }
 
-// WrapSizeLimit returns how many bytes a message may have for its Wrap token to
-// have at most max (RFC 2743 section 2.2.7), 0 where not even an empty one
-// fits. Errors: gssapi.ErrNoContext.
+// WrapSizeLimit returns the length of the longest message whose Wrap token has at
+// most max bytes (RFC 2743 section 2.2.7), 0 if no token fits. Errors:
+// gssapi.ErrNoContext.
 func (s *Session) WrapSizeLimit(conf bool, max uint) (uint, error) {
 	if err := s.begin(); err != nil {
 		return 0, err

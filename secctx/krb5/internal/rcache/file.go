@@ -16,8 +16,8 @@ import (
 )
 
 // lockCurrent takes the lock of the file that has the name now, and reads its
-// header. Where the one that is open was removed, moved away, emptied or damaged,
-// it goes on with the one that has the name, and marks that.
+// header. If the open file was removed, moved away, emptied or damaged,
+// lockCurrent continues with the file that has the name, and marks it.
 func (c *Cache) lockCurrent(deadline time.Time, clock func() time.Time) error {
 	for range 3 {
 		if c.closed {
@@ -45,8 +45,8 @@ func (c *Cache) lockCurrent(deadline time.Time, clock func() time.Time) error {
 	return fmt.Errorf("%w: removed again and again", ErrUnavailable)
 }
 
-// noteLoss marks the open file if an earlier one was lost, and notes that it was
-// seen.
+// noteLoss marks the open file if an earlier one was lost. It notes when the file
+// was seen.
 func (c *Cache) noteLoss(clock func() time.Time) error {
 	now := c.since.moment(clock)
 	if c.lost {
@@ -101,12 +101,12 @@ func checkOwner(path string, st *unix.Stat_t, kind uint32) error {
 	return nil
 }
 
-// The versions that came before, whose records are lost to this one.
+// olderMagic is the version before. Its records are lost to this one.
 const olderMagic = "sealctx-rcache-2"
 
-// init reads the header, or writes it if the file is new. It is new, too, if
-// its maker crashed before the header, which is written last. A damaged file of
-// ours begins anew, as one whose records were lost.
+// init reads the header, or writes it if the file is new. The header is written
+// last: a file without it, whose maker crashed, is new too. A damaged cache begins
+// anew as one whose records were lost.
 func (c *Cache) init(path string, deadline time.Time, clock func() time.Time) error {
 	if err := c.lock(deadline); err != nil {
 		return err
@@ -144,7 +144,7 @@ func (c *Cache) sound() bool {
 		c.capacity >= 1 && c.capacity <= maxCapacity && c.st.Size == fileSize(c.capacity)
 }
 
-// create makes the file's content, all of it zero but for the header.
+// create makes the file's content: a header, and zeros.
 func (c *Cache) create(clock func() time.Time, lost bool) error {
 	c.head, c.capacity = header{}, uint64(c.want)
 	h := &c.head
@@ -168,9 +168,9 @@ func fileSize(capacity uint64) int64 {
 	return headerSize + int64(capacity+window-1)*recordSize
 }
 
-// current reports whether the open file still has its name, its header, which it
-// reads, and its size. A process that may not look, because it gave up its
-// privileges, goes on with the file that it has until that has no name.
+// current reports whether the open file still has its name, its size and its
+// header, which it reads. A process that gave up its privileges may not be able to
+// look: it continues with its file until that has no name any more.
 func (c *Cache) current() bool {
 	var st unix.Stat_t
 	err := unix.Lstat(c.f.Name(), &st)

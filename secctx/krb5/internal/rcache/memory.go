@@ -78,8 +78,8 @@ func (c *Cache) remember(m memory) error {
 	return nil
 }
 
-// raise sees to it that records are kept for skew. Those of authenticators older
-// than the skew before may be gone.
+// raise makes sure that records are kept for skew. If skew grows, authenticators
+// older than the former skew may be forgotten.
 func (m *memory) raise(now moment, skew time.Duration) {
 	want := int64(skew / time.Second)
 	if skew%time.Second > 0 {
@@ -88,24 +88,24 @@ func (m *memory) raise(now moment, skew time.Duration) {
 	if want = max(1, want); want <= m.skew {
 		return
 	}
-	if m.skew != 0 { // somebody was here
+	if m.skew != 0 { // the cache was used before
 		m.horizon = max(m.horizon, (now.seconds()-m.skew)*second)
 	}
 	m.skew = want
 }
 
-// overwrite notes that the record of an expired authenticator goes. The horizon
-// rises with the clock, so the header changes at most once a second.
+// overwrite notes that an expired record is overwritten. The horizon follows the
+// clock, so the header changes once a second at most.
 func (m *memory) overwrite(made int64) {
 	if made != 0 {
 		m.horizon = max(m.horizon, (made+1)*second)
 	}
 }
 
-// lose notes that this process used an earlier file, last at seen. Everything
-// recorded there was made before this file began, by a clock that may have been
-// ahead by the clock skew. A file that did not begin after seen is an old one that
-// was put back, or the same one with another salt: it begins anew.
+// lose notes that this process used an earlier file, last at seen. All records in
+// that file were made before this one began, by clocks that may have been ahead by
+// the clock skew. If this file did not begin after seen, it is an old copy or has
+// another salt, and begins anew.
 func (m *memory) lose(now, seen moment) {
 	m.lost = true
 	if !seen.before(m.began) {
@@ -132,9 +132,9 @@ func (m *memory) check(path string, now moment, made time.Time) error {
 // second is one in microseconds.
 const second = int64(time.Second / time.Microsecond)
 
-// A moment is an instant in microseconds on two clocks: the wall clock, which can
-// be set, and the one that counts from the boot with this id. The id is zero where
-// that clock is not known.
+// A moment is an instant in microseconds on two clocks. The wall clock can be set.
+// The boot clock counts from the boot with this id. A zero id means that the boot
+// clock is not known.
 type moment struct {
 	wall, boot int64
 	bootID     [16]byte
@@ -145,7 +145,7 @@ func (t moment) seconds() int64 { return time.UnixMicro(t.wall).Unix() }
 // sameBoot reports whether the boot clock's times can be compared.
 func (t moment) sameBoot(u moment) bool { return t.bootID == u.bootID && t.bootID != [16]byte{} }
 
-// by returns t as the wall clock that shows now would have shown it.
+// by returns the time of t on the wall clock that now shows.
 func (t moment) by(now moment) int64 {
 	if t.sameBoot(now) && t.boot <= now.boot {
 		return now.wall - (now.boot - t.boot)
@@ -153,7 +153,7 @@ func (t moment) by(now moment) int64 {
 	return t.wall
 }
 
-// before compares on the boot clock where that can be.
+// before compares on the boot clock, or on the wall clock if the boots differ.
 func (t moment) before(u moment) bool {
 	if t.sameBoot(u) {
 		return t.boot < u.boot
@@ -179,9 +179,9 @@ func newBootClock() bootClock {
 	return bootClock{clock.Now, id}
 }
 
-// moment reads both clocks, the wall clock first: if the process is stopped in
-// between, an earlier moment looks older than it is, and no request is refused
-// for that.
+// moment reads both clocks, the wall clock first. If the process is stopped in
+// between, earlier moments look older than they are, and no request is refused for
+// that.
 func (b bootClock) moment(clock func() time.Time) moment {
 	m := moment{wall: clock().UnixMicro()}
 	if b.now == nil {

@@ -1,33 +1,33 @@
-// Package rcache is a replay cache: it remembers the authenticators that were
-// accepted, for as long as they could be accepted again, for all processes of a
-// user on a host (RFC 4120 section 3.2.3).
+// Package rcache is a replay cache. It remembers the accepted authenticators for as
+// long as they could be accepted again, for all processes of a user on a host (RFC
+// 4120 section 3.2.3).
 //
-// An authenticator is known by a hash of its ciphertext, which is what the key
-// of the ticket authenticates. Nothing in clear takes part: rewriting the
-// service name in front of a ticket makes no new authenticator of it.
+// An authenticator is known by a hash of its ciphertext, which the ticket's session
+// key authenticates. Clear text does not count: an authenticator stays the same if the
+// service name in front of its ticket is rewritten.
 //
-// [Cache.Insert] is one atomic step under an exclusive lock of the file:
-// either the authenticator was new and is recorded, or it is [ErrReplay]. The
-// cache is bounded. What cannot be recorded, for want of room, of disk or of
-// the lock, is an error and must not be accepted.
+// [Cache.Insert] is one atomic step under an exclusive lock of the file. The
+// authenticator is new and is recorded, or it is [ErrReplay]. The cache is bounded. An
+// authenticator that cannot be recorded, for want of room, disk or the lock, is an
+// error and must be refused.
 //
 // # What a cache has forgotten
 //
-// A cache that cannot know whether an authenticator was accepted before refuses
-// it with [ErrForgotten]:
+// A cache that does not know whether an authenticator was accepted before refuses it
+// with [ErrForgotten]:
 //
-//   - A new file knows nothing of authenticators that were made before it. A
-//     client whose clock is right is accepted at once.
-//   - A process that used a file which was then removed, replaced, emptied or
-//     damaged knows that records were lost, and marks the file that it goes on
-//     with. Authenticators made before the end of the clock skew after that file
-//     began are refused in all processes: a client's clock may be ahead.
+//   - A new file refuses authenticators that were made before it. A client whose clock
+//     is right is accepted at once.
+//   - A process notices that the file it used was removed, replaced, emptied or
+//     damaged. It marks the file that it continues with. Then all processes refuse
+//     authenticators made before that file's beginning plus the clock skew, since a
+//     client's clock may be ahead.
 //   - A record is overwritten when its time is over. If the clock is set back
-//     then, or a process with a larger clock skew comes, the authenticators up to
-//     that time are refused.
+//     afterwards, or a process with a larger clock skew comes, authenticators up to
+//     that record's time are refused.
 //
-// A new file's beginning is kept on the clock that counts from boot, which
-// nobody can set, so that setting the wall clock right moves it along.
+// A file's beginning is also kept on the boot clock, which cannot be set. If the wall
+// clock is corrected, the beginning moves with it.
 //
 // # The file
 //
@@ -36,16 +36,16 @@
 //	         horizon i64 | lost u64, 0 or 1 | began i64, i64 | boot id (16 bytes) | 24 zero bytes
 //	record = hash (24 bytes) | time i64, seconds; 0: never used
 //
-// Integers are big-endian, times count from 1970 and are in microseconds but for
-// a record's. A record lives anywhere in the window of 256 that starts at hash
-// mod capacity, over the first free or expired one. The salt keeps a client from
-// choosing authenticators that crowd one window.
+// Integers are big-endian. Times count from 1970, in microseconds except in records.
 //
-// A record has the authenticator's own time, and is in use for as long as
-// anybody could accept that: skew is the largest clock skew of all who ever used
-// the file. The records of authenticators older than the horizon may be gone.
-// Began is when the file was made, by the wall clock and in microseconds since
-// the boot that the id names; the boot id is zero where that is not known.
+// A record is in the window of 256 that starts at hash mod capacity, in the first free
+// or expired place. The salt keeps clients from choosing authenticators that crowd one
+// window. A record has the authenticator's own time. It is in use until that time plus
+// skew, the largest clock skew of all processes that ever used the file.
+//
+// Records of authenticators older than the horizon may be gone. Began is when the file
+// was made: by the wall clock, and in microseconds since the boot that the id names. A
+// zero id means that the boot clock is not known.
 package rcache
 
 import (
@@ -86,11 +86,11 @@ const (
 	// each valid for the full ten minutes. The file is sparse and at most 32 MiB.
 	DefaultCapacity = 1 << 20
 
-	// LockTimeout bounds the wait for a holder of the lock that does not go on, in
-	// this process or in another.
+	// LockTimeout bounds the wait for the lock, whose holder may be a process that is
+	// stopped.
 	LockTimeout = 5 * time.Second
 
-	// prepareTimeout is the same for Prepare, which nobody has to wait for.
+	// prepareTimeout is the same for Prepare, whose callers need not wait.
 	prepareTimeout = time.Second
 
 	maxCapacity = 1 << 26
@@ -106,7 +106,7 @@ type Cache struct {
 	since bootClock
 	ready atomic.Bool // the file was opened once
 
-	turn     chan struct{} // holds an element while somebody has what follows
+	turn     chan struct{} // holds an element while a goroutine uses the fields below
 	closed   bool
 	f        *os.File    // nil while it is not open
 	st       unix.Stat_t // of f, when it was opened
@@ -114,17 +114,16 @@ type Cache struct {
 	capacity uint64      // in head
 	buf      [window * recordSize]byte
 
-	// seen is when a file was last known to have its name. lost means that it had
-	// it no longer when it was looked for again, and that no other file has been
-	// marked since.
+	// seen is when the file was last found under its name. lost means that it was not
+	// there later, and that its successor is not marked yet.
 	seen moment
 	lost bool
 }
 
 // New returns the cache in dir. [Cache.Prepare] or the first Insert opens its
-// file, and makes both where they do not exist. The directory must be the
-// caller's and writable for nobody else. Capacity is in records and counts only
-// when the file is made; zero means DefaultCapacity.
+// file. They make file and directory if these do not exist. The directory must
+// belong to the caller, and no other user may write it. capacity is in records and
+// counts when the file is made. Zero means DefaultCapacity.
 func New(dir string, capacity int) (*Cache, error) {
 	if capacity == 0 {
 		capacity = DefaultCapacity
@@ -139,9 +138,9 @@ func New(dir string, capacity int) (*Cache, error) {
 	return &Cache{dir: dir, want: capacity, since: newBootClock(), turn: make(chan struct{}, 1)}, nil
 }
 
-// Prepare opens the file, and makes it where it does not exist, unless that was
-// done before. What is made from now on can be accepted, and a loss of the file
-// from now on is noticed. The error is the next Insert's too.
+// Prepare opens the file, and makes it if it does not exist. It does nothing if
+// the file was opened before. Authenticators made from now on can be accepted. A
+// loss of the file from now on is noticed. An error is also the next Insert's.
 func (c *Cache) Prepare(clock func() time.Time) error {
 	if c.ready.Load() {
 		return nil
@@ -158,7 +157,7 @@ func (c *Cache) Prepare(clock func() time.Time) error {
 	return nil
 }
 
-// take waits for the other goroutines of this process.
+// take waits for other goroutines of this process.
 func (c *Cache) take(deadline time.Time) error {
 	select {
 	case c.turn <- struct{}{}:
@@ -177,13 +176,15 @@ func (c *Cache) take(deadline time.Time) error {
 
 func (c *Cache) give() { <-c.turn }
 
-// Insert records an authenticator made at a time that a caller with this clock
-// skew accepts, for as long as anybody who uses the file does. It returns
-// ErrReplay if it is recorded already, ErrForgotten if it may have been, ErrFull
-// if there is no room, and answers within LockTimeout or a little more, however
-// many wait. On any error the caller must refuse the authenticator. It must
-// refuse it too if the clock says by then that it is too old: while Insert
-// waited, the record of its first use may have expired and gone.
+// Insert records an authenticator that was made at a given time. The caller
+// accepts that time with this clock skew. Insert keeps the record for as long as
+// any user of the file accepts it. It returns ErrReplay if the authenticator is
+// recorded already, ErrForgotten if it may have been, ErrFull if there is no room.
+// It answers within little more than LockTimeout, however many callers wait.
+//
+// On any error the caller refuses the authenticator. The caller also refuses it if
+// its time is over by the clock after Insert: the record of its first use may have
+// expired while Insert waited.
 func (c *Cache) Insert(authenticator []byte, clock func() time.Time, made time.Time, skew time.Duration) error {
 	deadline := time.Now().Add(LockTimeout)
 	if err := c.take(deadline); err != nil {
@@ -211,7 +212,7 @@ func (c *Cache) Insert(authenticator []byte, clock func() time.Time, made time.T
 		return err
 	}
 	m.overwrite(old)
-	if err := c.remember(m); err != nil { // before what it speaks of is gone
+	if err := c.remember(m); err != nil { // before the record is overwritten
 		return err
 	}
 	return c.record(slot, made)
@@ -271,7 +272,7 @@ func (c *Cache) hash(authenticator []byte) (hash [hashSize]byte, at uint64) {
 
 // Close closes the file. What was recorded stays.
 func (c *Cache) Close() error {
-	c.turn <- struct{}{} // nobody has it for longer than a LockTimeout
+	c.turn <- struct{}{} // held for a LockTimeout at most
 	defer c.give()
 	c.closed = true
 	if c.f == nil {
