@@ -42,6 +42,7 @@ type grammar struct {
 	Keyring keyringCmd `cmd:"" help:"Look after host keys."`
 	Token   tokenCmd   `cmd:"" help:"Look at tokens."`
 	Policy  policyCmd  `cmd:"" help:"Look at an agent's policy."`
+	Manual  manualCmd  `cmd:"" hidden:"" help:"Write the man pages and the completion for bash."`
 	Version versionCmd `cmd:"" help:"Say which build this is, and what it protects."`
 }
 
