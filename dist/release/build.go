@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"sort"
 	"strings"
@@ -50,51 +51,59 @@ func (r *release) documents() error {
 		return err
 	}
 	for _, page := range pages {
-		if err := compress(page, page+".gz"); err != nil {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(page+".gz", compressed(text), 0o644); err != nil {
 			return err
 		}
 	}
-	if err := compress(filepath.Join(r.source, "CHANGELOG.md"), r.path("changelog.gz")); err != nil {
+	changes, err := os.ReadFile(filepath.Join(r.source, "CHANGELOG.md"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.path("changelog.gz"), compressed(changes), 0o644); err != nil {
+		return err
+	}
+	for _, name := range []string{"sealctx", "sealctx-gss"} {
+		entry := fmt.Sprintf("%s (%s-1) unstable; urgency=medium\n\n  * Release %s: see changelog.gz.\n\n -- %s  %s\n",
+			name, r.version, r.version, maintainer, r.time.Format("Mon, 02 Jan 2006 15:04:05 -0700"))
+		if err := os.WriteFile(r.path(name+".Debian.gz"), compressed([]byte(entry)), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(r.path("copyright"), []byte(copyright), 0o644); err != nil {
 		return err
 	}
 	return r.licences(host)
 }
 
-// compress writes no name and no time into the file.
-func compress(from, to string) error {
-	text, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
+// compressed holds no name and no time.
+func compressed(text []byte) []byte {
 	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
-	if _, err := w.Write(text); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return os.WriteFile(to, b.Bytes(), 0o644)
+	w, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // the level is right
+	_, _ = w.Write(text)                                  // a buffer takes all
+	_ = w.Close()
+	return b.Bytes()
 }
 
-// licences writes the file copyright: this project's licence, and each dependency's.
-func (r *release) licences(binary string) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+const copyright = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: sealctx
 Source: https://github.com/sealctx/sealctx
+Comment: the command contains other modules. Their names, versions and licences
+ are in /usr/share/doc/sealctx/modules.gz.
 
 Files: *
 Copyright: the sealctx authors
 License: Apache-2.0
  On Debian systems, the complete text of the Apache License 2.0 can be found in
  "/usr/share/common-licenses/Apache-2.0".
+`
 
-The command contains these modules, each under the licence below its name.
-`)
+// licences writes each module of the command, with its licence.
+func (r *release) licences(binary string) error {
+	var b strings.Builder
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
 		return err
@@ -105,24 +114,36 @@ The command contains these modules, each under the licence below its name.
 		if err != nil {
 			return err
 		}
-		var files []string
-		for _, pattern := range []string{"LICEN[CS]E*", "COPYING*"} {
-			found, err := filepath.Glob(filepath.Join(dir, pattern))
-			if err != nil {
-				return err
-			}
-			files = append(files, found...)
+		files, err := licenceFiles(dir)
+		if err != nil {
+			return err
 		}
 		if len(files) == 0 {
 			return fmt.Errorf("%s has no licence file", m.Path)
 		}
 		for _, file := range files {
-			text, err := os.ReadFile(file)
+			text, err := os.ReadFile(filepath.Join(dir, file))
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(&b, "\n==== %s %s: %s\n\n%s", m.Path, m.Version, filepath.Base(file), text)
+			fmt.Fprintf(&b, "\n==== %s %s: %s\n\n%s", m.Path, m.Version, file, text)
 		}
 	}
-	return os.WriteFile(r.path("copyright"), []byte(b.String()), 0o644)
+	return os.WriteFile(r.path("modules.gz"), compressed([]byte(b.String())), 0o644)
+}
+
+var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying)`)
+
+// licenceFiles are the names of the files in a module's directory that hold a licence.
+func licenceFiles(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && licenceName.MatchString(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }

@@ -108,7 +108,10 @@ func (r *release) config(from, to string) *files.Content {
 func (r *release) docs(name string, pages ...string) (all files.Contents) {
 	dir := "/usr/share/doc/" + name + "/"
 	all = append(all, r.file(r.path("copyright"), dir+"copyright", 0o644), r.file(r.path("changelog.gz"), dir+"changelog.gz", 0o644),
-		r.file(r.path("changelog.gz"), dir+"changelog.Debian.gz", 0o644))
+		r.file(r.path(name+".Debian.gz"), dir+"changelog.Debian.gz", 0o644))
+	if name == "sealctx" {
+		all = append(all, r.file(r.path("modules.gz"), dir+"modules.gz", 0o644))
+	}
 	for _, page := range pages {
 		all = append(all, r.file(filepath.Join(r.source, "doc", page), dir+page, 0o644))
 	}

@@ -1,13 +1,13 @@
 #!/bin/bash
 # Runs the shipped units under a real systemd: a small Debian that is booted in a
-# container, with the agent installed as doc/OPERATIONS.md says. Needs root, a
-# Debian host, its mirror, and a minute; .ci/run does it with SYSTEMD=1.
+# container, in which the package is installed, used, upgraded, removed and purged.
+# Needs root, a Debian host, its mirror, and two minutes; .ci/run does it with SYSTEMD=1.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 for tool in debootstrap systemd-nspawn; do
 	command -v $tool >/dev/null && continue
-	DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends debootstrap systemd-container >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 update -q >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends debootstrap systemd-container >/dev/null
 done
 root=$(mktemp -d)
 chmod 755 "$root" # the root directory of every user in there
@@ -32,12 +32,11 @@ as() { # USER COMMAND...
 refused() { if "$@"; then echo "not refused: $*" >&2; exit 1; fi; }
 
 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus bookworm "$root" >/dev/null
-GOEXPERIMENT=runtimesecret CGO_ENABLED=0 go build -trimpath -o bin/sealctx ./cmd/sealctx
-install -D -m 755 bin/sealctx "$root/usr/bin/sealctx"
-install -D -m 644 dist/systemd/sealctx.sysusers "$root/usr/lib/sysusers.d/sealctx.conf"
-install -D -m 644 -t "$root/usr/lib/systemd/system" dist/systemd/*.service dist/systemd/*.socket
-install -d -m 755 "$root/etc/sealctx"
-echo 'allow user www-data to user games' >"$root/etc/sealctx/policy"
+arch=$(dpkg --print-architecture)
+mkdir "$root/packages"
+for version in 0.1.0 0.1.1; do
+	(cd dist/release && go run . -dirty -arch "$arch" -version $version -out "$root/packages")
+done
 
 # The container's own filter of system calls is older than these.
 systemd-nspawn --quiet --directory="$root" --boot --register=no --keep-unit \
@@ -48,7 +47,14 @@ for _ in $(seq 300); do
 	[ -n "$leader" ] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
 	sleep 0.1
 done
-inside systemctl enable --now sealctx-agent.socket sealctx-metrics.socket 2>/dev/null
+
+echo "== the package is installed, and its socket listens"
+install_package() { inside dpkg -i "/packages/sealctx_$1-1_$arch.deb" "/packages/sealctx-gss_$1-1_$arch.deb" >/dev/null; }
+install_package 0.1.0
+inside systemctl is-active sealctx-agent.socket
+inside sealctx policy check /etc/sealctx/policy
+inside sh -c 'echo "allow user www-data to user games" >>/etc/sealctx/policy'
+inside systemctl enable --now sealctx-metrics.socket 2>/dev/null
 
 socket=/run/sealctx/agent.sock
 pid() { inside systemctl show -p MainPID --value sealctx-agent; }
@@ -84,5 +90,20 @@ inside systemctl stop sealctx-agent 2>/dev/null
 test "$(inside systemctl is-active sealctx-agent)" = inactive
 inside sealctx doctor --agent $socket >/dev/null
 test "$(inside systemctl is-active sealctx-agent)" = active
+test -z "$(inside systemctl --failed --quiet)"
+
+echo "== an upgrade keeps the operator's policy and a working agent"
+install_package 0.1.1
+inside grep -q '^allow user www-data' /etc/sealctx/policy
+inside sealctx doctor --agent $socket >/dev/null
+test "$(inside dpkg-query -W -f '${Version}' sealctx)" = 0.1.1-1
+
+echo "== removed, nothing runs and the configuration stays; purged, it is gone"
+inside dpkg -r sealctx sealctx-gss >/dev/null
+refused inside systemctl is-active sealctx-agent.socket
+refused inside test -e /usr/bin/sealctx
+inside test -e /etc/sealctx/policy
+inside dpkg -P sealctx sealctx-gss >/dev/null
+refused inside test -e /etc/sealctx
 test -z "$(inside systemctl --failed --quiet)"
 echo "== the units work under $(inside systemctl --version | head -1)"
