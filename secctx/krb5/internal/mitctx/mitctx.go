@@ -42,7 +42,7 @@ type Context struct {
 	Flags          uint32 // GSS-API's
 	EndTime        uint32 // seconds since 1970
 	Own, Peer      []byte // names, as gss_export_name writes their text
-	Enctype        uint8 // 17 to 20
+	Enctype        uint8  // 17 to 20
 	Key            []byte
 	SendSeq        uint64
 	RecvSeq        uint64 // the number expected next
