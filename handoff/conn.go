@@ -109,9 +109,8 @@ func checkRaw(raw syscall.RawConn) error {
 	return err
 }
 
-// checkStream returns an error unless fd is a stream socket that does not listen, of a
-// family that package net knows. A connection that its peer has reset is none of our
-// business.
+// checkStream returns an error unless fd is a stream socket that does not listen, of a family
+// that package net knows. It takes a connection that its peer has reset.
 func checkStream(fd int) error {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -135,8 +134,8 @@ func checkStream(fd int) error {
 	return nil
 }
 
-// adopt makes a connection of a descriptor that came, which it takes over, whatever it
-// returns. Errors: ErrConn, if the descriptor is none of a connection; a shortage.
+// adopt makes a connection of a descriptor and closes the descriptor, also on an error. Errors:
+// ErrConn if the descriptor is not that of a connection; a shortage.
 func adopt(fd int, read []byte) (net.Conn, error) {
 	if err := checkStream(fd); err != nil {
 		unixsock.Close(fd) // it may be anything
@@ -154,7 +153,7 @@ func adopt(fd int, read []byte) (net.Conn, error) {
 	return &resumed{Conn: conn, read: bytes.Clone(read)}, nil // of a buffer that has the token too
 }
 
-// resumed is a connection of which some bytes were read elsewhere.
+// resumed is a connection whose first bytes were read elsewhere.
 type resumed struct {
 	net.Conn
 
@@ -162,7 +161,7 @@ type resumed struct {
 	read []byte
 }
 
-// Read returns what was read elsewhere first, whatever the read deadline is.
+// Read first returns the bytes that were read elsewhere, whatever the read deadline is.
 func (r *resumed) Read(b []byte) (int, error) {
 	r.mu.Lock()
 	if len(r.read) > 0 {
@@ -175,17 +174,18 @@ func (r *resumed) Read(b []byte) (int, error) {
 	return r.Conn.Read(b)
 }
 
-// rest returns what Read has not returned yet.
+// rest returns the bytes read elsewhere that Read has not returned yet.
 func (r *resumed) rest() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.read
 }
 
-// NetConn returns the connection itself, from which the first bytes are missing.
+// NetConn returns the connection itself. The bytes that were read elsewhere are missing from it.
 func (r *resumed) NetConn() net.Conn { return r.Conn }
 
-// CloseWrite shuts down the writing side, where the connection can do that.
+// CloseWrite shuts down the writing side. It returns errors.ErrUnsupported if the connection
+// cannot do that.
 func (r *resumed) CloseWrite() error {
 	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()

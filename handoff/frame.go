@@ -10,9 +10,8 @@ import (
 	"github.com/sealctx/sealctx/seal"
 )
 
-// MaxRead is how many bytes that were read from a connection and not used can
-// go with it: a frame is then a few system calls and never waits for a worker
-// that reads slowly.
+// MaxRead is the largest number of bytes, read from a connection and not used, that can go with
+// it. A frame of that size takes a few system calls.
 const MaxRead = 1 << 16
 
 const (
@@ -22,7 +21,7 @@ const (
 	lengthSize = 4 // of the number before the bytes read, in OFFER
 )
 
-// kind is what a frame says; see the package's description.
+// A kind is the meaning of a frame, see the package's description.
 type kind uint8
 
 const (
@@ -33,7 +32,7 @@ const (
 	withdrawn
 )
 
-// bounds are the least and the most bytes in the body of a frame.
+// bounds returns the least and the largest size of a body, in bytes.
 func (k kind) bounds() (least, most int) {
 	switch k {
 	case offer:
@@ -65,11 +64,11 @@ func frame(k kind, parts ...[]byte) []byte {
 	for _, p := range parts {
 		b.AddBytes(p)
 	}
-	return b.BytesOrPanic() // it has just the room that it needs
+	return b.BytesOrPanic() // the buffer has the right size
 }
 
-// parseHeader reads a header of headerSize bytes: what frame it begins, and how
-// long the body is. It returns ErrProtocol.
+// parseHeader returns the kind of a frame and the size of its body. b is headerSize bytes.
+// Errors: ErrProtocol.
 func parseHeader(b []byte) (kind, int, error) {
 	var (
 		s    = cryptobyte.String(b)
@@ -92,7 +91,7 @@ func parseHeader(b []byte) (kind, int, error) {
 	return kind(k), int(size), nil
 }
 
-// parseOffer takes apart the body of an OFFER. It returns ErrProtocol.
+// parseOffer takes apart the body of an OFFER. Errors: ErrProtocol.
 func parseOffer(body []byte) (read, tok []byte, err error) {
 	var (
 		s    = cryptobyte.String(body)
@@ -104,12 +103,12 @@ func parseOffer(body []byte) (read, tok []byte, err error) {
 	return read, s, nil
 }
 
-// noDescriptor is the reason of a worker that had no file descriptor left. It is no
-// routine error of RFC 2744.
+// noDescriptor is the reason of a worker that had no file descriptor left. RFC 2744 has no
+// routine error of this number.
 const noDescriptor = 255
 
-// reasons are the routine errors of RFC 2744 (3.9.1) that an import can end
-// with; GSS_S_FAILURE stands for all others.
+// reasons are the routine errors of RFC 2744 (3.9.1) with which an import can fail. The last
+// one, GSS_S_FAILURE, stands for all others.
 var reasons = [...]struct {
 	number byte
 	name   string

@@ -6,14 +6,15 @@ import (
 	"syscall"
 )
 
-// Isolate makes cmd, before it is started, run in a network namespace in which
-// there is nothing: connections reach it through a handoff only. Where this
-// process is root, cmd gets that user and group too, and no supplementary groups.
-// Where it is not, cmd keeps its own, and the kernel must allow user namespaces;
-// in that of cmd all other users, root among them, are the overflow user, so that
-// an agent of another user's cannot be trusted from there.
+// Isolate makes cmd run in an empty network namespace, so that connections reach it through a
+// handoff only. Call it before cmd is started.
 //
-// A path to the program that any user can execute is /proc/self/exe.
+// If this process is root, cmd also runs under uid and gid, without supplementary groups. If
+// not, cmd keeps this process's user and runs in a user namespace, which the kernel must
+// allow. All other users, root among them, are the overflow user there, so that cmd cannot
+// trust an agent of another user.
+//
+// Any user can execute this program as /proc/self/exe.
 func Isolate(cmd *exec.Cmd, uid, gid int) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)

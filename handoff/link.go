@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A Peer is who sent a message, by the kernel's word: the process as it is
-// numbered here, and the user and group under which it sent. A process with
-// CAP_SETUID may claim any user; it could become that user as well.
+// A Peer is the sender of a message, as the kernel names it: the id of the process in this
+// process namespace, and the user and group under which it sent. A process with CAP_SETUID may
+// claim any user. It could become that user as well.
 type Peer struct {
 	PID      int
 	UID, GID uint32
@@ -31,8 +31,8 @@ func send(c *net.UnixConn, b, oob []byte) (int, error) {
 	return n, err
 }
 
-// watch makes calls on c end when ctx does, and at limit, unless that is zero.
-// The function that it returns undoes that and is to be called.
+// watch makes calls on c fail when ctx ends, and at limit unless that is zero. The caller must
+// call end, which undoes that.
 func watch(ctx context.Context, c *net.UnixConn, limit time.Time) (end func()) {
 	if !limit.IsZero() {
 		_ = c.SetDeadline(limit) // it fails on a closed connection, and so do the calls
@@ -53,7 +53,7 @@ func watch(ctx context.Context, c *net.UnixConn, limit time.Time) (end func()) {
 	}
 }
 
-// because is err, or what ended ctx if that was the reason.
+// because returns the cause of ctx's end if err came of that, else err.
 func because(ctx context.Context, err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
 		return context.Cause(ctx)

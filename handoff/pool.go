@@ -14,34 +14,33 @@ import (
 	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
-// DefaultPatience is how long a pool gives a worker that got a token. A healthy
-// one needs less than a millisecond; a longer stop is a sick worker's.
+// DefaultPatience is how long a pool waits for the answer of a worker that got a token. A
+// healthy worker answers within a millisecond.
 const DefaultPatience = 2 * time.Second
 
-// A worker that cannot be started, or ends without having taken a context, is
-// replaced after a pause, which doubles each time.
+// A Pool replaces a worker that could not be started, or that ended without having taken a
+// context, after a pause. The pause doubles each time.
 const (
 	firstPause   = 10 * time.Millisecond
 	longestPause = 2 * time.Second
 )
 
-// A Pool keeps workers and gives each context to one that is free. A worker that
-// does not say that it is ready counts as busy, however long that takes. Its
-// fields are set before Run or Send and not changed after; its methods are safe
-// for concurrent use.
+// A Pool keeps workers and hands each context to a worker that is free. A worker that does
+// not say that it is ready counts as busy, however long that takes. The fields are set
+// before Run or Send and do not change afterwards. The methods are safe for concurrent use.
 type Pool struct {
 	Sender
 
-	// Workers is how many there are. Zero or less: 1.
+	// Workers is the number of workers. Zero or less: 1.
 	Workers int
 
-	// Start starts a worker, with [Spawn] say, or takes one that has connected,
-	// and returns the connection to it, which is the pool's to close. It is
-	// called by several goroutines, and again for each worker that is lost.
+	// Start starts a worker, for example with [Spawn], or accepts one that connects. It
+	// returns the connection to the worker, which the pool closes. Several goroutines
+	// call Start, and call it again for each worker that is lost.
 	Start func(context.Context) (*net.UnixConn, error)
 
-	// Patience is how long a worker may take to say that it has claimed a token
-	// before it counts as lost. Zero: DefaultPatience.
+	// Patience is how long a worker may take to answer a token before it counts as lost.
+	// Zero: DefaultPatience.
 	Patience time.Duration
 
 	// Lost, if not nil, is called for each worker that the pool has let go, with the
@@ -55,10 +54,10 @@ type Pool struct {
 	ready chan *applicant
 }
 
-// An applicant is a worker that waits for a context.
+// An applicant is a worker that has said READY.
 type applicant struct {
 	*waiter
-	done chan error // how it went; nil if the worker can go on
+	done chan error // nil if the worker is good for another context
 }
 
 func (p *Pool) applicants() chan *applicant {
@@ -66,10 +65,9 @@ func (p *Pool) applicants() chan *applicant {
 	return p.ready
 }
 
-// Run starts the workers and replaces those that are lost, until ctx ends. Then
-// it closes their connections and returns, when contexts that are just being
-// handed over have come to their end; Send does not find a worker any more. It
-// has one goroutine for each worker while it runs. Call it once.
+// Run starts the workers and replaces those that are lost, until ctx ends. It waits for
+// handoffs under way, closes the workers' connections and returns. From then on Send finds
+// no worker. While Run runs it has one goroutine for each worker. Call Run once.
 func (p *Pool) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for range max(p.Workers, 1) {
@@ -78,8 +76,9 @@ func (p *Pool) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// keep keeps one place filled. It starts no worker before the connection to the last one is
-// closed: descriptors that a worker has left in it can make that slow, and would add up.
+// keep keeps one place filled. It starts no worker before the connection to the last worker
+// is closed. Descriptors that a worker has left in it can make the close slow, and would add
+// up.
 func (p *Pool) keep(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
@@ -113,7 +112,8 @@ func (p *Pool) keep(ctx context.Context) {
 	}
 }
 
-// employ offers a worker to Send whenever it is ready, until it is lost.
+// employ offers a worker to Send whenever it is ready, until it is lost. given is the number
+// of contexts that it has taken.
 func (p *Pool) employ(ctx context.Context, worker *net.UnixConn) (given int, err error) {
 	w, err := newWaiter(worker)
 	if err != nil {
@@ -136,10 +136,10 @@ func (p *Pool) employ(ctx context.Context, worker *net.UnixConn) (given int, err
 	}
 }
 
-// Send waits for a free worker and does what [Sender.Send] does; a worker that
-// does not take the context is followed by another, as long as ctx lasts and at
-// most once more than there are workers. So of its errors ErrReturned means that
-// none took it, with ErrBusy that none was free. The others are as there.
+// Send waits for a free worker and does what [Sender.Send] does. If the worker does not take
+// the context, Send tries another, until ctx ends or it has tried once more than there are
+// workers. ErrReturned means that no worker took the context; if ErrBusy is in the chain, no
+// worker was free. The other errors are those of Sender.Send.
 func (p *Pool) Send(ctx context.Context, sc gssapi.SecContext, conn net.Conn, read []byte) error {
 	parcel, err := pack(sc, conn, read)
 	if err != nil {
@@ -157,7 +157,7 @@ func (p *Pool) Send(ctx context.Context, sc gssapi.SecContext, conn net.Conn, re
 	}
 }
 
-// take waits for a worker that is ready and, as far as can be seen, alive.
+// take waits for a worker that is ready and has not ended since, as far as can be seen.
 func (p *Pool) take(ctx context.Context) (*applicant, error) {
 	for {
 		select {
@@ -174,13 +174,13 @@ func (p *Pool) take(ctx context.Context) (*applicant, error) {
 
 var errGone = errors.New("handoff: worker ended, or spoke out of turn")
 
-// attempt gives one worker its chance.
+// attempt offers the parcel to one worker.
 func (p *Pool) attempt(ctx context.Context, a *applicant, parcel *parcel) error {
 	patience := p.Patience
 	if patience <= 0 {
 		patience = DefaultPatience
 	}
-	left := errGone // should a mechanism panic
+	left := errGone // in case a mechanism panics
 	defer func() { a.done <- left }()
 	err := a.give(ctx, time.Now().Add(patience), p.Verify, parcel)
 	left = err
@@ -190,8 +190,8 @@ func (p *Pool) attempt(ctx context.Context, a *applicant, parcel *parcel) error 
 	return err
 }
 
-// silent reports whether there is nothing to be read from a worker, which has
-// said READY: neither a word nor its end. A context stays where it is then.
+// silent reports whether nothing can be read from a worker that has said READY. If anything
+// can, the worker has ended or breaks the protocol, and the context is better not exported.
 func (w *waiter) silent() bool {
 	raw, err := w.conn.SyscallConn()
 	if err != nil {

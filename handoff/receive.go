@@ -16,12 +16,13 @@ import (
 	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
-// Receive tells the acceptor that this worker is ready, waits for a context, takes its
-// connection, imports it with p, a provider wrapped by package secctx, and returns both.
-// The connection's first bytes may be bytes that the acceptor had read. The connection
-// then has the methods NetConn and CloseWrite beside net.Conn's. Otherwise it is what
-// net.FileConn makes, a *net.TCPConn for example. Context and connection are the caller's,
-// who deletes the one and closes the other.
+// Receive tells the acceptor that this worker is ready and waits for a context. It takes the
+// connection, imports the context with p, a provider wrapped by package secctx, and returns
+// both. The caller deletes the context and closes the connection.
+//
+// The connection is of a type of package net, *net.TCPConn for example. If the acceptor had
+// read bytes from it, Read returns these first; the connection then is of another type, with
+// the methods NetConn and CloseWrite beside net.Conn's.
 //
 // Errors after which the acceptor's connection is good, and Receive can be called again:
 //
@@ -32,14 +33,17 @@ import (
 //     a connection, so the acceptor was not told that it is ready. Call Receive again
 //     when a descriptor is free
 //
-// All others have closed the acceptor's connection: io.EOF if the acceptor has closed it
-// before a token came, which is the usual end; ctx's error, io.ErrUnexpectedEOF,
-// ErrProtocol, ErrConn. A context that was imported by then is deleted, and the acceptor
-// closes the connection.
+// All other errors have closed the acceptor's connection. A context that was imported by then
+// is deleted, and its connection is closed:
 //
-// A worker that serves one context after another calls Receive when it has time
-// for the next; one that serves several at a time calls it in a loop. To stop,
-// end ctx: a context that nobody has claimed stays with the acceptor.
+//   - io.EOF: the acceptor closed its connection before a token came, which is the usual end
+//   - ctx's error
+//   - io.ErrUnexpectedEOF: the acceptor ended in the middle of an exchange
+//   - ErrProtocol, ErrConn: the acceptor sent something that has no place there
+//
+// A worker that serves one context after another calls Receive when it has time for the next
+// one. A worker that serves several at a time calls it in a loop. To stop a worker, end ctx: a
+// context that it has not claimed stays with the acceptor.
 func Receive(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider) (gssapi.SecContext, net.Conn, error) {
 	if p == nil || acceptor == nil {
 		return nil, nil, errNothing
@@ -60,7 +64,7 @@ func Receive(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider) (gs
 
 var errNothing = errors.New("handoff: Receive needs a connection to the acceptor and a provider")
 
-// refusedError is ErrRefused and why.
+// A refusedError is ErrRefused with its reason.
 type refusedError struct{ why error }
 
 func (r *refusedError) Error() string   { return ErrRefused.Error() + ": " + r.why.Error() }
@@ -83,8 +87,8 @@ func newReception(acceptor *net.UnixConn, p gssapi.Provider) (*reception, error)
 	return w, err
 }
 
-// closePatience is how long Receive waits for descriptors to be closed that have no place
-// in the protocol.
+// closePatience is how long Receive waits until descriptors are closed that have no place in
+// the protocol.
 const closePatience = 100 * time.Millisecond
 
 // next says READY and takes the next context.
@@ -111,8 +115,8 @@ func (w *reception) next() (gssapi.SecContext, net.Conn, error) {
 	}
 }
 
-// checkRoom returns a shortage, which leaves the acceptor's connection good, or io.EOF if
-// the acceptor has closed it.
+// checkRoom returns a shortage if there is no room for a connection, and io.EOF if the acceptor
+// has also closed its connection meanwhile.
 func (w *reception) checkRoom() error {
 	raw, err := w.acceptor.SyscallConn()
 	if err != nil {
@@ -176,8 +180,8 @@ func (w *reception) take(body []byte, ctl unixsock.Control) (sc gssapi.SecContex
 // errNoContext is a mistake of a provider.
 var errNoContext = errors.New("handoff: provider imported a token and returned no context")
 
-// refuse tells the acceptor that the token was not imported. The connection is closed
-// first, so that none of it is here when the acceptor reads that.
+// refuse tells the acceptor that the token was not imported. It closes the connection first, so
+// that this process has no copy of it when the acceptor learns that.
 func (w *reception) refuse(conn net.Conn, why error) error {
 	if conn != nil {
 		_ = conn.Close()
@@ -189,8 +193,8 @@ func (w *reception) refuse(conn net.Conn, why error) error {
 	return &refusedError{why}
 }
 
-// ended is io.EOF for every way in which the kernel says that the acceptor has
-// closed a connection, with READY read or unread.
+// ended returns io.EOF for each error by which the kernel says that the acceptor has closed the
+// connection, whether it had read READY or not.
 func ended(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		return io.EOF
@@ -198,7 +202,7 @@ func ended(err error) error {
 	return err
 }
 
-// early is io.ErrUnexpectedEOF where ended is io.EOF.
+// early returns io.ErrUnexpectedEOF where ended returns io.EOF.
 func early(err error) error {
 	if ended(err) == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -214,7 +218,7 @@ func say(c *net.UnixConn, k kind, body ...byte) error {
 	return err
 }
 
-// firstRead is room for a usual frame, so that it takes one system call.
+// firstRead is the size of the first read, in bytes. Most frames fit into it.
 const firstRead = 4096
 
 // readFrame reads one frame of the acceptor, which is the last thing that it has sent. A

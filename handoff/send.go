@@ -15,14 +15,14 @@ import (
 	"github.com/sealctx/sealctx/secctx"
 )
 
-// A Sender hands contexts to workers. The zero value is good. It holds nothing
-// and is safe for concurrent use, for different workers.
+// A Sender hands contexts to workers. The zero value is ready. A Sender has no state, and is
+// safe for concurrent use for different workers.
 type Sender struct {
-	// Audience says for whom the token for a worker shall be, or refuses the
-	// worker with an error: it can look at its user, or name a service of the
-	// agent's policy. Nil: that process alone, of whatever user. Which other
-	// users a token may be for is the sealer's decision in any case: the agent
-	// has its policy, and a keyring's tokens open under its own user only.
+	// Audience returns the audience of the token for a worker, or refuses the worker with
+	// an error. It can look at the worker's user, or name a service of the agent's policy.
+	// Nil: the worker's process alone, whatever its user. The sealer decides in any case
+	// which users a token may be for: the agent has its policy, and a keyring's tokens open
+	// under its own user only.
 	Audience func(Peer) (seal.Audience, error)
 
 	// Verify has Send find out whether a worker that says it has imported the token
@@ -49,29 +49,28 @@ func Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn 
 //
 // On success sc has no context any more, and conn is closed here. Errors:
 //
-//   - ErrReturned: sc is as before, and so is conn for an honest worker, see the package's
-//     description. Try another worker. The cause is in the chain: ErrBusy and ErrRefused
-//     leave worker good for another call; all others have closed it: ctx's error, io.EOF
-//     or the like of a worker that is gone, or the error of secctx.Export to it, ErrPeer,
-//     ErrProtocol
-//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has claimed the context, or nobody can
-//     tell, and it did not say so in time. conn and worker are closed, and the connection
-//     is shut down for its peer
-//   - secctx.ErrLost (GSS_S_NO_CONTEXT): nobody has the context; conn is closed and shut
-//     down
-//   - without waiting for the worker: secctx.ErrNotWrapped and other errors of
-//     secctx.Status, ErrConn, ErrTooLarge. Nothing was done
-//   - of secctx.Export, if the context cannot be exported to that audience: sc, conn and
-//     worker are as before
+//   - ErrReturned: sc and conn are the caller's as before. A dishonest worker can have kept a
+//     copy of conn, see the package's description. Try another worker. The chain has the
+//     cause. ErrBusy and ErrRefused leave worker good for another call. All other causes
+//     have closed it: ctx's error, context.DeadlineExceeded, ErrPeer, ErrProtocol, and the
+//     errors of a worker that has ended, io.EOF for example
+//   - ErrClaimed (GSS_S_NO_CONTEXT): the worker has claimed the context and did not say so
+//     in time, or nobody can tell. conn and worker are closed, and the connection is shut
+//     down for its peer
+//   - secctx.ErrLost (GSS_S_NO_CONTEXT): no process has the context. conn is closed, and the
+//     connection is shut down for its peer
+//   - ErrConn, ErrTooLarge, secctx.ErrNotWrapped and other errors of secctx.Status: Send did
+//     not wait for the worker and did nothing
+//   - an error of secctx.Export, if the context cannot be exported to that audience: sc,
+//     conn and worker are as before
 //
-// So sc and conn are still the caller's unless the error is ErrClaimed or
-// secctx.ErrLost.
+// So sc and conn are still the caller's unless the error is ErrClaimed or secctx.ErrLost. In
+// any case the caller still deletes sc.
 //
-// ctx bounds the whole of it. A worker that has got the token and does not answer is waited
-// for until three quarters of the token's lifetime have passed, and three quarters of the
-// time until ctx's deadline: the rest is for taking the token back. An agent that cannot
-// take it back just now is asked again until the token expires or ctx ends. sc is still to
-// be deleted.
+// ctx bounds the whole handoff. If a worker that got the token does not answer, Send waits for
+// three quarters of the token's lifetime, and for three quarters of the time until ctx's
+// deadline. The rest of the time is for the take-back. If the agent cannot take the token back
+// just now, Send asks again until the token expires or ctx ends.
 func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecContext, conn net.Conn, read []byte) error {
 	p, err := pack(sc, conn, read)
 	if err != nil {
@@ -99,13 +98,13 @@ func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecCo
 type waiter struct {
 	conn *net.UnixConn
 	from *unixsock.Receiver
-	peer Peer          // who said READY
+	peer Peer          // the process that said READY
 	to   seal.Audience // what the token for it will name
 	good bool          // conn is between two exchanges: the next thing on it is READY
 }
 
-// newWaiter prepares a worker's connection, once. Descriptors that a worker sends are never
-// taken: they would fill the acceptor's table, and take long to close.
+// newWaiter prepares a worker's connection, once. The receiver never takes descriptors: they
+// would fill the acceptor's table and could take long to close.
 func newWaiter(worker *net.UnixConn) (*waiter, error) {
 	if err := checkWorker(worker); err != nil {
 		return nil, err
@@ -117,7 +116,7 @@ func newWaiter(worker *net.UnixConn) (*waiter, error) {
 	return &waiter{conn: worker, from: from}, err
 }
 
-// await reads a worker's READY. Unless w.good, an error has spoilt the connection.
+// await reads a worker's READY. After an error the connection is good only if w.good says so.
 func (s *Sender) await(ctx context.Context, w *waiter) error {
 	defer watch(ctx, w.conn, time.Time{})()
 	before := w.peer
@@ -145,7 +144,7 @@ func (w *waiter) hello() (n int, err error) {
 	return n, err
 }
 
-// address sets for whom the token will be.
+// address sets the audience of the token.
 func (s *Sender) address(w *waiter) (err error) {
 	if s.Audience != nil {
 		w.to, err = s.Audience(w.peer)
@@ -158,8 +157,8 @@ func (s *Sender) address(w *waiter) (err error) {
 	return nil
 }
 
-// answer reads a frame of the worker and no byte more, and holds it to the
-// process that sent the first. n is how many bytes came, also with an error.
+// answer reads one frame of the worker and no byte more. The process that sent READY must have
+// sent it. n is how many bytes came, also with an error.
 func (w *waiter) answer() (k kind, reason byte, n int, err error) {
 	var b [headerSize + 1]byte
 	if n, err = w.fill(b[:headerSize]); err != nil {
@@ -176,7 +175,7 @@ func (w *waiter) answer() (k kind, reason byte, n int, err error) {
 	return k, b[headerSize], n, err
 }
 
-// fill reads len(b) bytes that the one worker sent.
+// fill reads len(b) bytes and checks that one process sent all of them.
 func (w *waiter) fill(b []byte) (n int, err error) {
 	for n < len(b) {
 		_, m, ctl, err := w.from.Receive(b[n:], nil, nil)
@@ -201,11 +200,11 @@ func (w *waiter) fill(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// give exports the context to the worker with its connection, or takes the context back.
-// limit bounds the wait for the worker's answer, unless it is zero. verify has the agent
-// asked whether the worker has claimed.
+// give exports the context to the worker, with its connection, or takes the context back. A
+// limit that is not zero bounds the wait for the worker's answer. If verify is set, give asks
+// the agent whether the worker has claimed.
 func (w *waiter) give(ctx context.Context, limit time.Time, verify bool, p *parcel) error {
-	if ctx.Err() != nil { // a context that stays here keeps what an export would lose
+	if ctx.Err() != nil { // an export would lose the context's delegated credentials
 		w.withdraw()
 		return returned(fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx)))
 	}
@@ -216,7 +215,7 @@ func (w *waiter) give(ctx context.Context, limit time.Time, verify bool, p *parc
 		switch {
 		case errors.Is(err, secctx.ErrLost):
 			p.end()
-		case !w.good: // a worker that has ended is nobody that a token can be for
+		case !w.good: // no token can be made for a process that has ended
 			return returned(err)
 		}
 		return err
@@ -228,7 +227,7 @@ func (w *waiter) give(ctx context.Context, limit time.Time, verify bool, p *parc
 		p.close()
 		return nil
 	}
-	// Whatever the worker says, and whether it says anything: the claim decides.
+	// The claim decides, whether the worker has answered or not, and whatever it said.
 	has := err == nil
 	back := takeBack(ctx, start.Add(life), p.sc, tok)
 	if has && errors.Is(back, seal.ErrSpent) {
@@ -239,7 +238,7 @@ func (w *waiter) give(ctx context.Context, limit time.Time, verify bool, p *parc
 	return w.over(has, err, back, p)
 }
 
-// soonest is the earlier of two times, of which the first may be zero.
+// soonest returns the earlier of two times. A zero limit is none.
 func soonest(limit, last time.Time) time.Time {
 	if limit.IsZero() || last.Before(limit) {
 		return last
@@ -307,7 +306,8 @@ const (
 	longestTakeBack = 200 * time.Millisecond
 )
 
-// takeBack takes a token back, until it expires or ctx ends; once in any case.
+// takeBack tries to take a token back until the token expires or ctx ends. It tries at least
+// once.
 func takeBack(ctx context.Context, expiry time.Time, sc gssapi.SecContext, tok []byte) error {
 	for pause := takeBackPause; ; pause = min(2*pause, longestTakeBack) {
 		err := secctx.TakeBack(sc, tok)
@@ -322,8 +322,8 @@ func takeBack(ctx context.Context, expiry time.Time, sc gssapi.SecContext, tok [
 	}
 }
 
-// over is the error of a handoff that has come to nothing: has is what the worker
-// says and err why it says no more, back how the take-back went.
+// over returns the error of a handoff that failed. has reports whether the worker said
+// IMPORTED; if it did not, err says why. back is the result of the take-back.
 func (w *waiter) over(has bool, err, back error, p *parcel) error {
 	switch {
 	case back == nil && has:
@@ -344,12 +344,12 @@ func (w *waiter) over(has bool, err, back error, p *parcel) error {
 	return claimed(back)
 }
 
-// textOf keeps the text and nothing to match: that a take-back found the token
-// spent is what ErrClaimed says.
+// textOf drops everything that errors.Is could match. That a take-back found the token spent
+// is what ErrClaimed says already.
 func textOf(err error) error { return errors.New(err.Error()) }
 
-// withdrawLimit bounds the writing of eight bytes, which waits for nothing
-// unless the worker is not one.
+// withdrawLimit bounds the writing of eight bytes. It waits only if the peer does not read as a
+// worker does.
 const withdrawLimit = 100 * time.Millisecond
 
 // withdraw tells a worker that nothing comes, so that it is ready again.

@@ -11,20 +11,19 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// A worker without a descriptor for the next connection looks for one again after a
-// pause, which doubles each time.
+// Serve looks for a free descriptor again after a pause. The pause doubles each time.
 const (
 	firstLook   = 5 * time.Millisecond
 	longestLook = time.Second
 )
 
-// Serve calls [Receive] again and again, and handle with the context and the connection
-// that it returns. It returns nil when the acceptor has closed its connection, and any
-// error of Receive's after which Receive cannot be called again. While this process has
-// no descriptor for a connection Serve waits until one is free: the acceptor finds this
-// worker busy. When handle returns, the context is deleted and the connection closed. The
-// next context is received after that: a handle that leaves its work to another goroutine
-// must wait for it.
+// Serve calls [Receive] in a loop, and handle with each context and its connection. When handle
+// returns, Serve deletes the context, closes the connection and receives the next context. A
+// handle that leaves its work to another goroutine must wait for it.
+//
+// While this process has no descriptor for a connection, Serve waits until one is free. The
+// acceptor finds this worker busy. Serve returns nil when the acceptor has closed its
+// connection, and otherwise the error of Receive after which it cannot be called again.
 func Serve(ctx context.Context, acceptor *net.UnixConn, p gssapi.Provider, handle func(gssapi.SecContext, net.Conn)) error {
 	pause := firstLook
 	for {

@@ -13,10 +13,10 @@ import (
 // parentFD is where a worker finds its end: the first of os/exec's ExtraFiles.
 const parentFD = 3
 
-// Spawn starts cmd as a worker, whose descriptor 3 is a connection to this
-// process, and returns our end of it. What is in cmd.ExtraFiles follows as 4 and
-// so on. The worker calls [FromParent]. The caller closes the connection, upon
-// which a worker that uses Receive ends, and waits for cmd.
+// Spawn starts cmd as a worker. The worker's descriptor 3 is a connection to this process, and
+// Spawn returns this process's end of it. The files in cmd.ExtraFiles become descriptors 4 and
+// up. The worker calls [FromParent]. The caller closes the connection, upon which Receive in
+// the worker returns io.EOF, and waits for cmd.
 func Spawn(cmd *exec.Cmd) (*net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -35,12 +35,12 @@ func Spawn(cmd *exec.Cmd) (*net.UnixConn, error) {
 	return ours, nil
 }
 
-// FromParent returns a worker's connection to the process that started it with
-// [Spawn]. It takes over descriptor 3, so it is called once. ErrConn, if that is
-// no Unix stream socket: this process was started in another way.
+// FromParent returns a worker's connection to the process that started it with [Spawn]. It
+// takes over descriptor 3, so it is called once. It returns ErrConn if descriptor 3 is not a
+// Unix stream socket, because this process was started in another way.
 func FromParent() (*net.UnixConn, error) {
 	unix.CloseOnExec(parentFD)
-	// Before anything is closed that is not ours.
+	// Checked first, because the descriptor may be another part's of this program.
 	if domain, err := unix.GetsockoptInt(parentFD, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		return nil, fmt.Errorf("%w: descriptor %d is no Unix socket", ErrConn, parentFD)
 	}
@@ -50,7 +50,7 @@ func FromParent() (*net.UnixConn, error) {
 	return unixConn(parentFD)
 }
 
-// unixConn takes over a descriptor, whatever it returns.
+// unixConn makes a connection of a descriptor and closes the descriptor, also on an error.
 func unixConn(fd int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "worker")
 	defer f.Close() // FileConn has a copy
