@@ -10,8 +10,8 @@ import (
 	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
-// accounts counts what each user has, however many connections and processes it
-// spreads that over. Safe for concurrent use.
+// accounts counts what each user has, over all its connections and processes. Safe for
+// concurrent use.
 type accounts struct {
 	bounds  bounds
 	foreign atomic.Int64 // descriptors that came and are not closed yet
@@ -126,7 +126,7 @@ func (a *accounts) all() []*account {
 	return list
 }
 
-// sweep forgets what expired by now, and users that have nothing.
+// sweep forgets tokens that have expired by now, and users that have nothing.
 func (a *accounts) sweep(now time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -182,8 +182,8 @@ func (a *account) end() {
 	a.mu.Unlock()
 }
 
-// reserve makes room for one more outstanding token, and reports whether there
-// is any. It is followed by reserved or unreserved.
+// reserve counts one more outstanding token and reports whether the limit allows it. A
+// call of reserved or unreserved follows.
 func (a *account) reserve(limit int, now time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
-// inspect tells how a token stands, without spending it: to its exporter, to its
-// audience and to an administrator.
+// inspect says how a token stands, without spending it. It answers the token's exporter,
+// its audience and an administrator.
 func (c *conn) inspect(r *request) (wire.Code, error) {
 	b, err := wire.ParseInspect(r.body)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *conn) inspect(r *request) (wire.Code, error) {
 	return wire.OK, c.send(wire.Frame(wire.Header{Op: r.op, Reply: true}, []byte{byte(state)}))
 }
 
-// stat tells everybody about itself, and an administrator about the epochs.
+// stat tells a user about its own tokens, and an administrator about the epochs too.
 func (c *conn) stat(r *request) (wire.Code, error) {
 	if len(r.body) > 0 {
 		return c.deny(r.op, wire.Protocol, "")
@@ -68,8 +68,7 @@ func (c *conn) stat(r *request) (wire.Code, error) {
 	return wire.OK, c.send(frame)
 }
 
-// rotate has the next keys made, of one suite or of all. Outstanding tokens stay
-// good.
+// rotate makes new keys, of one suite or of all. Outstanding tokens stay good.
 func (c *conn) rotate(r *request) (wire.Code, error) {
 	one, err := wire.ParseRotate(r.body)
 	switch {

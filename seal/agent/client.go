@@ -18,11 +18,10 @@ import (
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
-// A Client asks an agent. It is a seal.Sealer; safe for concurrent use. It
-// connects again by itself when the agent was restarted or the connection was
-// closed, and when this process has changed its user. It has no goroutine. Each
-// call may return the errors of asking: ErrAway, ErrImpostor, ErrProtocol,
-// ErrClosed.
+// A Client asks an agent. It is a seal.Sealer. Safe for concurrent use. It connects again
+// by itself if the agent was restarted, the connection was closed, or this process has
+// changed its user. It runs no goroutine. Each call may return the errors of asking:
+// ErrAway, ErrImpostor, ErrProtocol, ErrClosed.
 type Client struct {
 	_ [0]func() // not comparable
 
@@ -43,9 +42,9 @@ var _ seal.Sealer = (*Client)(nil)
 
 // A Dialer makes clients. The zero value is the recommendation.
 type Dialer struct {
-	// Timeout bounds each request, connecting and trying again included; one may
-	// get up to an eighth less. Zero: five seconds. A request that gets no answer
-	// in time fails with ErrAway or ErrUncertain.
+	// Timeout bounds each request, with connecting and trying again. A request may get
+	// up to an eighth less. Zero: five seconds. A request that gets no answer in time
+	// fails with ErrAway or ErrUncertain.
 	Timeout time.Duration
 
 	// Pool is the locked memory for keys and opened tokens. Nil: one of
@@ -57,11 +56,13 @@ type Dialer struct {
 // options of the zero Dialer.
 func Dial(path string) (*Client, error) { return new(Dialer).Dial(path) }
 
-// Dial returns a client of the agent that listens at an absolute path, after
-// connecting to it once. It trusts the socket only where nobody but root, this
-// process's user and the owner of the socket's directory could have put it, and
-// the directories above vouch for that owner; and the agent only if it is root
-// or that owner. Errors: ErrAway, ErrImpostor, memsafe.ErrLimit.
+// Dial returns a client of the agent that listens at an absolute path, after it has
+// connected once. It waits for its turn, until the Timeout, while many others connect.
+//
+// It trusts the socket only if no user but root, this process's user and the owner of
+// the socket's directory could have put it there, and if the directories above vouch for
+// that owner. It trusts the agent only if the agent runs as root or as that owner.
+// Errors: ErrAway, ErrImpostor, memsafe.ErrLimit.
 func (d *Dialer) Dial(path string) (*Client, error) {
 	clock, err := boottime.New()
 	if err != nil {
@@ -89,9 +90,9 @@ func (d *Dialer) Dial(path string) (*Client, error) {
 	return c, nil
 }
 
-// Close closes the connections, and the pool unless the caller brought it. It
-// must not run beside other calls, and secrets that Open returned are gone with
-// their pool. Reservations and tokens stay good.
+// Close closes the connections, and the pool unless the Dialer brought it. Secrets that
+// Open returned are gone with their pool. Reservations and tokens stay good. Close must
+// not run beside other calls.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,10 +114,10 @@ func (c *Client) deadline() time.Time { return time.Now().Add(c.timeout) }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", seal.ErrUnavailable, err) }
 
-// Reserve is described at seal.Sealer. It is the one request that is sent again
-// when the agent does not answer: an unused reservation only takes room until it
-// expires. For a process as audience the process must be in this process's
-// namespace. Further errors: ErrRefused, ErrQuota.
+// Reserve is described at seal.Sealer. It is the one request that is sent again if the
+// agent does not answer: a reservation that is not used only takes room until it
+// expires. If the audience is a process, it must be in this process's namespace.
+// Further errors: ErrRefused, ErrQuota.
 func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
 	ask, subject, err := reserveRequest(req, c.suites)
 	if err != nil {
@@ -176,9 +177,9 @@ func reserveRequest(req seal.Request, suites []byte) (frame []byte, subject int,
 	return frame, subject, nil
 }
 
-// asAsked checks that the agent reserved what was asked for, so that its mistake
-// is found before a context is given up. So is another process that has the id of
-// the one asked for by now: subject is what the agent was shown.
+// asAsked checks that the agent reserved what was asked for. An agent's mistake is found
+// before a context is given up. So is a later process with the id of the process asked
+// for: subject is the descriptor that the agent was shown.
 func asAsked(g *seal.Grant, req seal.Request, subject int) error {
 	h, _, err := token.ParseHeader(g.Start)
 	if err != nil {
@@ -198,7 +199,7 @@ func asAsked(g *seal.Grant, req seal.Request, subject int) error {
 	case bin[0] != token.KindProcess:
 		sameAudience = string(h.Audience.Value) == string(bin[1:])
 	case !sameNumber(h.Audience.Value, bin[1:]):
-		// The agent knows it by another number, or it is another one.
+		// The agent knows the process by another number, or it is another process.
 		now, _, err := seal.ProcessOf(subject)
 		if err == nil && now != want {
 			err = fmt.Errorf("%w: %v is another one now", seal.ErrAudience, want)
@@ -245,7 +246,7 @@ func openRequest(op wire.Op, b []byte, exporters []seal.Party, formats []string)
 	if len(b) > seal.MaxToken {
 		return nil, seal.ErrDefective
 	}
-	t, _ := token.Parse(b) // what is no token the agent refuses, and logs
+	t, _ := token.Parse(b) // bytes that are no token go to the agent, which refuses and logs them
 	ask := wire.OpenRequest{Token: b}
 	for _, f := range formats {
 		if f == string(t.Format) || ask.Format == nil && token.ValidFormat([]byte(f)) {
@@ -384,9 +385,9 @@ func (s *agentSlot) Valid(sealed []byte) error {
 	return nil
 }
 
-// Cancel tells the agent, so that the slot comes back early. The key has been in
-// this process alone and nothing that was sealed under it has left, so nobody
-// can open the token whether the agent hears of it or not.
+// Cancel tells the agent, so that the slot is free early. The key was in this process
+// alone and no token under it has left, so that no process can open one, whether the
+// agent hears of it or not.
 func (s *agentSlot) Cancel() error {
 	if s.away {
 		return nil
@@ -411,8 +412,8 @@ func (s *agentSlot) Release() {}
 
 func (s *agentSlot) Outstanding() (yes, known bool) { return false, false }
 
-// Inspect asks how a token stands, without spending it. The agent tells the
-// token's exporter, its audience, and administrators. Errors: seal.ErrDefective,
+// Inspect asks how a token stands, without spending it. The agent answers the token's
+// exporter, its audience, and administrators. Errors: seal.ErrDefective,
 // seal.ErrUnauthorized, and those of asking.
 func (c *Client) Inspect(b []byte) (seal.State, error) {
 	if len(b) > seal.MaxToken {
@@ -468,8 +469,8 @@ func (c *Client) Status() (*Status, error) {
 	return st, nil
 }
 
-// Rotate has the agent make new keys, for every suite; outstanding tokens stay
-// good. Only root and the agent's user may: else ErrRefused.
+// Rotate has the agent make new keys, for every suite. Outstanding tokens stay good. For
+// users other than root and the agent's it returns ErrRefused.
 func (c *Client) Rotate() error {
 	frame, err := wire.MarshalRotate(0)
 	if err == nil {
@@ -478,9 +479,9 @@ func (c *Client) Rotate() error {
 	return err
 }
 
-// Retire has the agent end an epoch: its outstanding tokens are worthless from
-// now on. Only root and the agent's user may: else ErrRefused. ErrUnknownEpoch
-// where there is none of that id.
+// Retire has the agent end an epoch: its outstanding tokens are worthless from now on. It
+// returns ErrUnknownEpoch for an id that no living epoch has, and ErrRefused for users
+// other than root and the agent's.
 func (c *Client) Retire(epoch [16]byte) error {
 	frame, err := wire.MarshalRetire(epoch)
 	if err == nil {

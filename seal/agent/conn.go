@@ -35,7 +35,7 @@ type conn struct {
 	mu        sync.Mutex
 	busy      bool // a request is under way
 	quit      bool
-	late      bool      // the server has stopped, and no deadline counts but that
+	late      bool      // the server has stopped, and only its deadline counts
 	idleUntil time.Time // the deadline that is set; zero after another was
 }
 
@@ -92,8 +92,7 @@ func (c *conn) start() wire.Code {
 
 func (c *conn) quota() Quota { return c.s.policy.Load().quota(c.id.UID) }
 
-// idle gets ready to wait for a request, and reports false where the server
-// stops.
+// idle gets ready to wait for a request. It reports false if the server stops.
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +109,7 @@ func (c *conn) idle() bool {
 	return true
 }
 
-// interrupt ends a connection without a request; with one it ends after it.
+// interrupt ends a connection: at once, or after the request under way.
 func (c *conn) interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,9 +165,9 @@ func (c *conn) turn() bool {
 	return more
 }
 
-// read reads one request. begun says that it counts as under way. An error with
-// a code is a violation of the protocol; one without is the connection's end. A
-// code without an error refuses the request before it is read whole.
+// read reads one request. begun reports whether it counts as under way. An error with a
+// code is a violation of the protocol. An error without a code is the connection's end.
+// A code without an error refuses the request before it is read whole.
 func (c *conn) read(r *request) (begun bool, code wire.Code, err error) {
 	r.fd = -1
 	n := 0
@@ -289,9 +288,9 @@ func (c *conn) send(parts ...[]byte) error {
 	return err
 }
 
-// hold counts the locked memory that a secret of n bytes takes of the pool, before it is
-// taken and until unhold, and returns how much that is. It reports false where the user
-// has its share.
+// hold counts the locked memory that a secret of n bytes takes of the pool. The caller
+// calls it before it takes the memory, and unhold when it has given it back. hold returns
+// the bytes that it counted. It reports false if the user has its share.
 func (c *conn) hold(n int) (room int64, ok bool) {
 	room = int64(memsafe.Room(n))
 	return room, c.acct.hold(room, c.s.part(lockedPart))
@@ -300,10 +299,10 @@ func (c *conn) hold(n int) (room int64, ok bool) {
 // part is so many eighths of the locked memory, in bytes.
 func (s *Server) part(eighths int) int64 { return int64(s.pool.Size() / 8 * eighths) }
 
-// deliver sends an answer, until which room bytes of locked memory are held. A client
-// of ours has read all before it asks, so that its answer never waits. Answers that wait
-// share half of that memory, of which one user gets a part. A connection that wants more
-// of it is cut off: the rest is for the others.
+// deliver sends an answer that holds room bytes of locked memory until it is sent. A
+// Client reads each answer before it asks again, so that its answers never wait. Answers
+// that wait share half of the locked memory, and one user gets a part of that half. A
+// connection that would take more is cut off: the rest is for other users.
 func (c *conn) deliver(room int64, parts ...[]byte) error {
 	waits := false
 	_, err := peer.TrySend(c.raw, func() {

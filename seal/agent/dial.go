@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dial connects to a socket. Where as many connections wait to be accepted as may, it
-// waits for its turn, until the deadline: the kernel keeps a queue of those who wait in
-// connect(2), and answers those who do not wait with EAGAIN.
+// dial connects to a socket. If the listener's backlog is full, it waits for its turn,
+// until the deadline: the kernel keeps a queue of processes that wait in connect(2), and
+// answers the others with EAGAIN.
 func dial(path string, deadline time.Time) (*net.UnixConn, error) {
 	d := net.Dialer{Deadline: deadline}
 	conn, err := d.Dial("unix", path)

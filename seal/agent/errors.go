@@ -13,23 +13,23 @@ import (
 // does. Each matches the error of package seal beside it through errors.Is, and
 // so gets its GSS status.
 var (
-	// ErrAway: no agent answers: none is there, or it did not answer in time
-	// (seal.ErrUnavailable, GSS_S_FAILURE). A request that had been sent may
-	// have been carried out all the same, see ErrUncertain.
+	// ErrAway: there is no agent, or it did not answer in time (seal.ErrUnavailable,
+	// GSS_S_FAILURE). A request that was sent may have been carried out all the same,
+	// see ErrUncertain.
 	ErrAway = fmt.Errorf("%w: agent does not answer", seal.ErrUnavailable)
 
-	// ErrUncertain: the agent went away between an open, take-back or cancel and
-	// its answer (ErrAway). The token may be spent. It is not asked again by
-	// itself; asking again is safe, and at most one asker gets the context.
+	// ErrUncertain: the agent went away between an open, take-back or cancel and its
+	// answer (ErrAway). The token may be spent. The client does not ask again by itself.
+	// Asking again is safe: at most one process gets the context.
 	ErrUncertain = fmt.Errorf("%w: whether the token is spent is not known", ErrAway)
 
-	// ErrImpostor: what listens at the socket's path is not the agent, or
-	// somebody else could put something there (seal.ErrUnavailable,
-	// GSS_S_FAILURE). Nothing was sent.
+	// ErrImpostor: the process that listens at the socket's path is not the agent, or
+	// another user could put a socket there (seal.ErrUnavailable, GSS_S_FAILURE).
+	// Nothing was sent.
 	ErrImpostor = fmt.Errorf("%w: not to be trusted as an agent", seal.ErrUnavailable)
 
-	// ErrProtocol: the answer is none of the protocol (seal.ErrUnavailable,
-	// GSS_S_FAILURE).
+	// ErrProtocol: the bytes that came are no answer of the protocol
+	// (seal.ErrUnavailable, GSS_S_FAILURE).
 	ErrProtocol = fmt.Errorf("%w: not the agent's protocol", seal.ErrUnavailable)
 
 	// ErrQuota: this user has as much as it may have; nothing is spent
@@ -47,8 +47,8 @@ var (
 	ErrClosed = fmt.Errorf("%w: client is closed", seal.ErrUnavailable)
 )
 
-// codeOf is the code of an error of package seal. The order matters where an
-// error wraps several: seal.ErrLost comes before what it wraps.
+// codeOf is the code of an error of package seal. The order matters if an error wraps
+// several: seal.ErrLost comes before the error that it wraps.
 func codeOf(err error) wire.Code {
 	for _, c := range sealCodes {
 		if errors.Is(err, c.err) {

@@ -72,8 +72,8 @@ func (c *conn) peer() seal.Peer {
 	return seal.Peer{UID: c.id.UID, Groups: c.id.Groups, Log: c.log}
 }
 
-// opener is peer with what the audience of a token asks for: its services by
-// the policy of now, its process only where the token is for one.
+// opener is peer with what the kind of a token's audience needs: the peer's services, by
+// the policy that is in force, or its process.
 func (c *conn) opener(kind uint8) (seal.Peer, error) {
 	p := c.peer()
 	p.Exporter, p.Imports = c.exporterIs, c.mayImport
@@ -139,7 +139,7 @@ func (c *conn) reserve(r *request) (wire.Code, error) {
 const tooMuchLocked = "the secrets of this user's requests take as much locked memory as one user may have; read the answers, or send fewer requests at a time"
 
 // grant sends what a reservation is made of, whose key takes room bytes of locked memory.
-// Where it does not arrive nobody has the key, and the slot comes back.
+// If it does not arrive, no process has the key, and the slot is given back.
 func (c *conn) grant(g *seal.Grant, room int64) (wire.Code, error) {
 	head, _, err := token.ParseHeader(g.Start)
 	if err != nil {
@@ -205,8 +205,8 @@ func (s *Server) offered(suites []byte) *seal.Host {
 	return nil
 }
 
-// hostOf returns the host that a token is for, and the token taken apart. For
-// what is no token it is any: that one refuses it.
+// hostOf returns the host that a token is for, and the token taken apart. For bytes that
+// are no token it returns any host, which refuses them.
 func (s *Server) hostOf(b []byte) (*seal.Host, *token.Token) {
 	t, err := token.Parse(b)
 	if err != nil {
@@ -253,8 +253,8 @@ func (c *conn) openOne(op wire.Op, ask *wire.OpenRequest) (wire.Code, error) {
 	return wire.OK, err
 }
 
-// alarm tells of a second import. The user who reserved the token has a bucket for these
-// alone: neither refusals nor other users' tokens keep one out of the log.
+// alarm tells of a second import. The user that reserved the token has a bucket for these
+// alone. Neither refusals nor other users' tokens keep a second import out of the log.
 func (c *conn) alarm(t *token.Token) {
 	c.s.observe.SecondImport()
 	log := slog.New(limited{c.s.log.Handler(), &c.s.users.of(t.Exporter).alarms})
@@ -316,7 +316,7 @@ func (s *Server) exporter(t *token.Header) (groups []uint32, outstanding bool) {
 	return acct.groupsOf(keyOf(t))
 }
 
-// spent takes a claimed token off the account of whoever reserved it.
+// spent takes a claimed token off the account of the user that reserved it.
 func (s *Server) spent(t *token.Token) {
 	if acct := s.users.find(t.Exporter); acct != nil {
 		acct.spent(keyOf(&t.Header))

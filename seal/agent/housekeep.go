@@ -10,8 +10,8 @@ import (
 	"github.com/sealctx/sealctx/keyring"
 )
 
-// housekeep rotates and retires epochs in time, which a ring does by itself only
-// while somebody reserves, and forgets what expired.
+// housekeep rotates and retires epochs in time and forgets tokens that expired. A ring
+// does so by itself only when a reservation is made.
 func (s *Server) housekeep(ctx context.Context) {
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
@@ -44,8 +44,8 @@ func (s *Server) tidy() {
 	}
 }
 
-// refreshed lists a ring's epochs after it has rotated, if one is due, and
-// retired those that are over. A ring without epochs gets none by this.
+// refreshed has a ring rotate, if that is due, and retire epochs whose time is over. Then
+// it lists the epochs. It makes no first epoch.
 func refreshed(r *keyring.Ring) ([]keyring.Info, error) {
 	epochs, err := r.Epochs()
 	if err != nil || len(epochs) == 0 {
@@ -77,8 +77,8 @@ func (s *Server) noteEpochs(seen map[[16]byte]suite.Suite) {
 	}
 }
 
-// noteDropped logs how much of what users are to blame for did not go into the log
-// and was not told of since: no later line may come to tell it.
+// noteDropped logs, for each user, how many lines were dropped that no later line has told
+// of. There may be no later line.
 func (s *Server) noteDropped() {
 	for _, acct := range append(s.users.all(), s.nameless) {
 		who := slog.Int64("peer_uid", int64(acct.uid))

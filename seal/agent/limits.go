@@ -21,8 +21,8 @@ const (
 	// be closed.
 	closeTimeout = time.Second
 
-	// housekeeping is how often the server looks for epochs whose time is over,
-	// so that a key does not outlive its age because nobody asks.
+	// housekeeping is how often the server looks for epochs whose time is over. A key
+	// does not outlive its age while no request comes.
 	housekeeping = 10 * time.Second
 
 	// slotLinger is how much longer than its token a slot is taken, at most: the

@@ -52,8 +52,8 @@ func (c *Client) connect(deadline time.Time) (*link, error) {
 	return l, nil
 }
 
-// take returns an idle connection or a new one, once the client has fewer than
-// it may. It is followed by give.
+// take waits until the client has fewer connections in use than it may have. It returns
+// an idle connection or a new one. A call of give follows.
 func (c *Client) take(deadline time.Time) (*link, error) {
 	select {
 	case c.slots <- struct{}{}:
@@ -111,11 +111,10 @@ func (c *Client) give(l *link, good bool) {
 	l.close()
 }
 
-// ask sends one request, with a descriptor unless it is -1, and receives the
-// answer into parts: its header, and then its body, through one after the other.
-// A refusal comes back as its error. The request is sent once; only where not a
-// byte of it went out, over a connection that the agent had closed meanwhile, is
-// another connection tried.
+// ask sends one request, with a descriptor unless it is -1. It receives the answer, header
+// and body, into parts, one after the other. A refusal comes back as its error. The
+// request is sent once. ask tries another connection only if the agent had closed the
+// first and not a byte of the request went out.
 func (c *Client) ask(op wire.Op, frame []byte, subject int, deadline time.Time, parts ...[]byte) (wire.Header, error) {
 	for {
 		l, err := c.take(deadline)
@@ -150,8 +149,8 @@ func (c *Client) ask(op wire.Op, frame []byte, subject int, deadline time.Time, 
 	}
 }
 
-// refused returns the refusal that an agent left in a connection before it closed
-// it, or nil where there is none.
+// refused returns the refusal that an agent left in a connection before it closed the
+// connection, or nil.
 func (l *link) refused(sending error, parts [][]byte) error {
 	if !closedByPeer(sending) {
 		return nil
@@ -163,7 +162,7 @@ func (l *link) refused(sending error, parts [][]byte) error {
 	return refusal(h, parts)
 }
 
-// askPlainly asks for what is no secret and returns the answer's body.
+// askPlainly is ask for an answer without a secret. It returns the answer's body.
 func (c *Client) askPlainly(op wire.Op, frame []byte, deadline time.Time) ([]byte, error) {
 	answer := make([]byte, wire.HeaderSize+4<<10)
 	h, err := c.ask(op, frame, -1, deadline, answer)
@@ -186,8 +185,8 @@ func closedByPeer(err error) bool {
 	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ENOTCONN)
 }
 
-// lost is the error of a request whose answer did not come: for one that may
-// spend a token, nobody knows whether it did.
+// lost is the error of a request whose answer did not come. If the request may spend a
+// token, it is not known whether it did.
 func lost(op wire.Op, err error) error {
 	if errors.Is(err, ErrProtocol) {
 		return err
@@ -226,8 +225,8 @@ func printable(text []byte) string {
 	return string(out)
 }
 
-// limit sets the deadline of a request. Setting one costs as much as a system
-// call, or two, so one that is a little early is kept.
+// limit sets the deadline of a request. That costs as much as a system call or two, so a
+// deadline that is a little early is kept.
 func (l *link) limit(deadline time.Time) error {
 	if early := deadline.Sub(l.until); early >= 0 && early < time.Until(deadline)/8 {
 		return nil
@@ -236,9 +235,9 @@ func (l *link) limit(deadline time.Time) error {
 	return l.sock.SetDeadline(deadline)
 }
 
-// send sends a frame. The kernel puts this process's credentials on it; where
-// the real user is not the effective one they are given, since the kernel would
-// take the real one and the agent goes by the effective one.
+// send sends a frame. The kernel puts this process's credentials on it, with the real
+// user. The agent goes by the effective user, so send gives the credentials if the two
+// differ.
 func (l *link) send(frame []byte, subject int, deadline time.Time) (int, error) {
 	if err := l.limit(deadline); err != nil {
 		return 0, err
@@ -307,8 +306,8 @@ func subjectOf(value []byte) (int, error) {
 	return fd, nil
 }
 
-// sameNumber reports whether two values of process audiences are of one process,
-// whatever its id: that is another one in another process namespace.
+// sameNumber reports whether two values of process audiences name one process by its
+// number of the kernel's. The id, which differs between process namespaces, does not count.
 func sameNumber(a, b []byte) bool {
 	const id = 4 // bytes
 	return len(a) == len(b) && len(a) > id && string(a[id:]) == string(b[id:])

@@ -16,16 +16,16 @@ import (
 	"github.com/sealctx/sealctx/internal/unixsock"
 )
 
-// Listen listens at an absolute path, in a directory that clients will trust, see
-// [Dialer.Dial], and that is root's or this process's user's; everybody may
-// connect, and the policy decides on each request. A socket that an agent left
-// behind, at which nobody listens, is replaced; no other file is. Errors: ErrImpostor for a place
-// that clients of this process's user would refuse, and those of the network. Those
-// of other users ask for more, see [TrustedByAll].
+// Listen listens at an absolute path. Root or this process's user must own the directory,
+// and clients must trust it, see [Dialer.Dial]. Every user may connect: the policy
+// decides on each request. Listen replaces a socket that an agent left behind and at
+// which no process listens, and no other file. Errors: ErrImpostor for a place that
+// clients of this process's user would refuse, and those of the network. Clients of other
+// users ask for more, see [TrustedByAll].
 //
-// Closing the listener removes the socket, unless the process is in the sandbox by
-// then, in which nothing can be removed: the next Listen replaces it. A file beside the
-// socket, with ".lock" behind its name, says that an agent made it, and stays.
+// Closing the listener removes the socket. In the sandbox nothing can be removed: the
+// next Listen replaces the socket. A file beside the socket, with ".lock" behind its
+// name, says that an agent made the socket. The file stays.
 func Listen(path string) (*net.UnixListener, error) {
 	owner, err := checkPath(path)
 	if err != nil {
@@ -51,25 +51,25 @@ func Listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// TrustedByAll returns nil where clients of every user trust a socket at an absolute
-// path, if the agent runs as root or as the owner of its directory. Directories
-// above that are this process's user's are trusted by its own clients and root's
-// alone, so that what Listen accepts may be ErrImpostor here; ErrAway where a
+// TrustedByAll returns nil if clients of every user trust a socket at an absolute path,
+// of an agent that runs as root or as the owner of the directory. It returns ErrImpostor
+// if they do not: a directory above that belongs to this process's user is good enough
+// for Listen, and for clients of that user and root only. It returns ErrAway if a
 // directory is missing.
 func TrustedByAll(path string) error {
-	_, err := checkPathFor(path, 0) // who trusts root alone trusts least
+	_, err := checkPathFor(path, 0) // a client that trusts root alone trusts least
 	return err
 }
 
 // firstInherited is the first descriptor that a service manager hands over.
 const firstInherited = 3
 
-// Inherited returns the listener that a service manager handed to this process
-// by socket activation (LISTEN_PID, LISTEN_FDS), or nil where there is none. It
-// takes the variables out of the environment. More than one socket, or one that
-// is no listening Unix stream, is an error. The manager should have set
-// SO_PASSCRED on it (PassCredentials=yes in the unit): what a peer sent without,
-// before Serve began, is refused.
+// Inherited returns the listener that a service manager handed to this process by socket
+// activation (LISTEN_PID, LISTEN_FDS), or nil if there is no such listener. It takes the
+// variables out of the environment. It returns an error for more than one socket, and for
+// one that is no listening Unix stream socket. The manager should have set SO_PASSCRED on
+// the socket (PassCredentials=yes in the unit): messages that peers sent without, before
+// Serve began, are refused.
 func Inherited() (*net.UnixListener, error) {
 	pid, count := secureenv.Get("LISTEN_PID"), secureenv.Get("LISTEN_FDS")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
@@ -100,8 +100,8 @@ func Inherited() (*net.UnixListener, error) {
 	return u, nil
 }
 
-// limitBacklog bounds how many connections wait to be accepted: should each of them turn
-// out to be slow to close, there is room for them all.
+// limitBacklog bounds how many connections wait to be accepted. If each of them turns out
+// to be slow to close, there is room for all of them.
 func limitBacklog(l *net.UnixListener) error {
 	b, err := boundsHere()
 	if err != nil {
@@ -117,15 +117,15 @@ func limitBacklog(l *net.UnixListener) error {
 	return err
 }
 
-// A Notifier tells the service manager how the agent stands (sd_notify). Nil is
-// one that tells nobody.
+// A Notifier tells the service manager how the agent stands (sd_notify). The nil Notifier
+// does nothing.
 type Notifier struct{ conn *net.UnixConn }
 
-// NewNotifier connects to the service manager that $NOTIFY_SOCKET names, a path or,
-// behind an @, an abstract name, and takes the variable out of the environment. It returns
-// nil where there is none. An error says why the socket cannot be used: the agent can
-// serve without it, and its service manager waits in vain. It comes before the sandbox, in
-// which no socket can be made.
+// NewNotifier connects to the socket of the service manager that $NOTIFY_SOCKET names: by a
+// path or, behind an @, by an abstract name. It takes the variable out of the environment.
+// It returns nil if the variable is not set. An error says why the socket cannot be used:
+// the agent can serve without it, and its service manager waits in vain. Call NewNotifier
+// before the sandbox, in which no socket can be made.
 func NewNotifier() (*Notifier, error) {
 	name := secureenv.Get("NOTIFY_SOCKET")
 	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil || name == "" {

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// A user can be refused as fast as it asks. Of what it is to blame for, warnings
-// and alarms, the log gets so many at once and so many a second, and then how
-// many more there were: the log is everybody's. Metrics count all of them. What it
-// is granted is logged without a limit, as an audit has it.
+// A user can be refused as fast as it asks, and all users share the log. So the log
+// receives a limited number of the warnings and errors that one user causes: logBurst at
+// once and logPerSecond after that. Then it says how many more there were. Metrics count
+// all of them. What a user is granted is logged without a limit, for the audit.
 const (
 	logBurst     = 50
 	logPerSecond = 10
 )
 
-// droppedBefore is the attribute that says how many did not go in before a line.
+// droppedBefore is the attribute of a line that says how many lines before it were dropped.
 const droppedBefore = "dropped_before"
 
-// A logBucket is what one user may still put into the log.
+// A logBucket is how many lines one user may still put into the log.
 type logBucket struct {
 	mu      sync.Mutex
 	room    float64
@@ -27,7 +27,7 @@ type logBucket struct {
 	dropped int
 }
 
-// take reports whether one more may go in, and how many did not before it.
+// take reports whether one more line may go in, and how many were dropped before it.
 func (b *logBucket) take(now time.Time) (ok bool, dropped int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -53,8 +53,8 @@ func (b *logBucket) idle() bool {
 	return b.dropped == 0 && (b.since.IsZero() || b.room+time.Since(b.since).Seconds()*logPerSecond >= logBurst)
 }
 
-// forgotten returns how many did not go in and were not told of, and takes them as
-// told.
+// forgotten returns how many lines were dropped that no other line has told of. The
+// caller tells.
 func (b *logBucket) forgotten() (dropped int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

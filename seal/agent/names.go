@@ -44,7 +44,7 @@ func readNames() (*names, error) {
 	return n, nil
 }
 
-// readFile reads a file that need not be there: numbers work without it.
+// readFile reads a file that may be missing: numbers work without it.
 func readFile(path string, read func(io.Reader) error) error {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -11,18 +11,18 @@ import (
 // are called from many goroutines and must return at once. The strings are few
 // and fixed.
 type Observer interface {
-	// Answered is called once for each request, whatever the answer. The status
-	// is "claimed" for a take-back that found the token spent: that is how
-	// package handoff sees, with Verify or after a worker's silence, that its
-	// worker has the context, and no refusal.
+	// Answered is called once for each request, whatever the answer. The status of a
+	// take-back that found the token spent is "claimed". It is no refusal: package
+	// handoff asks so, with Verify or after a worker's silence, whether the worker has
+	// the context.
 	Answered(operation, status string, took time.Duration)
 
-	// Refused is called for each connection that the server does not take or
-	// ends for a fault of the peer's: where is "accept", "connect" or "receive".
+	// Refused is called for each connection that the server does not take, or that it
+	// ends for a fault of the peer's. where is "accept", "connect" or "receive".
 	Refused(where, status string)
 
-	// SecondImport is called when a token's own audience opens it in time and it
-	// is spent already: somebody has a copy.
+	// SecondImport is called when a token's own audience opens it in time and the token
+	// is spent already: there is a copy of it.
 	SecondImport()
 }
 
@@ -50,8 +50,8 @@ type Stats struct {
 	Epochs      []keyring.Info
 }
 
-// Stats reads how the server stands; it reads every register whole. On an error,
-// which is one of package keyring, Epochs is not complete.
+// Stats reads how the server stands. It reads every register whole. On an error of
+// package keyring Epochs is not complete.
 func (s *Server) Stats() (Stats, error) {
 	st := Stats{Connections: s.connections(), Locked: s.pool.Size(), LockedUsed: s.pool.InUse()}
 	for _, h := range s.hosts {

@@ -13,12 +13,11 @@ import (
 // maxPath is the longest path of a socket: the kernel's field, less a zero.
 const maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// checkPath makes sure that nobody but root, this process's user and the agent's
-// user could have put what is at a socket's path there, and returns the agent's
-// user: the owner of the socket's directory. Every directory above must belong
-// to root or to this process's user, and be writable by nobody else; a sticky
-// one may be, if what is in it on the path belongs to one of the two, for then
-// nobody else can put another in its place.
+// checkPath makes sure that only root, this process's user and the agent's user could
+// have put the file at a socket's path there. It returns the agent's user: the owner of
+// the socket's directory. Every directory above must belong to root or to this process's
+// user, and no other user may write it. A sticky directory may be open, if the next part
+// of the path belongs to one of the two: then no other user can replace that part.
 func checkPath(path string) (owner uint32, err error) {
 	return checkPathFor(path, uint32(os.Geteuid()))
 }
@@ -32,7 +31,7 @@ func checkPathFor(path string, self uint32) (owner uint32, err error) {
 		return 0, unavailable(fmt.Errorf("%s: a socket's path has at most %d bytes", path, maxPath))
 	}
 	dirs := parents(path)
-	vouched := true // what is above lets nobody put another here
+	vouched := true // in the directories above no other user can replace this one
 	for i, dir := range dirs {
 		st, err := statDir(dir)
 		if err != nil {
@@ -85,8 +84,8 @@ func statDir(dir string) (*syscall.Stat_t, error) {
 	return st, nil
 }
 
-// checkAgent makes sure that whoever listens is root, which a service manager
-// that holds the socket is, or the owner of its directory.
+// checkAgent makes sure that the process that listens runs as root, as a service manager
+// that holds the socket does, or as the owner of the socket's directory.
 func checkAgent(raw syscall.RawConn, owner uint32) error {
 	var cred *unix.Ucred
 	var err error

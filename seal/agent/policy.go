@@ -83,7 +83,7 @@ type rule struct {
 	to   who // a service too, and not everyone
 }
 
-// An importLine says who must have exported what somebody imports.
+// An importLine says whose tokens a process may import.
 type importLine struct {
 	line int
 	who  who   // a service too

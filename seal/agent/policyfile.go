@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrPolicyFile: somebody besides root and the agent's user can change what a policy
-// says. The error that wraps it names the file or directory, the one who can write it,
-// and the remedy.
+// ErrPolicyFile: a user other than root and the agent's user can change what a policy
+// says. The error that wraps it names the file or directory, the user or group that can
+// write it, and the remedy.
 var ErrPolicyFile = errors.New("agent: policy file is not to be trusted")
 
 // maxLinks is how many symbolic links a path may go through, as for the kernel.
@@ -44,12 +44,12 @@ func ReadPolicy(path string, uid uint32) (*Policy, error) {
 	return ParsePolicy(f)
 }
 
-// CheckPolicyFile returns nil if nobody but root and the user uid can change what is read
-// at a path: they own the file, each directory above and each symbolic link on the way,
-// and the mode of the file and the directories lets neither group nor others write. A
-// directory with the sticky bit may be written by others, since these cannot replace what
-// is not theirs. It returns an error that wraps ErrPolicyFile, or one of looking at a
-// part of the path.
+// CheckPolicyFile returns nil if only root and the user uid can change what is read at a
+// path. They own the file, each directory above it and each symbolic link on the way. The
+// mode of the file and the directories lets neither the group nor others write. A
+// directory with the sticky bit may be open: other users cannot replace a file in it that
+// is not theirs. Otherwise it returns an error that wraps ErrPolicyFile, or an error of
+// looking at a part of the path.
 func CheckPolicyFile(path string, uid uint32) error {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -33,17 +33,17 @@ type Options struct {
 	// Policy says who may reserve for whom. Nil: every user for itself.
 	Policy *Policy
 
-	// Log gets the audit events: who reserved, opened and was refused what, and
-	// why; a second import at level Error. Never a secret. Nil: none.
+	// Log receives the audit events: which process reserved, opened or was refused
+	// what, and why. A second import has level Error. No event has a secret. Nil: no log.
 	Log *slog.Logger
 
-	// Observer counts what the agent does, see package metrics. Nil: nobody does.
+	// Observer counts what the agent does, see package metrics. Nil: no counts.
 	Observer Observer
 }
 
-// A Server is the agent: it holds keys and registers in locked memory of its
-// process and serves them over a Unix socket. When it ends they are gone, and
-// every outstanding token is worthless. Safe for concurrent use.
+// A Server is the agent. It holds keys and registers in locked memory of its process
+// and serves them over a Unix socket. When it ends the keys are gone and every
+// outstanding token is worthless. Safe for concurrent use.
 type Server struct {
 	_ [0]func() // not comparable
 
@@ -76,9 +76,9 @@ type suiteHost struct {
 	*seal.Host
 }
 
-// NewServer returns an agent with new keys, which Close destroys. All memory that
-// it locks is locked now. Call memsafe.Harden before it, and sandbox.Enter after it.
-// Errors: memsafe.ErrLimit, those of Options, seal.ErrUnavailable.
+// NewServer returns an agent with new keys. Close destroys them. NewServer locks all
+// memory that the agent will use. Call memsafe.Harden before it and sandbox.Enter after
+// it. Errors: memsafe.ErrLimit, seal.ErrUnavailable, and those for what Options names.
 func NewServer(o *Options) (*Server, error) { return newServer(o, 0) }
 
 // newServer is NewServer with a pool of a size, as memsafe.NewPool has it.
@@ -188,8 +188,8 @@ func (s *Server) SetPolicy(p *Policy) {
 	s.log.Info(eventPolicy)
 }
 
-// Reload reads a policy and puts it in force. On an error, which wraps ErrPolicy
-// where a line is wrong, the old one stays.
+// Reload reads a policy and puts it in force. On an error the old policy stays. The error
+// wraps ErrPolicy if a line is wrong.
 func (s *Server) Reload(r io.Reader) error {
 	p, err := ParsePolicy(r)
 	if err != nil {

@@ -47,8 +47,8 @@ func New() *Metrics {
 	}
 }
 
-// Watch adds the state of a server to what is collected. It is called once,
-// before the metrics are registered.
+// Watch adds the state of a server to the metrics. Call it once, before the metrics are
+// registered.
 func (m *Metrics) Watch(s *agent.Server) { m.server = s }
 
 // Answered implements agent.Observer.

@@ -19,10 +19,10 @@ var ErrRequired = errors.New("sandbox: not to be had in full")
 
 // Options for Enter. The zero value locks in as far as the kernel can.
 type Options struct {
-	// ReadOnly are files and directories that may still be opened to be read:
-	// where the policy is, and what it looks names up in. A directory stands for
-	// what is below it, also for what comes later; a file for this very file,
-	// not for one that replaces it. What does not exist is passed over.
+	// ReadOnly are files and directories that may still be opened to be read: the place
+	// of the policy, and the files in which it looks names up. A directory stands for
+	// everything below it, also for files that are made later. A file stands for itself,
+	// not for a file that replaces it. A path that does not exist is passed over.
 	ReadOnly []string
 
 	// Require makes a part that the kernel lacks an error. False: go without it.
@@ -42,10 +42,10 @@ type Report struct {
 // too (Linux 6.2).
 const MinLandlock = 3
 
-// Enter locks all threads of this process in, for good and for its children.
-// Sockets, keys, log and metrics endpoints must be there before it; whatever
-// fails later fails with EPERM or EACCES. With Require, an error that wraps
-// ErrRequired says what is missing; the parts that were found stay in force.
+// Enter locks all threads of this process in, for good, and its children with it. Make
+// sockets, keys, log and metrics endpoints before it: a call that is refused afterwards
+// fails with EPERM or EACCES. With Require, an error that wraps ErrRequired says which
+// parts are missing. The other parts stay in force.
 func Enter(o Options) (Report, error) {
 	_, _ = time.Now().Local().Zone() // has the time zone's file read, which logs need
 	var r Report

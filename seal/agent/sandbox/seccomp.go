@@ -31,8 +31,8 @@ var allowed = []string{
 	"exit", "exit_group",
 }
 
-// conditional is what is allowed with some arguments only: when all conditions of
-// a rule hold, and of several rules with the same name those of one.
+// conditional lists the calls that are allowed with some arguments only. All conditions of
+// a rule must hold. Of several rules with the same name one must hold.
 func conditional() []seccomp.NameWithConditions {
 	const (
 		write = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC | unix.O_APPEND | unix.O_PATH

@@ -39,8 +39,8 @@ func NewNamespace() (*Namespace, error) {
 	return &Namespace{uid, gid}, nil
 }
 
-// Unmapped reports whether a user's number stands for all users that have none
-// here, so that nothing is known of who it is.
+// Unmapped reports whether a user's number stands for all users without a number in this
+// namespace.
 func (ns *Namespace) Unmapped(uid uint32) bool { return uid == ns.overflowUID }
 
 func readID(path string) (uint32, error) {
@@ -129,9 +129,9 @@ func (ns *Namespace) groups(fd int, primary uint32) ([]uint32, error) {
 	return slices.DeleteFunc(all, func(g uint32) bool { return g == ns.overflowGID }), nil
 }
 
-// pidfdOf returns a descriptor of the process that connected. Before Linux 6.5
-// it is one of the process that has its id now; that is the same one as long as
-// its messages carry that id, see Receiver.
+// pidfdOf returns a descriptor of the process that connected. Before Linux 6.5 it returns
+// a descriptor of the process that has the same id now. That is the same process as long
+// as its messages carry the id, see Receiver.
 func pidfdOf(fd, pid int) (int, error) {
 	its, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	if errors.Is(err, unix.ENOPROTOOPT) {

@@ -10,7 +10,7 @@ const (
 	OK           Code = 0
 	Defective    Code = 1  // not an authentic token of a living epoch; nothing spent
 	Expired      Code = 2  // an authentic token, too late; nothing spent
-	Unauthorized Code = 3  // an authentic token for somebody else; nothing spent
+	Unauthorized Code = 3  // an authentic token for another audience; nothing spent
 	OtherFormat  Code = 4  // an authentic token of another plain format; nothing spent
 	Spent        Code = 5  // opened, cancelled or taken back before
 	Unavailable  Code = 6  // the agent lacks something; nothing spent
@@ -22,7 +22,7 @@ const (
 	NotYou       Code = 12 // sent by another process than the one that connected; closed
 	Unknown      Code = 13 // no epoch of that id
 	Stopping     Code = 14 // the agent shuts down; the connection is closed
-	Lost         Code = 15 // this request spent the token, too late: nobody has the context
+	Lost         Code = 15 // this request spent the token, too late: no process has the context
 )
 
 const lastCode = Lost

@@ -28,8 +28,8 @@ type Operation struct {
 	// Admin: only root and the agent's user may.
 	Admin bool
 
-	// Spends: the request may spend a token. It is not sent again, and without an answer
-	// nobody knows whether the token is spent.
+	// Spends: the request may spend a token. It is not sent again. Without an answer the
+	// client does not know whether the token is spent.
 	Spends bool
 
 	// Descriptor: the request brings a descriptor of the process that is its audience.
