@@ -45,7 +45,8 @@
 // client's own. Without that option the ticket is dropped and the flag not shown.
 //
 // The credential is in the context's information. The program owns it and releases
-// it. It outlives the context, and no interprocess token holds it.
+// it. It outlives the context, and no interprocess token holds it. Its own Export
+// (gssapi.CredentialExtGGF) takes it to another process: package secctx seals that.
 //
 //	cred := info.DelegatedCredential
 //	sc, err := p.InitSecContext(backend, gssapi.WithInitiatorCredential(cred)) // as the client; needs a Granter

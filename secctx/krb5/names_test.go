@@ -299,7 +299,7 @@ func TestProvider(t *testing.T) {
 		_, identity := g.(gssapi.ProviderExtKrb5Identity)
 		want := map[gssapi.GssapiExtension]bool{
 			gssapi.HasExtCredStore: store, gssapi.HasExtKrb5Identity: identity,
-			gssapi.HasExtRFC5588: true, gssapi.HasExtRFC4121: true, gssapi.HasExtChannelBindingSignalling: true,
+			gssapi.HasExtRFC5588: true, gssapi.HasExtGGF: true, gssapi.HasExtRFC4121: true, gssapi.HasExtChannelBindingSignalling: true,
 		}[e]
 		require.Equal(t, want, g.HasExtension(e), "extension %d", e)
 	}

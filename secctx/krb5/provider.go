@@ -137,7 +137,7 @@ func (p *Provider) alive() error {
 // bindings that were checked.
 func (p *Provider) HasExtension(e gssapi.GssapiExtension) bool {
 	switch e {
-	case gssapi.HasExtCredStore, gssapi.HasExtRFC5588, gssapi.HasExtKrb5Identity, gssapi.HasExtRFC4121,
+	case gssapi.HasExtCredStore, gssapi.HasExtRFC5588, gssapi.HasExtGGF, gssapi.HasExtKrb5Identity, gssapi.HasExtRFC4121,
 		gssapi.HasExtChannelBindingSignalling:
 		return true
 	}
