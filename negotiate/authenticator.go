@@ -199,7 +199,7 @@ func (a *Authenticator) negotiate(r *Request, token []byte, answer *Answer) erro
 	kept := false
 	defer func() {
 		if !kept {
-			_, _ = sc.Delete() // there is nobody to tell
+			_, _ = sc.Delete() // it has no token for the client
 		}
 	}()
 	out, info, err := sc.Continue(token)

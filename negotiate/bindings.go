@@ -79,7 +79,7 @@ func (a *Authenticator) binding(r *Request) (*gssapi.ChannelBinding, error) {
 		if a.o.Bindings == Require {
 			return nil, err
 		}
-		data = []byte(endPoint) // no client has these: whoever sends some is refused
+		data = []byte(endPoint) // no client has these, so that clients with bindings are refused
 	}
 	return &gssapi.ChannelBinding{Data: data}, nil
 }
@@ -153,7 +153,7 @@ func choose(c *tls.Config, hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 func record(hello *tls.ClientHelloInfo, cert *tls.Certificate) error {
 	c := connOf(hello.Context())
 	if c == nil {
-		return nil // nobody asks
+		return nil // no authenticator asks
 	}
 	leaf := cert.Leaf
 	if leaf == nil {

@@ -44,16 +44,24 @@ func connOf(ctx context.Context) *conn {
 func (c *conn) client(now time.Time) *Identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.identity != nil && !c.identity.Expires.IsZero() && !now.Before(c.identity.Expires) {
-		c.identity = nil
+	if c.identity == nil {
+		return nil
 	}
-	return c.identity
+	if !c.identity.Expires.IsZero() && !now.Before(c.identity.Expires) {
+		c.identity = nil
+		return nil
+	}
+	id := *c.identity // the caller's own
+	return &id
 }
 
 func (c *conn) setClient(id *Identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.identity = id
+	if c.identity = nil; id != nil {
+		own := *id
+		c.identity = &own
+	}
 }
 
 func (c *conn) setCertificate(cert *x509.Certificate) {
@@ -99,7 +107,7 @@ func (c *conn) drop() {
 		c.timer.Stop()
 	}
 	if c.half != nil {
-		_, _ = c.half.Delete() // there is nobody to tell
+		_, _ = c.half.Delete() // it has no token for the client
 	}
 	c.half, c.timer = nil, nil
 }

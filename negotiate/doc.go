@@ -37,8 +37,7 @@
 // # Channel bindings
 //
 // [Options.Bindings] ties authentication to the TLS channel (tls-server-end-point,
-// RFC 5929), so that a ticket cannot be relayed by somebody who holds another
-// certificate. The certificate that a connection uses is known if the server has
+// RFC 5929), so that a server with another certificate cannot relay a ticket. The certificate that a connection uses is known if the server has
 // ConnContext and the configuration of [TLSConfig]:
 //
 //	server := &http.Server{Handler: a.Handler(next), ConnContext: negotiate.ConnContext,

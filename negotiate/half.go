@@ -112,7 +112,7 @@ func (byConnection) take(l *leg) (gssapi.SecContext, error) {
 func (byConnection) drop(l *leg) {
 	if c := connOf(l.r.Context); c != nil {
 		if sc := c.release(); sc != nil {
-			_, _ = sc.Delete() // there is nobody to tell
+			_, _ = sc.Delete() // it has no token for the client
 		}
 	}
 }

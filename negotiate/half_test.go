@@ -164,8 +164,8 @@ func TestConnectionsApart(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, get(t, s.Client(), s.URL, auth(second(request, nil))...).status, "it was dropped")
 }
 
-// TestHeldNegotiation ends a negotiation that nobody goes on with, and one that
-// another takes the place of.
+// TestHeldNegotiation ends a negotiation that does not go on, and one that another
+// replaces.
 func TestHeldNegotiation(t *testing.T) {
 	p := &scripted{}
 	c := &conn{}
@@ -256,11 +256,11 @@ func TestCookie(t *testing.T) {
 			resp = do(c.then, c.after, "Authorization", second(request, nil), "Cookie", cookie)
 			require.Equal(t, c.passes, next.called() == 1, r.log.take())
 			if !c.passes {
-				nobody := do(c.then, c.after)
-				require.Equal(t, nobody.status, resp.status)
-				require.Equal(t, nobody.body, resp.body)
+				want := do(c.then, c.after)
+				require.Equal(t, want.status, resp.status)
+				require.Equal(t, want.body, resp.body)
 				resp.header.Del("Set-Cookie")
-				require.Equal(t, nobody.header, resp.header)
+				require.Equal(t, want.header, resp.header)
 			}
 		})
 	}

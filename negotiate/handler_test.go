@@ -277,8 +277,7 @@ func (n *scriptedName) Display() (string, gssapi.GssNameType, error) {
 	return n.text, gssapi.GSS_KRB5_NT_PRINCIPAL_NAME, n.err
 }
 
-// TestDoubtfulContexts lets nobody pass whose context has a flaw, and leaves no
-// context behind.
+// TestDoubtfulContexts refuses contexts that have a flaw, and leaves none behind.
 func TestDoubtfulContexts(t *testing.T) {
 	r := newRig(t)
 	var none *scriptedName

@@ -133,7 +133,7 @@ func (s *site) get(fields ...string) (*http.Response, string) {
 	return resp, string(body)
 }
 
-// TestPage says who the client is, from several processes, and lets nobody in
+// TestPage says who the client is, from several processes, and refuses clients
 // without a ticket. No worker has the keytab.
 func TestPage(t *testing.T) {
 	s := start(t)

@@ -106,7 +106,7 @@ func (c *secContext) acceptRaw(token []byte) ([]byte, error) {
 func (c *secContext) step(token []byte) (out []byte, done bool, err error) {
 	n := c.neg
 	if oid, _, framed := openFrame(token); framed && c.inner == nil && !slices.Equal(plainOID(oid), n.mech.Oid()) {
-		return nil, false, errOtherMech // whatever else the inner provider has
+		return nil, false, errOtherMech // a token of another mechanism of the inner provider
 	}
 	if c.inner == nil {
 		if c.inner, err = c.p.inner.AcceptSecContext(n.accept...); err != nil {
