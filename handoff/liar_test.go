@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func TestLyingWorker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := h.session(h.p)
-			before := descriptors(t)
+			before, goroutines := descriptors(t), runtime.NumGoroutine()
 			a, b := unixPair(t, unix.SOCK_STREAM)
 			done := make(chan struct{})
 			go func() {
@@ -117,6 +118,7 @@ func TestLyingWorker(t *testing.T) {
 				require.ErrorIs(t, werr, net.ErrClosed)
 			}
 			_ = a.Close()
+			settled(t, before, goroutines, func() int { return 0 })
 			if !c.lost {
 				s.returned(err)
 				require.Equal(t, before, descriptors(t))
@@ -242,7 +244,7 @@ func TestLyingAcceptor(t *testing.T) {
 			s := h.session(h.p)
 			tok, err := s.sc.Export()
 			require.NoError(t, err)
-			before := descriptors(t)
+			before, goroutines := descriptors(t), runtime.NumGoroutine()
 			a, b := unixPair(t, unix.SOCK_STREAM)
 			p := &keeping{Provider: h.p, claimed: func() { _ = a.Close() }}
 			done := receiving(within(t, ample), b, p)
@@ -261,6 +263,7 @@ func TestLyingAcceptor(t *testing.T) {
 			_, err = b.Write([]byte{1})
 			require.ErrorIs(t, err, net.ErrClosed)
 			_ = a.Close()
+			settled(t, before, goroutines, func() int { return 0 })
 			require.Equal(t, before, descriptors(t))
 			if p.sc != nil {
 				_, _, err = p.sc.Wrap([]byte("x"), true, 0)

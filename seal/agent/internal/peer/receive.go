@@ -22,16 +22,16 @@ var (
 	ErrNoRoom = errors.New("peer: no room for a descriptor (RLIMIT_NOFILE, or a security module)")
 )
 
-// A Receiver receives over one connection and holds each byte to the identity.
-// One goroutine at a time may use it.
+// A Receiver receives over one connection and takes only bytes that its identity sent. One
+// goroutine at a time may use it.
 type Receiver struct {
 	from *unixsock.Receiver
 	id   *Identity
 }
 
-// NewReceiver returns a receiver for a connection of that identity. closer closes
-// descriptors that the protocol does not have. unixsock.Prepare must have been called
-// on the connection or on its listener.
+// NewReceiver returns a receiver for a connection of that identity. closer closes descriptors
+// that have no place in the protocol. unixsock.Prepare must have been called on the connection
+// or on its listener.
 func NewReceiver(c *net.UnixConn, id *Identity, closer *unixsock.Closer) (*Receiver, error) {
 	from, err := unixsock.NewReceiver(c, closer)
 	if err != nil {
@@ -40,13 +40,14 @@ func NewReceiver(c *net.UnixConn, id *Identity, closer *unixsock.Closer) (*Recei
 	return &Receiver{from, id}, nil
 }
 
-// Receive waits for bytes and puts them into buf, up to its length. Where buf is
-// nil, fill makes it once there is something to receive and spare takes it back
-// if there was not: a waiting connection then holds no buffer. It returns the
-// buffer, how many bytes came, and a descriptor that came with them, or -1,
-// which the caller closes. Errors: ErrImpostor, ErrDescriptors, ErrNoRoom, io.EOF,
-// os.ErrDeadlineExceeded; none leaves a descriptor open. While the closer is busy
-// nothing more is taken: that is ErrDescriptors.
+// Receive waits for bytes and puts them into buf, up to its length. If buf is nil, Receive
+// calls fill for a buffer before it tries to read, and spare to give the buffer back before it
+// waits: a connection that waits holds no buffer. Receive returns the buffer, the number of
+// bytes, and a descriptor that came with them, or -1. The caller closes the descriptor.
+//
+// Errors: ErrImpostor, ErrDescriptors, ErrNoRoom, io.EOF, os.ErrDeadlineExceeded. While the
+// closer is busy Receive reads nothing and returns ErrDescriptors. No error leaves a descriptor
+// open.
 func (r *Receiver) Receive(buf []byte, fill func() []byte, spare func([]byte)) (got []byte, n, fd int, err error) {
 	got, n, ctl, err := r.from.Receive(buf, fill, spare)
 	switch {
