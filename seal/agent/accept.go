@@ -161,7 +161,8 @@ func (s *Server) hangUp(ctx context.Context, sock *net.UnixConn, acct *account, 
 	select {
 	case s.closing <- struct{}{}:
 	default:
-		s.log.Error(eventNoDescriptor, "reason", fmt.Sprintf("%d refused connections wait to be closed", cap(s.closing)))
+		slog.New(limited{s.log.Handler(), &acct.log}).Error(eventNoDescriptor,
+			"reason", fmt.Sprintf("%d refused connections wait to be closed", cap(s.closing)), "peer_uid", acct.uid)
 		s.observe.Refused("accept", wire.Unavailable.String())
 		select {
 		case s.closing <- struct{}{}:

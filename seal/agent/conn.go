@@ -279,7 +279,13 @@ func (c *conn) refuse(where string, code wire.Code) {
 	if code == wire.NotYou {
 		text += ", who connected and who sends are not the same, or the user has no number where the agent runs"
 	}
-	_ = c.send(wire.Failure(0, code, text))
+	_, _ = peer.TrySend(c.raw, func() {
+		if c.recv == nil { // the server accepts nothing until this is sent
+			_ = c.sock.SetDeadline(time.Unix(1, 0))
+			return
+		}
+		c.hurry(time.Now())
+	}, wire.Failure(0, code, text))
 }
 
 // send writes the parts of an answer.

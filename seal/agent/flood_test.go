@@ -46,9 +46,9 @@ func roleFlood(path string) error {
 		if err != nil {
 			return err
 		}
-		if err := unix.Sendmsg(c, []byte("x"), oob, nil, unix.MSG_NOSIGNAL); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EPIPE) {
-			return err
-		}
+		// The agent may have refused it by now, or the kernel the descriptor: the listener
+		// passes none, or the user has too many on their way, in another test of this host too.
+		_ = unix.Sendmsg(c, []byte("x"), oob, nil, unix.MSG_NOSIGNAL)
 		return unix.Close(c)
 	}
 	for range 200 { // as many as it may have, and more

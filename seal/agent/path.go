@@ -44,7 +44,7 @@ func checkPathFor(path string, self uint32) (owner uint32, err error) {
 		case !ours && !last:
 			return 0, fmt.Errorf("%w: %s belongs to user %d; all above the socket's directory must be root's", ErrImpostor, dir, st.Uid)
 		case !ours && !vouched:
-			return 0, fmt.Errorf("%w: %s belongs to user %d, and anybody could have made it there; put it below a directory that only root can write",
+			return 0, fmt.Errorf("%w: %s belongs to user %d, and every user could have made it there; put it below a directory that only root can write",
 				ErrImpostor, dir, st.Uid)
 		case open && last:
 			return 0, fmt.Errorf("%w: %s can be written by others (mode %04o); take that away (chmod go-w), or use a directory in it", ErrImpostor, dir, st.Mode&0o7777)
@@ -98,7 +98,7 @@ func checkAgent(raw syscall.RawConn, owner uint32) error {
 		return unavailable(err)
 	}
 	if cred.Uid != 0 && cred.Uid != owner {
-		return fmt.Errorf("%w: user %d listens in a directory of user %d; run the agent as that one, or give that one the directory", ErrImpostor, cred.Uid, owner)
+		return fmt.Errorf("%w: user %d listens in a directory of user %d; run the agent as the owner of the directory, or give the directory to the user of the agent", ErrImpostor, cred.Uid, owner)
 	}
 	return nil
 }
