@@ -52,7 +52,7 @@ interop:
 # Ratios against MIT's library, TLS tickets, bare exchanges, plain handoffs, Apache.
 bench:
 	interop/needs.sh gcc libc6-dev pkg-config libkrb5-dev krb5-kdc krb5-admin-server krb5-user apache2 libapache2-mod-auth-gssapi
-	$(MAKE) -s -C interop bin/mitbench bin/withkdc bin/webbench
+	$(MAKE) -s -C interop bin/mitbench bin/withkdc bin/webbench bin/gssbench
 	$(GO) build -o bin/bench ./internal/bench
 	interop/bin/withkdc bin/bench -rounds $(ROUNDS)
 

@@ -34,6 +34,13 @@ var servers = []peer{
 	{"time of a request, Apache", []string{"rate", "apache", "4000"}},
 }
 
+// Export and import of MIT's library with libsealctx-gss in front of it: arguments of
+// gssbench.
+var interposed = []peer{
+	{"export+import of a C program", []string{"library", "3000"}},
+	{"exchanges of a C program", []string{"bare", "3000"}},
+}
+
 // Our benchmarks, each measured in both builds.
 var ours = []benchmark{
 	one("seal cycle AES", "seal", "^BenchmarkCycle$/^AES-256-GCM$"),
@@ -84,6 +91,7 @@ var aims = []struct {
 	of, to string
 	at     float64
 }{
+	{"export+import of a C program", "exchanges of a C program", 1.3},
 	{"seal cycle AES, plain", "MIT export+import", 0.45},
 	{"seal cycle AES, erased", "MIT export+import", 0.65},
 	{"seal cycle AES, plain", "TLS ticket, plain", 1.0},

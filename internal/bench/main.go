@@ -22,20 +22,21 @@ func main() {
 	rounds := flag.Int("rounds", 10, "how often each side is measured, in turn")
 	mit := flag.String("mit", "interop/bin/mitbench", "the `program` that times MIT's library")
 	web := flag.String("web", "interop/bin/webbench", "the `program` that times HTTP requests")
+	gss := flag.String("gss", "interop/bin/gssbench", "the `program` that times the library for C programs")
 	flag.Parse()
-	if err := run(*rounds, *mit, *web); err != nil {
+	if err := run(*rounds, *mit, *web, *gss); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, mit, web string) error {
+func run(rounds int, mit, web, gss string) error {
 	dir, err := os.MkdirTemp("", "sealctx-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	sources, err := build(dir, mit, web)
+	sources, err := build(dir, mit, web, gss)
 	if err != nil {
 		return err
 	}
@@ -64,13 +65,16 @@ type source struct {
 }
 
 // build compiles the benchmarks, once for each build.
-func build(dir, mit, web string) ([]source, error) {
+func build(dir, mit, web, gss string) ([]source, error) {
 	var sources []source
 	for _, p := range peers {
 		sources = append(sources, source{argv: append([]string{mit}, p.args...), name: p.name})
 	}
 	for _, p := range servers {
 		sources = append(sources, source{argv: append([]string{web}, p.args...), name: p.name})
+	}
+	for _, p := range interposed {
+		sources = append(sources, source{argv: append([]string{gss, filepath.Dir(gss)}, p.args...), name: p.name})
 	}
 	for i, b := range builds {
 		measured := ours
