@@ -11,7 +11,7 @@ import (
 	"github.com/sealctx/sealctx/secctx"
 )
 
-// The drop-in: everything else in the program stays as it was.
+// The rest of the program stays as it was.
 func ExampleWrap() {
 	sealer, err := seal.OpenHost()
 	if err != nil {
@@ -37,21 +37,21 @@ func ExampleWrap() {
 	_ = token // sealed; the worker gives it to its own ImportSecContext
 }
 
-// One name stands for two C libraries, whose plain tokens are different: a
-// format of its own keeps the tokens of the one from the parser of the other.
+// A format of the program's own tells apart what the library's name does not, such as
+// two releases of one library whose plain tokens differ.
 func ExampleConfig_Wrap() {
 	sealer, err := seal.OpenHost()
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer sealer.Close()
-	config := secctx.Config{Sealer: sealer, Format: "mit/1/amd64"}
+	config := secctx.Config{Sealer: sealer, Format: "mit-1.21/amd64"}
 	p := config.Wrap(gssapi.MustNewProvider("github.com/golang-auth/go-gssapi-c"))
 	_ = p
 }
 
-// An acceptor hands a context to one worker process, and has it back if the
-// worker does not take it.
+// An acceptor hands a context to one worker process, and takes it back if the worker does
+// not import it.
 func ExampleTakeBack() {
 	handOver := func(sc gssapi.SecContext, pid int, worker net.Conn) error {
 		to, err := seal.Process(pid)
@@ -63,14 +63,14 @@ func ExampleTakeBack() {
 			return err // the context is still here, unless this is secctx.ErrLost
 		}
 		if _, err = worker.Write(token); err == nil {
-			_, err = worker.Read(make([]byte, 1)) // its word that it has imported
+			_, err = worker.Read(make([]byte, 1)) // the worker says that it has imported the context
 		}
 		if err == nil {
 			return nil
 		}
 		back := secctx.TakeBack(sc, token)
 		if errors.Is(back, seal.ErrSpent) {
-			return nil // the worker was faster; the context is there
+			return nil // the worker was faster, and has the context
 		}
 		return errors.Join(err, back)
 	}

@@ -15,9 +15,9 @@ import (
 // such a provider are the library's.
 var cProviders = []string{"github.com/golang-auth/go-gssapi-c"}
 
-// plainFormats returns the names of a provider's plain formats. The first one is
-// what exports are sealed as; imports take all of them. It never guesses: where
-// the format is not certain it returns an error wrapping ErrFormatUnknown.
+// plainFormats returns the names of a provider's plain formats. Exports are sealed as the
+// first one. Imports take all of them. If the format is not certain, plainFormats returns
+// an error wrapping ErrFormatUnknown.
 func plainFormats(config string, p gssapi.Provider) ([]string, error) {
 	if config != "" {
 		return []string{contextFormat(config)}, nil

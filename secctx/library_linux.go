@@ -57,8 +57,8 @@ func parseMappings(text string) (all []mapping) {
 
 const deletedSuffix = " (deleted)"
 
-// names returns what the mapped file is called: its file name, and its soname if
-// it is a library that can be read.
+// names returns the names of the mapped file: its soname if it is a library that can be
+// read, and its file name.
 func (m *mapping) names() []string {
 	base := strings.TrimPrefix(path.Base(strings.TrimSuffix(m.file, deletedSuffix)), "memfd:")
 	names := []string{base}
@@ -106,7 +106,7 @@ func loaded() (*libraries, error) {
 	return l, nil
 }
 
-// matching returns the distinct names that a pattern finds, of each file the first.
+// matching returns the distinct names that match a pattern, one for each file.
 func (l *libraries) matching(pattern *regexp.Regexp) (found []string) {
 	for _, names := range l.names {
 		for _, name := range names {
@@ -172,7 +172,7 @@ func (l *libraries) objectOf(address uint64) string {
 func sealedBelow() error {
 	l, err := loaded()
 	if err != nil {
-		return nil // not known; and then the format is not known either
+		return nil // unknown; then the format is unknown too
 	}
 	if len(l.matching(sealingLibrary)) > 0 {
 		return errSealedBelow

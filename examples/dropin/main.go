@@ -1,6 +1,6 @@
-// Command dropin shows what a program changes: three lines. It hands a context
-// from one provider to another of the same process, where a real one sends the
-// token to another process; packages secctx and handoff have examples of that.
+// Command dropin shows the three lines that a program changes. It exports a context and
+// imports it in the same process. A real program sends the token to another process:
+// packages secctx and handoff have examples.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	mech, err := krb5.New(nil) // or gssapi.NewProvider of any other
+	mech, err := krb5.New(nil) // or any other provider, by gssapi.NewProvider
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -51,7 +51,8 @@ func main() {
 	fmt.Println("the exporter:", err)
 }
 
-// established plays a client and the KDC, of which this example has none.
+// established returns an acceptor's context. This example has no KDC and no client, so
+// the function plays both.
 func established(p gssapi.Provider, mech *krb5.Provider) (gssapi.SecContext, error) {
 	realm, err := krb5test.NewRealm("EXAMPLE.TEST", "host/www.example.test")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 const runVariable = "DROPIN_RUN"
 
-// TestMain is the example itself where the test has started it.
+// TestMain runs the example itself if the test has started this process.
 func TestMain(m *testing.M) {
 	if os.Getenv(runVariable) != "" {
 		main()

@@ -1,9 +1,9 @@
-// Command prefork is a server of MIT's gss-sample protocol, for gss-client, that
-// separates its privileges. The acceptor has the keytab and the network; it
-// establishes contexts, and looks at no message of theirs. The workers answer the
-// messages and have neither: each is a process of its own, as root of another
-// user, in a network namespace in which there is nothing. The acceptor hands
-// them contexts, sealed, and connections.
+// Command prefork is a server of MIT's gss-sample protocol, for gss-client. It
+// separates its privileges. The acceptor has the keytab and the network. It
+// establishes contexts and reads none of their messages. The workers answer the
+// messages, and have neither keytab nor network. Each worker is a process of its own.
+// If the server runs as root, a worker runs as another user in an empty network
+// namespace. The acceptor hands each worker sealed contexts and their connections.
 //
 //	KRB5_KTNAME=FILE prefork                              # one user, this host's keyring
 //	KRB5_KTNAME=FILE prefork -agent SOCKET -user 54321    # as root, with the sealctx agent,
@@ -31,7 +31,8 @@ import (
 	"github.com/sealctx/sealctx/secctx/spnego"
 )
 
-// limit is how long a client may take, for its context and for its messages.
+// limit is the time that a client has to establish its context, and again to send its
+// messages.
 const limit = time.Minute
 
 var (
@@ -74,7 +75,7 @@ func provider() (gssapi.Provider, error) {
 	return secctx.Wrap(negotiated, sealer), nil
 }
 
-// accept is the acceptor.
+// accept runs the acceptor.
 func accept(p gssapi.Provider) error {
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
@@ -92,13 +93,13 @@ func accept(p gssapi.Provider) error {
 	}
 }
 
-// handle establishes a client's context and hands it over, with whatever the
-// client has sent behind it. A client without a context has nothing to protect.
+// handle establishes a client's context and hands it over, with the bytes that the client
+// has sent after it. A client without a context has nothing to protect.
 func handle(p gssapi.Provider, pool *handoff.Pool, conn net.Conn) error {
-	defer conn.Close() // here; the worker has its own descriptor
+	defer conn.Close() // this process's descriptor; the worker has its own
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	_ = conn.SetDeadline(time.Now().Add(limit)) // ours: the worker sets its own
+	_ = conn.SetDeadline(time.Now().Add(limit)) // for the acceptor; the worker sets its own
 	r := bufio.NewReader(conn)
 	sc, err := establish(r, conn, p)
 	if err != nil {
@@ -112,7 +113,8 @@ func handle(p gssapi.Provider, pool *handoff.Pool, conn net.Conn) error {
 	return pool.Send(ctx, sc, conn, read)
 }
 
-// start starts a worker, which has this program, a socket to us and no network.
+// start starts a worker. The worker runs this program, with a socket to the acceptor and
+// without a network.
 func start(context.Context) (*net.UnixConn, error) {
 	cmd := exec.Command("/proc/self/exe", "-agent", *socket, "worker") // which any user can execute
 	cmd.Env, cmd.Stderr = append(os.Environ(), "KRB5_KTNAME=/nonexistent"), os.Stderr
@@ -121,7 +123,7 @@ func start(context.Context) (*net.UnixConn, error) {
 	return handoff.Spawn(cmd)
 }
 
-// work is a worker.
+// work runs a worker.
 func work(p gssapi.Provider) error {
 	acceptor, err := handoff.FromParent()
 	if err != nil {
@@ -129,7 +131,7 @@ func work(p gssapi.Provider) error {
 	}
 	return handoff.Serve(context.Background(), acceptor, p, func(sc gssapi.SecContext, conn net.Conn) {
 		log.Printf("process %d of user %d serves %v", os.Getpid(), os.Getuid(), conn.RemoteAddr())
-		_ = conn.SetDeadline(time.Now().Add(limit)) // it fails where reading does
+		_ = conn.SetDeadline(time.Now().Add(limit)) // if this fails, reading fails too
 		log.Print(conn.RemoteAddr(), ": served, error ", serve(sc, bufio.NewReader(conn), conn))
 	})
 }

@@ -10,21 +10,21 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// The protocol of MIT's gss-sample programs: tokens of one byte of flags, four
-// of length (big-endian), and a body. In its first version there are no flags;
-// the first byte of the length, which is 0 then, tells the two apart.
+// The protocol of MIT's gss-sample programs. A token is one byte of flags, four bytes of
+// length (big-endian), and a body. The first version has no flags. Its tokens begin with
+// the length, whose first byte is 0, so that byte tells the versions apart.
 const (
-	flagNoop        = 1 << iota // nothing, or no more
+	flagNoop        = 1 << iota // nothing, or nothing more
 	flagContext                 // a token of the context's establishment
 	flagData                    // a message
 	flagMIC                     // a signature
 	flagContextNext             // context tokens follow
-	flagWrapped                 // the message is wrapped,
-	flagEncrypted               // and so that it is encrypted
+	flagWrapped                 // the message is wrapped
+	flagEncrypted               // the wrapped message is encrypted
 	flagSendMIC                 // the sender wants a signature of the message
 )
 
-// maxToken bounds a token: the client sends a file as one message.
+// maxToken is the longest token in bytes. The client sends a file as one message.
 const maxToken = 4 << 20
 
 var errProtocol = errors.New("not the protocol of gss-sample")
@@ -60,8 +60,7 @@ func writeToken(w io.Writer, flags byte, body []byte) error {
 	return err
 }
 
-// establish accepts the client's context. It returns nil for a client that wants
-// none.
+// establish accepts the client's context. It returns nil if the client wants no context.
 func establish(r *bufio.Reader, w io.Writer, p gssapi.Provider) (gssapi.SecContext, error) {
 	flags, token, err := readToken(r)
 	answer := byte(flagContext)
@@ -94,14 +93,14 @@ func establish(r *bufio.Reader, w io.Writer, p gssapi.Provider) (gssapi.SecConte
 			return sc, nil
 		}
 		if err != nil {
-			_, _ = sc.Delete() // the client learns it by the end of the connection
+			_, _ = sc.Delete() // the end of the connection tells the client
 			return nil, err
 		}
 	}
 }
 
-// serve answers a client's messages until it has no more, with a signature or
-// with nothing. sc is nil for a client without a context.
+// serve answers a client's messages until the client has no more. An answer is a signature
+// or nothing. sc is nil if the client has no context.
 func serve(sc gssapi.SecContext, r *bufio.Reader, w io.Writer) error {
 	for {
 		flags, body, err := readToken(r)
@@ -120,10 +119,10 @@ func serve(sc gssapi.SecContext, r *bufio.Reader, w io.Writer) error {
 	}
 }
 
-// answer is the token that answers a message.
+// answer returns the token that answers a message.
 func answer(sc gssapi.SecContext, flags byte, body []byte) (byte, []byte, error) {
 	reply := byte(flagMIC)
-	if flags == 0 { // of the first version, where all is wrapped and signed
+	if flags == 0 { // the first version, where every message is wrapped and signed
 		reply, flags = 0, flagData|flagWrapped|flagSendMIC
 	}
 	if flags&flagData == 0 || sc == nil && flags != flagData {

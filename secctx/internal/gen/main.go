@@ -1,7 +1,6 @@
-// Command gen writes the combinations of optional interfaces that a wrapped
-// provider or context can have: one type for each, since a type's methods are
-// fixed when it is compiled and some extensions can be told only by asking for
-// the interface.
+// Command gen writes a type for each combination of optional interfaces that a wrapped
+// provider, context or credential can have. Callers ask for some extensions by a type
+// assertion, and a type's methods are fixed when it is compiled.
 package main
 
 import (
@@ -14,9 +13,9 @@ import (
 	"os"
 )
 
-// A family is what one interface of go-gssapi can be extended by. An
-// extension's interface there is Iface + "Ext" + name, and what it adds to the
-// base type here is the struct Base + name, which holds the base.
+// A family is an interface of go-gssapi with its extensions. In go-gssapi an extension is
+// called Iface + "Ext" + name. In package secctx the struct Base + name holds the base
+// type and has the methods that the extension adds.
 type family struct {
 	Iface string
 	Base  string
@@ -77,8 +76,8 @@ func (f family) types(w io.Writer) {
 	fmt.Fprint(w, ")\n\n")
 }
 
-// combine writes the method that makes the combination: the wrapper's by what
-// the inner value implements, the fakes' by number.
+// combine writes the method that makes the combination. A wrapper's combination follows
+// from what the inner value implements, a fake's from a number.
 func (f family) combine(w io.Writer, fakes bool) {
 	if fakes {
 		fmt.Fprintf(w, "func (b *%s) combine(set int) gssapi.%s {\n", f.Base, f.Iface)
@@ -99,8 +98,8 @@ func (f family) combine(w io.Writer, fakes bool) {
 	fmt.Fprint(w, "}\nreturn b\n}\n\n")
 }
 
-// assertions has the compiler check that each addition is what go-gssapi's
-// interface wants.
+// assertions writes declarations by which the compiler checks that each addition
+// implements go-gssapi's interface.
 func (f family) assertions(w io.Writer) {
 	fmt.Fprint(w, "var (\n")
 	for i, name := range f.Names {
