@@ -84,7 +84,13 @@ func Inherited() (*net.UnixListener, error) {
 		return nil, fmt.Errorf("agent: %s sockets were handed over where one is expected", count)
 	}
 	syscall.CloseOnExec(firstInherited)
-	f := os.NewFile(firstInherited, "socket of the service manager")
+	return adopt(os.NewFile(firstInherited, "socket of the service manager"))
+}
+
+// adopt makes a listener of a service manager's socket and closes f. It leaves the length
+// of the backlog to the manager: listen(2) would make this process the one that clients
+// see in SO_PEERCRED, and they trust root, whose directory the socket lies in.
+func adopt(f *os.File) (*net.UnixListener, error) {
 	defer f.Close() // FileListener duplicates it
 	l, err := net.FileListener(f)
 	if err != nil {
@@ -93,9 +99,6 @@ func Inherited() (*net.UnixListener, error) {
 	u, ok := l.(*net.UnixListener)
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("agent: the socket that was handed over is a %s one", l.Addr().Network()), l.Close())
-	}
-	if err := limitBacklog(u); err != nil {
-		return nil, errors.Join(fmt.Errorf("agent: the socket that was handed over: %w", err), u.Close())
 	}
 	return u, nil
 }
