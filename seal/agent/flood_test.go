@@ -35,6 +35,14 @@ func roleFlood(path string) error {
 	if _, err := fmt.Sscan(os.Getenv(floodVar), &n, &kind); err != nil {
 		return err
 	}
+	var most unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &most)
+	if err == nil {
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most.Max, Max: most.Max})
+	}
+	if err != nil {
+		return err
+	}
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -205,7 +213,10 @@ func TestRefusedConnections(t *testing.T) {
 			if !apart.Run(t, nil) {
 				return
 			}
-			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}))
+			var before unix.Rlimit
+			require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+			// Of this process alone: what another has on its way to a socket has the same limit.
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: before.Max}))
 			var seen counts
 			o := withPolicy(t, "quota user %d connections 20", otherUID)
 			o.Observer = &seen

@@ -27,7 +27,7 @@ import (
 
 type agentCmd struct {
 	Socket         place          `default:"${socket}" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. Its directory must be root's or this user's, all above it root's, and none of them anybody else's to write."`
-	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. Nobody but root and this user may be able to write the file or a directory above it. What is beside it stays readable to the agent."`
+	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. Only root and this user may be able to write the file and the directories above it. The other files in its directory stay readable to the agent."`
 	Metrics        place          `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
 	RequireSandbox bool           `help:"Do not start where the kernel cannot lock the agent in."`
 	Suite          []string       `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
@@ -80,7 +80,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 	if err != nil {
 		return err
 	}
-	defer unixsock.CloseListener(l) // peers that nobody accepted may have sent what is bad to close
+	defer unixsock.CloseListener(l) // peers that were not accepted may have sent descriptors that are slow to close
 	warnOfPlace(l.Addr().String(), log)
 	observer := metrics.New()
 	server, err := a.newServer(policy, log, observer)
@@ -121,8 +121,8 @@ func (a *agentCmd) Run(c *console) (err error) {
 // eventNotNotified is what the log says where the service manager cannot be told.
 const eventNotNotified = "the service manager is not told"
 
-// connectNotifier returns nil, which tells nobody, where the service manager's socket
-// cannot be used: the agent serves all the same.
+// connectNotifier returns nil, which does nothing, if the service manager's socket cannot
+// be used. The agent serves all the same.
 func connectNotifier(log *slog.Logger) *agent.Notifier {
 	notify, err := agent.NewNotifier()
 	if err != nil {
@@ -181,7 +181,7 @@ func (a *agentCmd) listen() (*net.UnixListener, error) {
 	return l, err
 }
 
-// occupied says why nobody can listen at a path.
+// occupied says why this process cannot listen at a path.
 func occupied(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && info.Mode()&fs.ModeSocket == 0 {
@@ -189,13 +189,13 @@ func occupied(path string) error {
 	}
 	conn, err := net.Dial("unix", path)
 	if err != nil {
-		return fmt.Errorf("%s is a socket that is in use and does not answer (%w); remove it if nobody needs it, or give another --socket", path, err)
+		return fmt.Errorf("%s is a socket that is in use and does not answer (%w); remove it if no program needs it, or give another --socket", path, err)
 	}
 	_ = conn.Close()
 	return fmt.Errorf("%s: another agent listens there, which sealctx doctor --agent shows; stop it, and systemd's sealctx-agent.socket too, or give another --socket", path)
 }
 
-// warnOfPlace says that a socket serves this process's user and nobody else. What
+// warnOfPlace says that a socket serves this process's user and no other. What
 // the service manager's namespace has at its path may not be seen here.
 func warnOfPlace(path string, log *slog.Logger) {
 	if err := agent.TrustedByAll(path); errors.Is(err, agent.ErrImpostor) {

@@ -87,7 +87,7 @@ func (q *logQueue) close() {
 func (q *logQueue) run(out io.Writer, self *slog.Logger) {
 	defer close(q.done)
 	write := func(line []byte) {
-		_, _ = out.Write(line) // there is nobody to be told
+		_, _ = out.Write(line) // an error could be reported only here
 		if n := q.dropped.Swap(0); n > 0 {
 			self.Warn("the log could not be written as fast as it came", "dropped", n)
 		}
@@ -117,7 +117,7 @@ func (q *logQueue) run(out io.Writer, self *slog.Logger) {
 			write(line)
 		case <-q.stop:
 			for _, rest := range []chan []byte{q.errors, q.alarms, q.lines} {
-				for len(rest) > 0 { // nobody else takes any
+				for len(rest) > 0 { // this goroutine alone takes any
 					write(<-rest)
 				}
 			}

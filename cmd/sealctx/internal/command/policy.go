@@ -36,7 +36,7 @@ type policyCheckCmd struct {
 
 func (*policyCheckCmd) Help() string {
 	return `Names each line that an agent would not understand, and each file or directory on the
-way to the policy that somebody besides root and the agent's user can write.`
+way to the policy that a user other than root and the agent's can write.`
 }
 
 func (p *policyCheckCmd) Run(c *console) error {

@@ -32,7 +32,7 @@ func (f *Facts) askPolicy() {
 }
 
 func policy(f *Facts) Finding {
-	x := Finding{Check: "policy", Means: "who may seal for whom is what its file says, so that nobody but root and the agent's user may write it"}
+	x := Finding{Check: "policy", Means: "who may seal for whom is what its file says, so that only root and the agent's user may write it"}
 	switch {
 	case !f.agentSeen():
 		x.Found = "unknown: the agent's command line cannot be seen from here" // another line says why
