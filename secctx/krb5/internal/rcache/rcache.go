@@ -199,7 +199,7 @@ func (c *Cache) Insert(authenticator []byte, clock func() time.Time, made time.T
 	if err != nil {
 		return err
 	}
-	now := c.since.moment(clock)
+	now := c.seen // just now, under the lock
 	m.raise(now, skew)
 	slot, old, err := c.look(authenticator, now, m.skew)
 	if err != nil && !errors.Is(err, ErrFull) {
