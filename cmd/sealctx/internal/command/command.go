@@ -35,6 +35,8 @@ const (
 
 // grammar is the command line. Kong reads it, by reflection, from the tags.
 type grammar struct {
+	ShowVersion versionFlag `name:"version" help:"Say which build this is, and end."`
+
 	Demo    demoCmd    `cmd:"" help:"Show the main job: one Kerberos session, three owners."`
 	Agent   agentCmd   `cmd:"" help:"Hold keys, and seal and open for other users' processes."`
 	Run     runCmd     `cmd:"" help:"Start a C program whose exported contexts the agent seals."`
@@ -88,6 +90,13 @@ func (p place) fault(err error) error {
 	return fmt.Errorf("%v: %w", p, err)
 }
 
+// early is what a flag such as --help did in place of a command. Kong goes on parsing
+// after it, to no avail.
+type early struct {
+	done bool
+	err  error
+}
+
 // Main runs the command with the arguments behind its name and returns the exit
 // status.
 func Main(args []string, in io.Reader, out, errs io.Writer) int {
@@ -95,16 +104,16 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 		return status(errs, demo.Play(args[1:]))
 	}
 	var g grammar
-	helped := false // kong goes on parsing after --help, to no avail
-	var helpErr error
+	var first early
 	parser, err := kong.New(&g,
 		kong.Name("sealctx"), kong.Description(description), kong.Writers(out, errs),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Help(func(o kong.HelpOptions, ctx *kong.Context) error {
-			helpErr = kong.DefaultHelpPrinter(o, ctx)
-			return helpErr
+			first.err = kong.DefaultHelpPrinter(o, ctx)
+			return first.err
 		}),
-		kong.Exit(func(int) { helped = true }),
+		kong.Exit(func(int) { first.done = true }),
+		kong.Bind(&first),
 		kong.Vars{"crowd": strconv.Itoa(demo.MaxCrowd), "socket": defaultSocket, "library": cprogram.Library},
 	)
 	if err != nil {
@@ -112,9 +121,9 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 	}
 	parsed, err := parser.Parse(args)
 	switch {
-	case helpErr != nil: // which kong takes for a mistake in the arguments
-		return status(errs, helpErr)
-	case helped:
+	case first.err != nil: // which kong takes for a mistake in the arguments
+		return status(errs, first.err)
+	case first.done:
 		return exitOK
 	case err != nil:
 		fmt.Fprintf(errs, "sealctx: %v; see sealctx --help\n", err)

@@ -9,7 +9,7 @@ import (
 )
 
 type doctorCmd struct {
-	Agent   place `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring."`
+	Agent   place `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring. The variable SEALCTX_AGENT is its default."`
 	Process int   `placeholder:"PID" help:"Say only whether libsealctx-gss is mapped in this process: for ExecStartPost= of a unit."`
 	JSON    bool  `help:"Print JSON."`
 	Brief   bool  `short:"b" help:"Leave out what each line means."`
@@ -22,12 +22,24 @@ a monitoring plug-in: 0 for ok and notes, 1 for a warning, 2 for a failure, 3 wh
 what was found could not be written.`
 }
 
+// A doctorReport is what was found, of a holder or of a process.
+type doctorReport struct {
+	report
+	*asked
+	Process  int              `json:"process,omitempty"`
+	Level    doctor.Level     `json:"level"`
+	Findings []doctor.Finding `json:"findings"`
+}
+
 func (d *doctorCmd) Run(c *console) error {
-	list, worst := d.findings()
-	if err := d.say(c.out, list, worst); err != nil {
+	r, err := d.examine()
+	if err != nil {
 		return unchecked{err}
 	}
-	switch worst {
+	if err := d.say(c.out, r); err != nil {
+		return unchecked{err}
+	}
+	switch r.Level {
 	case doctor.Warning:
 		return exitCode(1)
 	case doctor.Failure:
@@ -36,22 +48,34 @@ func (d *doctorCmd) Run(c *console) error {
 	return nil
 }
 
-func (d *doctorCmd) findings() ([]doctor.Finding, doctor.Level) {
+func (d *doctorCmd) examine() (*doctorReport, error) {
+	r := &doctorReport{report: newReport("doctor", nil)}
 	if d.Process > 0 {
 		x := doctor.Program(d.Process)
-		return []doctor.Finding{x}, x.Level
+		r.Process, r.Findings, r.Level = d.Process, []doctor.Finding{x}, x.Level
+		return r, nil
 	}
-	return doctor.Findings(doctor.Gather(string(d.Agent)))
+	a, err := askedBy(d.Agent, "")
+	if err != nil {
+		return nil, err
+	}
+	facts := doctor.Gather(string(a.socket))
+	if a.socket == "" && facts.Holder != "" {
+		a.Holder = facts.Holder
+	}
+	r.asked = &a
+	r.Findings, r.Level = doctor.Findings(facts)
+	return r, nil
 }
 
-func (d *doctorCmd) say(w io.Writer, list []doctor.Finding, worst doctor.Level) error {
+func (d *doctorCmd) say(w io.Writer, r *doctorReport) error {
 	if d.JSON {
-		return asJSON(w, struct {
-			Level    doctor.Level     `json:"level"`
-			Findings []doctor.Finding `json:"findings"`
-		}{worst, list})
+		return asJSON(w, r)
 	}
-	return d.print(w, list, worst)
+	if r.asked != nil && r.From == agentVariable {
+		fmt.Fprintf(w, "Examined: %v\n", r.asked)
+	}
+	return d.print(w, r.Findings, r.Level)
 }
 
 func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level) error {

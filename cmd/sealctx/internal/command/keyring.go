@@ -4,9 +4,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/doctor"
@@ -21,95 +23,119 @@ type keyringCmd struct {
 	Retire keyringRetireCmd `cmd:"" help:"End keys now; every outstanding token under them is worthless."`
 }
 
-// of says whose keys are meant; every subcommand about keys has it.
-type of struct {
-	Agent place `placeholder:"SOCKET" help:"Ask the agent at this socket instead of this user's keyring."`
-}
-
-func (o of) with(use func(holder.Holder) error) error {
-	h, err := holder.Open(string(o.Agent))
-	if err != nil {
-		return err
-	}
-	return errors.Join(use(h), h.Close())
-}
-
 type keyringStatusCmd struct {
 	of   `embed:""`
 	JSON bool `help:"Print JSON."`
 }
 
+// A keyringReport is how a keyring stands.
+type keyringReport struct {
+	report
+	asked
+	Healthy bool        `json:"healthy"`
+	Seconds float64     `json:"round_trip_seconds,omitempty"` // sealed, opened and spent
+	Epochs  []epochJSON `json:"epochs,omitempty"`             // absent: the agent does not tell this user
+}
+
 func (k *keyringStatusCmd) Run(c *console) error {
-	told := false
-	err := k.with(func(h holder.Holder) error {
+	var r keyringReport
+	err := k.with(&r.asked, func(h holder.Holder) error {
 		took, sick := doctor.RoundTrip(h)
 		list, known, err := h.Epochs()
 		if err != nil {
 			return err
 		}
-		told = true
-		if k.JSON {
-			err = k.printJSON(c, h.Name(), sick, list, known)
+		if known {
+			r.Epochs = epochsJSON(list)
+		}
+		if sick == nil {
+			r.Healthy, r.Seconds = true, took.Seconds()
 		} else {
-			fmt.Fprintln(c.out, h.Name())
-			if known {
-				err = printEpochs(c.out, list)
-			} else {
-				fmt.Fprintln(c.out, "The agent tells its epochs only to root and to its own user.")
-			}
-			if sick == nil {
-				fmt.Fprintf(c.out, "A token was sealed, opened and spent in %v.\n", took.Round(time.Microsecond))
-			}
+			sick = fmt.Errorf("no token can be handed over: %w", sick)
 		}
-		if sick != nil {
-			return fmt.Errorf("no token can be handed over: %w", sick)
+		if k.JSON {
+			return sick
 		}
-		return err
+		return errors.Join(k.print(c, &r, took, list, known), sick)
 	})
-	if err != nil && k.JSON && !told {
-		name := "keyring"
-		if k.Agent != "" {
-			name = "agent " + string(k.Agent)
-		}
-		err = errors.Join(k.printJSON(c, name, err, nil, false), err)
+	if k.JSON {
+		r.report = newReport("keyring status", err)
+		err = errors.Join(asJSON(c.out, &r), err)
 	}
 	return err
 }
 
-func (*keyringStatusCmd) printJSON(c *console, name string, sick error, list []keyring.Info, known bool) error {
-	v := struct {
-		Holder  string      `json:"holder"`
-		Healthy bool        `json:"healthy"`
-		Error   string      `json:"error,omitempty"`
-		Epochs  []epochJSON `json:"epochs,omitempty"`
-	}{Holder: name, Healthy: sick == nil}
-	if sick != nil {
-		v.Error = sick.Error()
-	}
+func (*keyringStatusCmd) print(c *console, r *keyringReport, took time.Duration, list []keyring.Info, known bool) error {
+	fmt.Fprintln(c.out, r.asked)
+	var err error
 	if known {
-		v.Epochs = epochsJSON(list)
+		err = printEpochs(c.out, list)
+	} else {
+		_, err = fmt.Fprintln(c.out, "The agent tells its epochs only to root and to its own user.")
 	}
-	return asJSON(c.out, v)
+	if r.Healthy {
+		fmt.Fprintf(c.out, "A token was sealed, opened and spent in %v.\n", took.Round(time.Microsecond))
+	}
+	return err
 }
 
 type keyringRotateCmd struct {
-	of `embed:""`
+	of   `embed:""`
+	JSON bool `help:"Print JSON."`
+}
+
+// A rotateReport is what a rotation made.
+type rotateReport struct {
+	report
+	asked
+	Epochs []epochJSON `json:"epochs,omitempty"` // those alive after it
 }
 
 func (k *keyringRotateCmd) Run(c *console) error {
-	return k.with(func(h holder.Holder) error {
+	var r rotateReport
+	err := k.with(&r.asked, func(h holder.Holder) error {
 		err := h.Rotate()
 		if errors.Is(err, agent.ErrRefused) {
-			return errors.New("the agent lets only root and its own user rotate keys")
+			return fmt.Errorf("%s lets only root and its own user rotate keys", h.Name())
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		list, _, err := h.Epochs()
+		if err != nil {
+			return fmt.Errorf("the keys were rotated, and then: %w", err)
+		}
+		r.Epochs = epochsJSON(list)
+		return nil
 	})
+	switch {
+	case k.JSON:
+		r.report = newReport("keyring rotate", err)
+		return errors.Join(asJSON(c.out, &r), err)
+	case err != nil:
+		return err
+	}
+	return r.print(c.out)
+}
+
+func (r *rotateReport) print(w io.Writer) error {
+	fmt.Fprintln(w, r.asked)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, e := range r.Epochs {
+		if e.Seals {
+			fmt.Fprintf(t, "%s\t%s\tseals now\n", e.ID, e.Suite)
+		} else {
+			fmt.Fprintf(t, "%s\t%s\topens only\t%s\n", e.ID, e.Suite, counted(e.Outstanding, "token")+" outstanding")
+		}
+	}
+	return t.Flush()
 }
 
 type keyringRetireCmd struct {
 	of    `embed:""`
 	Epoch string `arg:"" optional:"" help:"Id of the epoch, as status prints it; its beginning will do, of 4 digits at least."`
 	All   bool   `help:"Retire every epoch: after a theft, say."`
+	JSON  bool   `help:"Print JSON."`
 }
 
 // Validate is called by kong.
@@ -126,26 +152,78 @@ func (k *keyringRetireCmd) Validate() error {
 // epochPrefix has so many digits that a slip of the finger retires nothing.
 var epochPrefix = regexp.MustCompile(`^[0-9a-fA-F]{4,32}$`)
 
+// A retireReport is what a retirement ended, also where an error stopped it.
+type retireReport struct {
+	report
+	asked
+	Retired []retiredJSON `json:"retired"`
+}
+
+// A retiredJSON is an epoch that was retired.
+type retiredJSON struct {
+	ID          string `json:"id"`
+	Suite       string `json:"suite"`
+	Outstanding int    `json:"outstanding"` // just before
+}
+
 func (k *keyringRetireCmd) Run(c *console) error {
-	return k.with(func(h holder.Holder) error {
-		list, known, err := h.Epochs()
-		switch {
-		case err != nil:
+	r := retireReport{Retired: []retiredJSON{}}
+	err := k.with(&r.asked, func(h holder.Holder) error { return k.retire(h, &r) })
+	if k.JSON {
+		r.report = newReport("keyring retire", err)
+		return errors.Join(asJSON(c.out, &r), err)
+	}
+	if err == nil || len(r.Retired) > 0 {
+		err = errors.Join(r.print(c.out), err)
+	}
+	return err
+}
+
+func (k *keyringRetireCmd) retire(h holder.Holder, r *retireReport) error {
+	list, known, err := h.Epochs()
+	switch {
+	case err != nil:
+		return err
+	case !known:
+		return fmt.Errorf("%s lets only root and its own user retire keys", h.Name())
+	}
+	if !k.All {
+		if list, err = named(list, k.Epoch); err != nil {
 			return err
-		case !known:
-			return errors.New("the agent lets only root and its own user retire keys")
 		}
-		if !k.All {
-			if list, err = named(list, k.Epoch); err != nil {
-				return err
-			}
+	}
+	var errs []error
+	for _, e := range list {
+		if err := h.Retire(e.ID); err != nil {
+			errs = append(errs, fmt.Errorf("epoch %x is not retired: %w", e.ID, err))
+			continue
 		}
-		var errs []error
-		for _, e := range list {
-			errs = append(errs, h.Retire(e.ID))
-		}
-		return errors.Join(errs...)
-	})
+		r.Retired = append(r.Retired, retiredJSON{hex.EncodeToString(e.ID[:]), e.Suite.String(), e.Outstanding})
+	}
+	return errors.Join(errs...)
+}
+
+func (r *retireReport) print(w io.Writer) error {
+	fmt.Fprintln(w, r.asked)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	sum := 0
+	for _, e := range r.Retired {
+		fmt.Fprintf(t, "%s\t%s\tretired\t%s outstanding\n", e.ID, e.Suite, counted(e.Outstanding, "token"))
+		sum += e.Outstanding
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "Ended: %s and %s.\n", counted(len(r.Retired), "epoch"), counted(sum, "outstanding token"))
+	return err
+}
+
+// counted is a number of things in words.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // named returns the one epoch whose id begins so.

@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -11,10 +12,32 @@ import (
 	"github.com/sealctx/sealctx/keyring"
 )
 
-// asJSON prints v, indented: people read it too.
+// schemaVersion is the version of doc/json.md. It changes if a field goes, or changes its
+// type or meaning, and not if a field is added.
+const schemaVersion = 1
+
+// A report is the beginning of each JSON object that a command prints.
+type report struct {
+	Schema  int    `json:"schema"`
+	Command string `json:"command"`
+	Error   string `json:"error,omitempty"`
+}
+
+// newReport returns the report of a command that ended with err.
+func newReport(command string, err error) report {
+	r := report{Schema: schemaVersion, Command: command}
+	var code exitCode
+	if err != nil && !errors.As(err, &code) {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+// asJSON prints v with indentation, since people read it too.
 func asJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
 

@@ -48,27 +48,33 @@ func (p *policyCheckCmd) Run(c *console) error {
 	if err != nil && !errors.Is(err, agent.ErrPolicy) && !p.JSON {
 		return err
 	}
-	faults := faultsOf(err)
+	r := checkReport{File: p.File.String(), Faults: faultsOf(err)}
 	if errors.Is(trust, agent.ErrPolicyFile) {
-		faults = append(faults, trust.Error())
+		r.Faults = append(r.Faults, trust.Error())
 	}
+	r.OK = len(r.Faults) == 0
 	if p.JSON {
-		err := asJSON(c.out, struct {
-			OK     bool     `json:"ok"`
-			Faults []string `json:"faults"`
-		}{len(faults) == 0, faults})
-		if err != nil {
+		r.report = newReport("policy check", nil)
+		if err := asJSON(c.out, &r); err != nil {
 			return err
 		}
 	} else {
-		for _, f := range faults {
+		for _, f := range r.Faults {
 			fmt.Fprintf(c.err, "%v: %s\n", p.File, f)
 		}
 	}
-	if len(faults) > 0 {
+	if !r.OK {
 		return exitCode(exitFailed)
 	}
 	return nil
+}
+
+// A checkReport is what is wrong with a policy.
+type checkReport struct {
+	report
+	File   string   `json:"file"`
+	OK     bool     `json:"ok"`
+	Faults []string `json:"faults"`
 }
 
 // trusted says whether an agent would read the file and believe it. What is wrong with
@@ -101,25 +107,4 @@ func faultsOf(err error) []string {
 	}
 	walk(err)
 	return faults
-}
-
-type policyExplainCmd struct {
-	File place  `arg:"" help:"The policy."`
-	User string `arg:"" help:"A user's name or number."`
-}
-
-func (p *policyExplainCmd) Run(c *console) error {
-	policy, err := readPolicy(p.File)
-	if errors.Is(err, agent.ErrPolicy) {
-		return fmt.Errorf("%v: %w", p.File, err)
-	}
-	if err != nil {
-		return err
-	}
-	text, err := policy.Explain(p.User)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprint(c.out, text)
-	return err
 }

@@ -9,7 +9,7 @@ import (
 )
 
 type runCmd struct {
-	Agent    place    `default:"${socket}" placeholder:"SOCKET" help:"The agent's socket."`
+	Agent    place    `placeholder:"SOCKET" help:"The agent's socket. Its default is the variable SEALCTX_AGENT, else ${socket}."`
 	Library  place    `default:"${library}" placeholder:"FILE" help:"The library (${default})."`
 	Audience string   `placeholder:"WHO" help:"Who may import: user:UID, group:GID or service:NAME. The default is the exporting user."`
 	Lifetime int      `placeholder:"SECONDS" help:"How long a token can be imported. The agent's default is two minutes."`
@@ -36,15 +36,19 @@ func (r *runCmd) Run(*console) error {
 	if err != nil {
 		return err
 	}
-	if err := r.tryAgent(); err != nil {
+	a, err := askedBy(r.Agent, defaultSocket)
+	if err != nil {
 		return err
 	}
-	return cprogram.Exec(path, args, string(r.Library), r.options())
+	if err := tryAgent(a.socket); err != nil {
+		return a.fault(fmt.Errorf("%s: %w", a.Holder, err))
+	}
+	return cprogram.Exec(path, args, string(r.Library), r.options(a.socket))
 }
 
 // tryAgent keeps a program from starting that could export nothing.
-func (r *runCmd) tryAgent() error {
-	c, err := agent.Dial(string(r.Agent))
+func tryAgent(socket place) error {
+	c, err := agent.Dial(string(socket))
 	if err != nil {
 		return err
 	}
@@ -54,8 +58,8 @@ func (r *runCmd) tryAgent() error {
 }
 
 // options are the library's, as in its configuration file.
-func (r *runCmd) options() []string {
-	options := []string{"socket=" + string(r.Agent)}
+func (r *runCmd) options(socket place) []string {
+	options := []string{"socket=" + string(socket)}
 	if r.Audience != "" {
 		options = append(options, "audience="+r.Audience)
 	}

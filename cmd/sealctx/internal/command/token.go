@@ -41,9 +41,7 @@ func (t *tokenInspectCmd) Run(c *console) error {
 	err := t.inspect(c.in, r)
 	switch {
 	case t.JSON: // of what is no token too: a script reads nothing else
-		if err != nil {
-			r.Error = err.Error()
-		}
+		r.report = newReport("token inspect", err)
 		return errors.Join(asJSON(c.out, r), err)
 	case r.Header == nil:
 		return err
@@ -64,7 +62,8 @@ func (t *tokenInspectCmd) inspect(in io.Reader, r *tokenReport) error {
 	if r.Header, err = newHeader(head); err != nil || t.Header {
 		return err
 	}
-	return t.with(func(h holder.Holder) error { return r.ask(h, b) })
+	r.asked = &asked{}
+	return t.with(r.asked, func(h holder.Holder) error { return r.ask(h, b) })
 }
 
 // read takes no more than a token: one byte too many is enough to be none.
@@ -89,10 +88,10 @@ func (t *tokenInspectCmd) read(in io.Reader) ([]byte, error) {
 
 // A tokenReport is what is known of a token.
 type tokenReport struct {
-	Authentic *bool        `json:"authentic"` // null: nobody was asked, or could tell
+	report
+	*asked                 // absent: no holder was asked
+	Authentic *bool        `json:"authentic"` // null: no holder was asked, or it could not tell
 	State     string       `json:"state,omitempty"`
-	Holder    string       `json:"holder,omitempty"`
-	Error     string       `json:"error,omitempty"`
 	Header    *tokenHeader `json:"header,omitempty"` // absent: it is no token
 }
 
@@ -139,7 +138,6 @@ func mechanismOf(der []byte) string {
 // ask fills in what the holder of the keys says. An error is one of the asking,
 // or that the token is not authentic.
 func (r *tokenReport) ask(h holder.Holder, token []byte) error {
-	r.Holder = h.Name()
 	state, err := h.State(token)
 	authentic := err == nil
 	switch {
@@ -163,9 +161,9 @@ func (r *tokenReport) print(w io.Writer) error {
 	authentic := r.Authentic != nil && *r.Authentic
 	switch {
 	case authentic:
-		fmt.Fprintf(w, "Authentic, and %s. So says %s.\n", r.State, r.Holder)
+		fmt.Fprintf(w, "Authentic, and %s. So says %s.\n", r.State, r.asked)
 	case r.Authentic != nil:
-		fmt.Fprintf(w, "NOT AUTHENTIC. So says %s.\nWhat stands in the header, which anybody could have written:\n", r.Holder)
+		fmt.Fprintf(w, "NOT AUTHENTIC. So says %s.\nWhat stands in the header, which anybody could have written:\n", r.asked)
 	default:
 		fmt.Fprintln(w, "NOT AUTHENTICATED. What stands in the header, which anybody could have written:")
 	}
