@@ -323,3 +323,25 @@ func TestKernelFlags(t *testing.T) {
 	ordinary := make([]byte, 8*os.Getpagesize())
 	require.Empty(t, intersect(kernelFlags(t, ordinary), "lo", "dd", "dc", "wf"), "the control")
 }
+
+// Room is what a secret takes of its pool, from the first to the last, however short it
+// has become.
+func TestRoom(t *testing.T) {
+	p, err := NewPool(1 << 16)
+	require.NoError(t, err)
+	defer p.Close()
+	for _, n := range []int{1, 2, 63, 64, 65, 512, 1000, 40000} {
+		s, err := p.Alloc(n)
+		require.NoError(t, err)
+		require.Equal(t, Room(n), p.InUse(), n)
+		s.Truncate(1)
+		require.Equal(t, Room(n), p.InUse(), "%d, cut to 1", n)
+		s.Wipe()
+		require.Zero(t, p.InUse())
+	}
+	for _, n := range []int{0, -1, -28, math.MinInt} {
+		require.Zero(t, Room(n))
+	}
+	require.Equal(t, 64, Room(1))
+	require.Equal(t, 128, Room(65))
+}

@@ -143,7 +143,7 @@ func (c *conn) expirePrepared() {
 		return // it ends with its connection
 	}
 	c.prepared = slices.DeleteFunc(c.prepared, func(p prepared) bool {
-		if p.expires+housekeeping > now {
+		if p.expires+c.s.times.prepared > now {
 			return false
 		}
 		c.giveBack(&p)

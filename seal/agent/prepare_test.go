@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
@@ -136,4 +137,56 @@ func TestSealTooLate(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, in.dial(t).Retire(head.Epoch))
 	c.seal(wire.Unavailable, start, []byte("plain"))
+}
+
+// The keys of prepared tokens are locked memory of their user, of which one user gets half.
+func TestPreparedKeysCount(t *testing.T) {
+	const size = 4096 // a page, of which half is 32 keys of 64 bytes
+	s, err := newServer(nil, size)
+	require.NoError(t, err)
+	in := serveAs(t, s)
+	all := wire.PrepareRequest{Count: wire.MaxPrepared, Format: []byte(testFormat)}
+	first, second, third := in.raw(t), in.raw(t), in.raw(t)
+	starts := first.prepare(wire.OK, all)
+	second.prepare(wire.OK, all)
+	require.Equal(t, size/2, in.pool.InUse(), "the control")
+	third.prepare(wire.Quota, prepareOne)
+	_, err = in.dial(t).Reserve(testRequest)
+	require.ErrorIs(t, err, ErrQuota)
+	require.ErrorContains(t, err, "locked memory")
+	first.seal(wire.OK, starts[0], []byte("plain"))
+	third.prepare(wire.OK, prepareOne)
+	require.NoError(t, second.Close())
+	require.Eventually(t, func() bool { return in.pool.InUse() == size/4 }, time.Minute, time.Millisecond)
+	acct := in.users.find(uint32(selfUID))
+	require.Eventually(t, func() bool { return acct.locked.Load() == size/4 }, time.Minute, time.Millisecond)
+}
+
+// A connection that goes on does not keep the keys of prepared tokens whose time is over.
+func TestPreparedExpire(t *testing.T) {
+	s, err := NewServer(nil)
+	require.NoError(t, err)
+	s.times.prepared = 0
+	in := serveAs(t, s)
+	c := in.raw(t)
+	c.prepare(wire.OK, prepareOne) // the control
+	c.prepare(wire.OK, wire.PrepareRequest{Count: 3, Lifetime: time.Nanosecond, Format: []byte(testFormat)})
+	c.expect(wire.OK, statFrame(t))
+	settles(t, memsafe.Room(token.KeySize), in.pool.InUse)
+	require.Equal(t, memsafe.Room(token.KeySize), in.pool.InUse())
+}
+
+// A user's secrets take its share of the locked memory, or one takes more.
+func TestLockedShare(t *testing.T) {
+	var a account
+	require.True(t, a.hold(60, 100))
+	require.True(t, a.hold(40, 100))
+	require.False(t, a.hold(1, 100))
+	a.unhold(60)
+	require.True(t, a.hold(60, 100), "what was given back can be had again")
+	a.unhold(100)
+	require.True(t, a.hold(1000, 100), "a small pool has room for few")
+	require.False(t, a.hold(1, 100))
+	a.unhold(1000)
+	require.Zero(t, a.locked.Load())
 }

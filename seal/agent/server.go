@@ -68,7 +68,7 @@ type Server struct {
 }
 
 // times are limits of this package that tests make shorter.
-type times struct{ idle, frame, drain time.Duration }
+type times struct{ idle, frame, drain, prepared time.Duration }
 
 // A suiteHost is the keys and the register of one suite.
 type suiteHost struct {
@@ -89,7 +89,7 @@ func newServer(o *Options, pool int) (*Server, error) {
 	s := &Server{
 		log: o.Log, observe: o.Observer, uid: uint32(os.Geteuid()),
 		conns: map[*conn]struct{}{}, epochs: map[[16]byte]suite.Suite{},
-		times: times{idleTimeout, frameTimeout, drainTimeout},
+		times: times{idleTimeout, frameTimeout, drainTimeout, housekeeping},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
