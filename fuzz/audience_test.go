@@ -12,7 +12,6 @@ import (
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/internal/vectors"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/stretchr/testify/require"
@@ -66,9 +65,7 @@ func FuzzAudience(f *testing.F) {
 			f.Add(kind, value)
 		}
 	}
-	ring, err := keyring.New(nil)
-	require.NoError(f, err)
-	h, err := seal.NewHost(ring, &seal.Options{Pool: newPool(f)})
+	h, err := seal.OpenHost(&seal.Options{Private: true, Pool: newPool(f)})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = h.Close() })
 	f.Fuzz(func(t *testing.T, kind uint8, value []byte) {
@@ -90,7 +87,7 @@ func FuzzAudience(f *testing.F) {
 		r, err := h.Reserve(seal.Request{Format: anyFormat, Audience: a, Lifetime: time.Minute})
 		nobody := kind == 0 && len(value) == 0 // the zero value: this user
 		if !nobody && !(kind == vectors.KindUser && bytes.Equal(value, user)) && !(kind == vectors.KindProcess && len(value) == 12) {
-			require.ErrorIs(t, err, seal.ErrAudience)
+			require.ErrorIs(t, err, seal.ErrRequest)
 			return
 		}
 		require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/stretchr/testify/require"
@@ -22,13 +23,11 @@ func FuzzRequest(f *testing.F) {
 	f.Add("x", []byte{}, int64(1), []byte{}, uint16(1))
 	f.Add("x", []byte{}, int64(time.Minute), bytes.Repeat([]byte("x"), 1000), uint16(50))
 	pool := newPool(f)
-	ring, err := keyring.New(nil)
-	require.NoError(f, err)
-	h, err := seal.NewHost(ring, &seal.Options{Pool: pool})
+	h, err := seal.OpenHost(&seal.Options{Private: true, Pool: pool})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = h.Close() })
 	f.Fuzz(func(t *testing.T, format string, mechanism []byte, lifetime int64, plain []byte, times uint16) {
-		plain = bytes.Repeat(plain, min(int(times), 1+(seal.MaxPlain+100)/max(len(plain), 1)))
+		plain = bytes.Repeat(plain, min(int(times), 1+(token.MaxPlain+100)/max(len(plain), 1)))
 		r, err := h.Reserve(seal.Request{Format: format, Mechanism: mechanism, Lifetime: time.Duration(lifetime)})
 		if err != nil {
 			require.ErrorIs(t, err, seal.ErrRequest)
@@ -36,9 +35,9 @@ func FuzzRequest(f *testing.F) {
 		}
 		sealed, err := r.Seal(plain)
 		require.Zero(t, pool.InUse(), "a used reservation holds no key")
-		require.ErrorIs(t, r.Cancel(), seal.ErrUsed)
-		if len(plain) > seal.MaxPlain {
-			require.ErrorIs(t, err, seal.ErrTooLarge)
+		require.ErrorIs(t, r.Cancel(), seal.ErrRequest)
+		if len(plain) > token.MaxPlain {
+			require.ErrorIs(t, err, seal.ErrRequest)
 			return
 		}
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/internal/vectors"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/stretchr/testify/require"
 )
@@ -95,16 +94,14 @@ func FuzzAlter(f *testing.F) {
 	pool := newPool(f)
 	hosts := map[uint8]*seal.Host{}
 	for _, st := range []uint8{vectors.GCM, vectors.ChaCha} {
-		ring, err := keyring.New(&keyring.Options{Suite: suite.Suite(st)})
-		require.NoError(f, err)
-		h, err := seal.NewHost(ring, &seal.Options{Pool: pool})
+		h, err := seal.OpenHost(&seal.Options{Private: true, Suite: suite.Suite(st).String(), Pool: pool})
 		require.NoError(f, err)
 		f.Cleanup(func() { _ = h.Close() })
 		hosts[st] = h
 	}
 	f.Fuzz(func(t *testing.T, st uint8, size, at uint16, xor []byte, cut uint16, tail []byte) {
 		h := hosts[1+st&1]
-		plain := bytes.Repeat([]byte{0xa5}, min(int(size), seal.MaxPlain))
+		plain := bytes.Repeat([]byte{0xa5}, min(int(size), token.MaxPlain))
 		r, err := h.Reserve(seal.Request{Format: anyFormat})
 		require.NoError(t, err)
 		genuine, err := r.Seal(plain)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/sealctx/sealctx/internal/boottime"
 	"github.com/sealctx/sealctx/internal/vectors"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/stretchr/testify/require"
@@ -72,10 +71,8 @@ func newKnown(f *testing.F, suite uint8, pool *memsafe.Pool) *known {
 	require.NoError(f, err)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	require.NoError(f, err)
-	ring, err := keyring.Open(dir, nil)
-	require.NoError(f, err)
 	k := &known{file: file}
-	k.Host, err = seal.NewHost(ring, &seal.Options{Pool: pool, Log: slog.New(reasons{k})})
+	k.Host, err = seal.OpenHost(&seal.Options{Directory: dir, Pool: pool, Log: slog.New(reasons{k})})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = errors.Join(k.Close(), file.Close()) })
 	return k

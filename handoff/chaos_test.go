@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokens "github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
@@ -223,31 +223,21 @@ func TestTwoOwners(t *testing.T) {
 	pool, err := memsafe.NewPool(0)
 	require.NoError(t, err)
 	defer pool.Close() //nolint:errcheck // of the test
-	generous := &generous{Host: h.host, pool: pool, keys: map[string][]byte{}}
+	ring, err := keyring.Open(h.dir, nil)
+	require.NoError(t, err)
+	defer ring.Close() //nolint:errcheck // of the test
+	generous := &generous{Host: h.host, ring: ring, pool: pool}
 	format := h.mech.PlainFormat()
 	v := h.round(fate{role: "stop", step: hasClaim}, (&secctx.Config{Sealer: generous, Format: format}).Wrap(h.mech))
 	require.ErrorIs(t, v.err, ErrReturned)
 	require.Equal(t, 2, v.owners(), "%+v", v)
 }
 
-// generous is a sealer that takes back without the register.
+// generous is a sealer that takes back without a claim.
 type generous struct {
 	*seal.Host
+	ring *keyring.Ring // over the host's directory
 	pool *memsafe.Pool
-
-	mu   sync.Mutex
-	keys map[string][]byte // by the token's beginning
-}
-
-func (g *generous) Reserve(req seal.Request) (*seal.Reservation, error) {
-	grant, err := g.ReserveFor(seal.Peer{UID: uint32(os.Geteuid())}, req)
-	if err != nil {
-		return nil, err
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.keys[string(grant.Start)] = append([]byte(nil), grant.Key.Bytes()...)
-	return grant.Reservation()
 }
 
 func (g *generous) TakeBack(b []byte, _ ...string) (*memsafe.Secret, error) {
@@ -255,18 +245,21 @@ func (g *generous) TakeBack(b []byte, _ ...string) (*memsafe.Secret, error) {
 	if err != nil {
 		return nil, seal.ErrDefective
 	}
+	e, err := g.ring.Epoch(t.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Release()
 	plain, err := g.pool.Alloc(t.BodySize())
 	if err != nil {
 		return nil, err
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n, err := t.Open(plain.Bytes(), g.keys[string(b[:len(t.Bound)+tokens.CommitmentSize])])
-	if err != nil {
-		return nil, err
-	}
-	plain.Truncate(n)
-	return plain, nil
+	err = e.Derive(tokens.EncLabel, t.Bound, func([]byte) error { return nil }, func(key []byte) error {
+		n, err := t.Open(plain.Bytes(), key)
+		plain.Truncate(n)
+		return err
+	})
+	return plain, err
 }
 
 // TestCancelled: cancelling Send ends it, whatever its worker does.

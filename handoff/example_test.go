@@ -43,7 +43,7 @@ func ExamplePool() {
 
 // A worker serves what it is given, one context after the other.
 func ExampleServe() {
-	sealer, err := seal.OpenHost()
+	sealer, err := seal.OpenHost(nil)
 	if err != nil {
 		log.Fatal(err)
 	}

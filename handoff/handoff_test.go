@@ -258,7 +258,7 @@ func TestNothingDone(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, send(half, s.conn, nil), gssapi.ErrNoContext)
 	far := Sender{Audience: func(Peer) (seal.Audience, error) { return seal.User(54321), nil }}
-	require.ErrorIs(t, far.Send(within(t, ample), a, s.sc, s.conn, nil), seal.ErrAudience)
+	require.ErrorIs(t, far.Send(within(t, ample), a, s.sc, s.conn, nil), seal.ErrRequest)
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	err = Send(ended, a, s.sc, s.conn, nil)

@@ -77,9 +77,7 @@ func (h *house) furnish(replay string) {
 
 func openHost(t testing.TB, dir string) *seal.Host {
 	t.Helper()
-	ring, err := keyring.Open(dir, nil)
-	require.NoError(t, err)
-	host, err := seal.NewHost(ring, nil)
+	host, err := seal.OpenHost(&seal.Options{Directory: dir})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = host.Close() })
 	return host

@@ -258,7 +258,7 @@ type doomed struct {
 func (d *doomed) Reserve(q seal.Request) (r *seal.Reservation, err error) {
 	d.once.Do(func() {
 		d.kill()
-		err = fmt.Errorf("%w: no such process", seal.ErrAudience) // as the agent says it
+		err = fmt.Errorf("%w: no such process", seal.ErrRequest) // as the agent says it
 	})
 	if err != nil {
 		return nil, err

@@ -295,8 +295,13 @@ func (w *waiter) taken() error {
 
 // doubtful reports whether a worker's word that it has the context is not enough.
 func doubtful(sc gssapi.SecContext, verify bool) bool {
-	state, _ := secctx.Status(sc)
-	return state == seal.Outstanding || state == 0 && verify
+	switch state, _ := secctx.Status(sc); state {
+	case seal.Gone:
+		return false
+	case seal.Unknown:
+		return verify
+	}
+	return true // its token waits for a claim
 }
 
 // An agent may be unable to take a token back just now, because a quota is used up or its

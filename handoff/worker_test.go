@@ -17,7 +17,6 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/secctx"
@@ -182,11 +181,7 @@ func workerSealer() (seal.Sealer, error) {
 	if socket := os.Getenv(agentVariable); socket != "" {
 		return agent.Dial(socket)
 	}
-	ring, err := keyring.Open("", nil)
-	if err != nil {
-		return nil, err
-	}
-	return seal.NewHost(ring, nil)
+	return seal.OpenHost(nil)
 }
 
 // serveAgent is an agent, until the test closes its connection.

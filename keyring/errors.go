@@ -48,6 +48,9 @@ var (
 	// ErrUnknown: no epoch has this id (GSS_S_DEFECTIVE_TOKEN).
 	ErrUnknown = errors.New("keyring: unknown epoch")
 
+	// ErrOptions: a value of Options is out of range (GSS_S_FAILURE).
+	ErrOptions = errors.New("keyring: bad options")
+
 	// ErrClosed: the ring was closed (GSS_S_FAILURE).
 	ErrClosed = errors.New("keyring: ring is closed")
 )

@@ -54,13 +54,13 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	switch {
 	case !full.Suite.Known():
-		return full, fmt.Errorf("keyring: unknown %v", full.Suite)
+		return full, fmt.Errorf("%w: unknown %v", ErrOptions, full.Suite)
 	case full.Outstanding < 1 || full.Outstanding > MaxOutstanding:
-		return full, fmt.Errorf("keyring: Outstanding is %d, not between 1 and %d", full.Outstanding, MaxOutstanding)
+		return full, fmt.Errorf("%w: Outstanding is %d, not between 1 and %d", ErrOptions, full.Outstanding, MaxOutstanding)
 	case full.Age < time.Second || full.Age > MaxAge:
-		return full, fmt.Errorf("keyring: Age is %v, not between 1s and %v", full.Age, MaxAge)
+		return full, fmt.Errorf("%w: Age is %v, not between 1s and %v", ErrOptions, full.Age, MaxAge)
 	case full.MaxLifetime < time.Second || full.MaxLifetime > MaxLifetime:
-		return full, fmt.Errorf("keyring: MaxLifetime is %v, not between 1s and %v", full.MaxLifetime, MaxLifetime)
+		return full, fmt.Errorf("%w: MaxLifetime is %v, not between 1s and %v", ErrOptions, full.MaxLifetime, MaxLifetime)
 	}
 	return full, nil
 }

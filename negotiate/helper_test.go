@@ -17,7 +17,6 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx/krb5"
 	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
@@ -233,9 +232,7 @@ func (l *logBuffer) take() string {
 // host returns a sealer whose keys end with the test.
 func host(t testing.TB) *seal.Host {
 	t.Helper()
-	ring, err := keyring.New(nil)
-	require.NoError(t, err)
-	h, err := seal.NewHost(ring, nil)
+	h, err := seal.OpenHost(&seal.Options{Private: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.Close()) })
 	return h

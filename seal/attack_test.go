@@ -41,8 +41,8 @@ func weaknesses(open opener, own [16]byte, altered [][]byte) int {
 
 // elsewhere is the text for a token of an epoch that a host in memory does not have.
 func elsewhere(b []byte) string {
-	return fmt.Sprintf("seal: defective token: no living key %x in the memory of process %d; it was sealed elsewhere, or the key was retired",
-		b[5:21], os.Getpid())
+	return fmt.Sprintf("seal: defective token: no living key %x in the keyring in the memory of process %d of user %d; it was sealed elsewhere, or the key was retired",
+		b[5:21], os.Getpid(), os.Geteuid())
 }
 
 // flips are all tokens one bit away.
@@ -71,7 +71,7 @@ func extensions(sealed []byte) [][]byte {
 	for c := range 256 {
 		all = append(all, append(bytes.Clone(sealed), byte(c)), append([]byte{byte(c)}, sealed...))
 	}
-	for _, n := range []int{2, 12, 16, 256, 4096, MaxToken} {
+	for _, n := range []int{2, 12, 16, 256, 4096, token.MaxToken} {
 		all = append(all, append(bytes.Clone(sealed), make([]byte, n)...))
 	}
 	return append(all, append(bytes.Clone(sealed), sealed...))
@@ -180,7 +180,7 @@ func TestRubbish(t *testing.T) {
 	h := memHost(t, nil)
 	plainMIT := append([]byte{0, 0, 0, 9}, append(bytes.Clone(testRequest.Mechanism), randomBytes(1165)...)...)
 	for _, b := range [][]byte{nil, {}, {0}, []byte("SLCX"), []byte("SLCX\x01"), plainMIT,
-		make([]byte, 700), make([]byte, MaxToken), make([]byte, MaxToken+1), bytes.Repeat([]byte{0xff}, 4096)} {
+		make([]byte, 700), make([]byte, token.MaxToken), make([]byte, token.MaxToken+1), bytes.Repeat([]byte{0xff}, 4096)} {
 		requireRefused(t, h, b, ErrDefective)
 	}
 }
@@ -250,7 +250,7 @@ func TestOrderOfRefusals(t *testing.T) {
 				head.Expires = head.Issued + 1
 			}
 			if stranger {
-				head.Audience = User(h.self.uid + 1).wire()
+				head.Audience = User(h.who.User() + 1).wire()
 			}
 			if format {
 				head.Format = []byte(otherForm)

@@ -9,8 +9,8 @@ import (
 	"github.com/sealctx/sealctx/internal/token"
 )
 
-// The audit events. Each is built only if somebody listens, and none has a
-// field that is secret: a token's clear header and the reason.
+// The audit events. An event is built only if the log takes its level. Its fields
+// are a token's clear header and the reason, and no secret.
 const (
 	eventReserved    = "token reserved"
 	eventNotReserved = "reservation refused"
@@ -32,14 +32,19 @@ func (h *Host) notReserved(head *token.Header, reason error) {
 	}
 }
 
-func (h *Host) opened(t *token.Token, event string) {
-	if h.logs(slog.LevelInfo) {
-		h.log.Info(event, headerAttrs(t)...)
+func (h *Host) opened(t *token.Token, op operation) {
+	if !h.logs(slog.LevelInfo) {
+		return
 	}
+	event := eventOpened
+	if op == takingBack {
+		event = eventTakenBack
+	}
+	h.log.Info(event, headerAttrs(t)...)
 }
 
-// refused logs the reason that the caller of Open is not told before the token
-// is known to be authentic. A header that is not is logged all the same.
+// refused logs the reason, which the caller of Open is told only if the token is
+// authentic. The header is logged even if it is not authentic.
 func (h *Host) refused(t *token.Token, reason string) {
 	if !h.logs(slog.LevelWarn) {
 		return
@@ -52,9 +57,10 @@ func (h *Host) refused(t *token.Token, reason string) {
 }
 
 // unclaimed logs why an authentic token was not claimed. A take-back of a spent
-// one is no refusal: whoever hands a context over finds out so that it is gone.
-func (h *Host) unclaimed(t *token.Token, event string, err error) {
-	if event != eventTakenBack || !errors.Is(err, ErrSpent) {
+// token is no refusal: by it an exporter finds out that the context has been handed
+// over.
+func (h *Host) unclaimed(t *token.Token, op operation, err error) {
+	if op != takingBack || !errors.Is(err, ErrSpent) {
 		h.refused(t, err.Error())
 	} else if h.logs(slog.LevelInfo) {
 		h.log.Info(eventGone, headerAttrs(t)...)

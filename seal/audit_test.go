@@ -19,7 +19,7 @@ func TestAuditEvents(t *testing.T) {
 	h := memHost(t, nil)
 	log := &recorder{}
 	h = hookedHost(t, h, log)
-	user := fmt.Sprintf("user %d", h.self.uid)
+	user := fmt.Sprintf("user %d", h.who.User())
 	expect := func(message, reason string) {
 		t.Helper()
 		require.Len(t, log.events, 1)
@@ -36,7 +36,7 @@ func TestAuditEvents(t *testing.T) {
 	r := reserve(t, h, testRequest)
 	e := log.last(t)
 	require.Equal(t, user, e.attrs["audience"])
-	require.Equal(t, fmt.Sprint(h.self.uid), e.attrs["exporter"])
+	require.Equal(t, fmt.Sprint(h.who.User()), e.attrs["exporter"])
 	expect(eventReserved, "")
 
 	sealed, err := r.Seal(nil)
@@ -82,7 +82,7 @@ func TestAuditEvents(t *testing.T) {
 	requireRefused(t, h, forge(t, h, nil, func(h *token.Header) { h.Suite = 3 - h.Suite }), ErrDefective)
 	expect(eventRefused, "suite is not the epoch's")
 	requireRefused(t, h, forge(t, h, nil, func(h *token.Header) { h.Audience = User(h.Exporter + 1).wire() }), ErrUnauthorized)
-	expect(eventRefused, fmt.Sprintf("it is for user %d", h.self.uid+1))
+	expect(eventRefused, fmt.Sprintf("it is for user %d", h.who.User()+1))
 	requireRefused(t, h, forge(t, h, nil, func(h *token.Header) { h.Expires = h.Issued + 1 }), ErrExpired)
 	expect(eventRefused, ErrExpired.Error())
 }

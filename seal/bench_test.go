@@ -23,7 +23,7 @@ const plainSize = 1165
 func BenchmarkCycle(b *testing.B) {
 	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
 		b.Run(st.String(), func(b *testing.B) {
-			h := benchHost(b, &keyring.Options{Suite: st})
+			h, _ := benchHost(b, &seal.Options{Suite: st.String()})
 			plain := make([]byte, plainSize)
 			_, _ = rand.Read(plain)
 			req := seal.Request{Format: "mit/2/amd64", Mechanism: make([]byte, 9)}
@@ -45,8 +45,8 @@ func BenchmarkCycle(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	for _, outstanding := range []int{1_000, 10_000_000} {
 		b.Run(fmt.Sprintf("outstanding=%d", outstanding), func(b *testing.B) {
-			h := benchHost(b, &keyring.Options{Outstanding: outstanding + batch})
-			fill(b, h, outstanding)
+			h, dir := benchHost(b, &seal.Options{Capacity: outstanding + batch})
+			fill(b, h, dir, outstanding)
 			req := seal.Request{Format: "mit/2/amd64", Mechanism: make([]byte, 9)}
 			plain := make([]byte, plainSize)
 			_, _ = rand.Read(plain)
@@ -88,8 +88,16 @@ func sealOne(b *testing.B, h *seal.Host, req seal.Request, plain []byte) []byte 
 
 // fill makes n tokens outstanding: the register does not see that nobody sealed
 // them.
-func fill(b *testing.B, h *seal.Host, n int) {
-	e, err := h.Ring().Current()
+func fill(b *testing.B, h *seal.Host, dir string, n int) {
+	if err := h.Rotate(); err != nil { // it makes the first key, of the host's capacity
+		b.Fatal(err)
+	}
+	ring, err := keyring.Open(dir, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ring.Close()
+	e, err := ring.Current()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -153,22 +161,18 @@ func ticketState(extra []byte) (*tls.SessionState, error) {
 	return s, nil
 }
 
-func benchHost(b *testing.B, o *keyring.Options) *seal.Host {
+func benchHost(b *testing.B, o *seal.Options) (*seal.Host, string) {
 	b.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "sealctx-bench-")
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { os.RemoveAll(dir) })
-	ring, err := keyring.Open(filepath.Join(dir, "ring"), o)
-	if err != nil {
+	o.Directory = filepath.Join(dir, "ring")
+	if o.Pool, err = memsafe.NewPool(64 << 10); err != nil {
 		b.Fatal(err)
 	}
-	pool, err := memsafe.NewPool(64 << 10)
-	if err != nil {
-		b.Fatal(err)
-	}
-	h, err := seal.NewHost(ring, &seal.Options{Pool: pool})
+	h, err := seal.OpenHost(o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -177,5 +181,5 @@ func benchHost(b *testing.B, o *keyring.Options) *seal.Host {
 			b.Error(err)
 		}
 	})
-	return h
+	return h, o.Directory
 }

@@ -115,7 +115,7 @@ func limitChild() {
 	}
 	began := time.Now()
 	childCheck(os.Setenv(keyring.DirVariable, os.Getenv(dirVar)))
-	h, err := OpenHost()
+	h, err := OpenHost(nil)
 	if err != nil {
 		if !errors.Is(err, ErrUnavailable) {
 			childFailed(err)
@@ -191,7 +191,7 @@ func timensChild() {
 func shiftedChild() {
 	ring, err := keyring.Open(os.Getenv(dirVar), nil)
 	childCheck(err)
-	h, err := NewHost(ring, nil)
+	h, err := newHost(ring, nil)
 	childCheck(err)
 	s, err := h.Open(childToken(), testFormat)
 	childCheck(err)
@@ -227,7 +227,7 @@ func TestFIPSOnly(t *testing.T) {
 func fipsChild() {
 	ring, err := keyring.Open(os.Getenv(dirVar), nil)
 	childCheck(err)
-	h, err := NewHost(ring, nil)
+	h, err := newHost(ring, nil)
 	childCheck(err)
 	say := func(done string, err error) {
 		switch {
@@ -267,7 +267,7 @@ func TestNoDescriptors(t *testing.T) {
 func descriptorsChild() {
 	ring, err := keyring.Open(os.Getenv(dirVar), nil)
 	childCheck(err)
-	h, err := NewHost(ring, nil)
+	h, err := newHost(ring, nil)
 	childCheck(err)
 	req := testRequest
 	req.Audience, err = Process(os.Getpid())

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -21,21 +22,21 @@ func TestSizes(t *testing.T) {
 	suites(t, func(t *testing.T, st suite.Suite) {
 		h := memHost(t, &keyring.Options{Suite: st})
 		for _, n := range []int{0, 1, 15, 16, 17, 510, 511, 512, 766, 767, 768, 1023, 1024, 1165, 4095, 4096,
-			32 << 10, 48<<10 - 2, MaxPlain} {
+			32 << 10, 48<<10 - 2, token.MaxPlain} {
 			plain := randomBytes(n)
 			sealed := sealToken(t, h, testRequest, plain)
-			require.LessOrEqual(t, len(sealed), MaxToken)
+			require.LessOrEqual(t, len(sealed), token.MaxToken)
 			requireOpens(t, h, sealed, plain)
 			requireRefused(t, h, sealed, ErrSpent)
 		}
 		require.Zero(t, outstanding(t, h))
 
 		r := reserve(t, h, testRequest)
-		_, err := r.Seal(make([]byte, MaxPlain+1))
-		require.ErrorIs(t, err, ErrTooLarge)
+		_, err := r.Seal(make([]byte, token.MaxPlain+1))
+		require.ErrorIs(t, err, ErrRequest)
 		require.Zero(t, outstanding(t, h), "the slot must come back")
 		_, err = r.Seal(nil)
-		require.ErrorIs(t, err, ErrUsed)
+		require.ErrorIs(t, err, ErrRequest)
 	})
 }
 
@@ -52,7 +53,7 @@ func TestPlainLikePadding(t *testing.T) {
 func TestPadding(t *testing.T) {
 	h := memHost(t, nil)
 	sizes := map[int]bool{}
-	for n := 0; n <= MaxPlain; n += 97 {
+	for n := 0; n <= token.MaxPlain; n += 97 {
 		sealed := sealToken(t, h, testRequest, make([]byte, n))
 		sizes[len(sealed)] = true
 		requireOpens(t, h, sealed, make([]byte, n))
@@ -90,7 +91,7 @@ func TestReservationIsGoodOnce(t *testing.T) {
 			plain := randomBytes(100)
 			sealed, err := r.Seal(plain)
 			require.NoError(t, err)
-			require.ErrorIs(t, use(r), ErrUsed)
+			require.ErrorIs(t, use(r), ErrRequest)
 			requireOpens(t, h, sealed, plain)
 		})
 		t.Run("Cancel then "+name, func(t *testing.T) {
@@ -98,7 +99,7 @@ func TestReservationIsGoodOnce(t *testing.T) {
 			require.Equal(t, 1, outstanding(t, h))
 			require.NoError(t, r.Cancel())
 			require.Zero(t, outstanding(t, h))
-			require.ErrorIs(t, use(r), ErrUsed)
+			require.ErrorIs(t, use(r), ErrRequest)
 		})
 	}
 }
@@ -125,7 +126,7 @@ func TestReservationContested(t *testing.T) {
 				}
 				if err == nil {
 					won.Add(1)
-				} else if err == ErrUsed {
+				} else if errors.Is(err, ErrRequest) {
 					used.Add(1)
 				}
 			})
@@ -144,7 +145,7 @@ func TestCancelledNeverOpens(t *testing.T) {
 	h := memHost(t, nil)
 	r := reserve(t, h, testRequest)
 	// What a thief of the reservation's memory would make of it.
-	sealed, err := token.Seal(r.grant.suite(), r.grant.Start, r.grant.Key.Bytes(), []byte("plain"), r.random)
+	sealed, err := token.Seal(token.SuiteOf(r.grant.Start), r.grant.Start, r.grant.Key.Bytes(), []byte("plain"), r.random)
 	require.NoError(t, err)
 	require.NoError(t, r.Cancel())
 	requireRefused(t, h, sealed, ErrSpent)
@@ -181,19 +182,19 @@ func TestOutstanding(t *testing.T) {
 	} {
 		h := memHost(t, nil)
 		r := reserve(t, h, testRequest)
-		shows(t, r, true, true)
+		shows(t, r, Outstanding)
 		sealed, err := r.Seal([]byte("plain"))
 		require.NoError(t, err, name)
 		requireRefused(t, h, append(sealed, 0), ErrDefective)
-		shows(t, r, true, true)
+		shows(t, r, Outstanding)
 		s, err := claim(h, sealed)
 		require.NoError(t, err, name)
 		s.Wipe()
-		shows(t, r, false, true)
-		require.NoError(t, h.Ring().Retire(current(t, h).ID()))
-		shows(t, r, false, false)
-		require.NoError(t, h.Ring().Close())
-		shows(t, r, false, false)
+		shows(t, r, Gone)
+		require.NoError(t, h.ring.Retire(current(t, h).ID()))
+		shows(t, r, Unknown)
+		require.NoError(t, h.ring.Close())
+		shows(t, r, Unknown)
 	}
 }
 
@@ -203,18 +204,17 @@ func TestOutstandingNoMore(t *testing.T) {
 	h := dirHost(t, dir, nil)
 	r, damaged := reserve(t, h, testRequest), reserve(t, h, testRequest)
 	require.NoError(t, r.Cancel())
-	shows(t, r, false, true)
-	shows(t, damaged, true, true)
+	shows(t, r, Gone)
+	shows(t, damaged, Outstanding)
 	require.NoError(t, os.Truncate(epochFiles(t, dir)[0], 0))
-	shows(t, damaged, false, false)
-	shows(t, r, false, false)
+	shows(t, damaged, Unknown)
+	shows(t, r, Unknown)
 	require.ErrorIs(t, damaged.Cancel(), keyring.ErrDamaged)
 }
 
-func shows(t *testing.T, r *Reservation, yes, known bool) {
+func shows(t *testing.T, r *Reservation, want State) {
 	t.Helper()
-	y, k := r.Outstanding()
-	require.Equal(t, []bool{yes, known}, []bool{y, k})
+	require.Equal(t, want, r.State())
 }
 
 func TestInspect(t *testing.T) {
@@ -235,8 +235,8 @@ func TestInspect(t *testing.T) {
 		require.Equal(t, time.Minute, head.Expires-head.Issued)
 		require.Equal(t, req.Mechanism, head.Mechanism)
 		require.Equal(t, testFormat, head.Format)
-		require.Equal(t, h.self.uid, head.Exporter)
-		require.Equal(t, User(h.self.uid), head.Audience)
+		require.Equal(t, h.who.User(), head.Exporter)
+		require.Equal(t, User(h.who.User()), head.Audience)
 
 		// The result is the caller's own: it must not reach into the token.
 		head.Mechanism[0] ^= 1

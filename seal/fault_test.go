@@ -22,7 +22,7 @@ import (
 // its own; tests put their hooks into it.
 func hookedHost(t testing.TB, h *Host, log slog.Handler) *Host {
 	t.Helper()
-	hooked, err := NewHost(h.ring, &Options{Pool: h.pool, Log: slog.New(log)})
+	hooked, err := newHost(h.ring, &Options{Pool: h.pool, Log: slog.New(log)})
 	require.NoError(t, err)
 	return hooked
 }
@@ -43,12 +43,17 @@ var hookRequest = Request{Format: testFormat, Audience: hookAudience}
 
 // openHooked opens a token for hookAudience with a hook in front of the claim.
 func openHooked(h *Host, sealed []byte, hook func()) (*memsafe.Secret, error) {
-	hooked := *h
-	hooked.self.process = func() (Audience, error) {
+	return as(h, func() ([]byte, error) {
 		hook()
-		return hookAudience, nil
-	}
-	return hooked.Open(sealed, testFormat)
+		return []byte(hookAudience.value), nil
+	}).Open(sealed, testFormat)
+}
+
+// as is the host for this process with another answer to what process it is.
+func as(h *Host, process func() ([]byte, error)) *Host {
+	who := *h.who.(*self)
+	who.process = process
+	return h.As(&who, h.log)
 }
 
 // errNoEntropy is what a failing random source returns.
@@ -84,7 +89,7 @@ func TestRandomFails(t *testing.T) {
 		require.ErrorIs(t, err, errNoEntropy)
 		require.Nil(t, sealed)
 		require.Zero(t, outstanding(t, h))
-		require.ErrorIs(t, r.Cancel(), ErrUsed)
+		require.ErrorIs(t, r.Cancel(), ErrRequest)
 	})
 }
 
@@ -133,11 +138,9 @@ func TestProcessUnknown(t *testing.T) {
 	req := testRequest
 	req.Audience = self
 	mine, users := sealToken(t, h, req, nil), sealToken(t, h, testRequest, nil)
-	whole := h.self.process
-	h.self.process = func() (Audience, error) { return Audience{}, unavailable(errNoEntropy) }
-	requireRefused(t, h, mine, ErrUnavailable)
-	requireOpens(t, h, users, []byte{})
-	h.self.process = whole
+	blind := as(h, func() ([]byte, error) { return nil, unavailable(errNoEntropy) })
+	requireRefused(t, blind, mine, ErrUnavailable)
+	requireOpens(t, blind, users, []byte{})
 	requireOpens(t, h, mine, []byte{})
 }
 
@@ -161,7 +164,7 @@ func TestCloseLeavesCallersPool(t *testing.T) {
 	ring, err := keyring.New(nil)
 	require.NoError(t, err)
 	pool := smallPool(t)
-	h, err := NewHost(ring, &Options{Pool: pool})
+	h, err := newHost(ring, &Options{Pool: pool})
 	require.NoError(t, err)
 	require.NoError(t, h.Close())
 	s, err := pool.Alloc(32)
@@ -172,19 +175,19 @@ func TestCloseLeavesCallersPool(t *testing.T) {
 func TestOpenHost(t *testing.T) {
 	dir := shmDir(t) + "/ring"
 	t.Setenv(keyring.DirVariable, dir)
-	h, err := OpenHost()
+	h, err := OpenHost(nil)
 	require.NoError(t, err)
-	require.Equal(t, dir, h.Ring().Dir())
+	require.Equal(t, dir, h.ring.Dir())
 	plain := randomBytes(1165)
 	sealed := sealToken(t, h, testRequest, plain)
-	other, err := OpenHost()
+	other, err := OpenHost(nil)
 	require.NoError(t, err)
 	requireOpens(t, other, sealed, plain)
 	require.NoError(t, h.Close())
 	require.NoError(t, other.Close())
 
 	require.NoError(t, os.Chmod(dir, 0o750))
-	h, err = OpenHost()
+	h, err = OpenHost(nil)
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorIs(t, err, keyring.ErrUnsafeDir)
 	require.Nil(t, h)

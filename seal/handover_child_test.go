@@ -18,6 +18,7 @@ import (
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,13 +89,13 @@ func handoverChild() {
 	index, err := strconv.Atoi(os.Getenv(indexVar))
 	childCheck(err)
 	w.at = stepOf(page, index)
-	w.h, err = NewHost(ring, &Options{Log: slog.New(hookLog{w})})
+	w.h, err = newHost(ring, &Options{Log: slog.New(hookLog{w})})
 	childCheck(err)
 	w.h.random = hookReader(func() { w.step(stepSlotTaken) })
-	w.h.self.process = func() (Audience, error) {
+	w.h = as(w.h, func() ([]byte, error) {
 		w.step(stepAuthenticated)
-		return hookAudience, nil
-	}
+		return []byte(hookAudience.value), nil
+	})
 	for {
 		var o order
 		if err := w.in.Decode(&o); errors.Is(err, io.EOF) {
@@ -181,7 +182,7 @@ func (w *party) wait(n int) {
 
 // hookSlot calls a function before the last check of Seal.
 type hookSlot struct {
-	Slot
+	ask.Slot
 	before func()
 }
 

@@ -7,19 +7,18 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
-// A Host seals and opens in this process, under the keys of this host's ring.
-// It is a Sealer; safe for concurrent use. All processes of the ring's user
-// hold the same keys, so an audience within that user guards against mistakes
-// and not against malice; doc/THREATS.md says more.
+// A Host seals and opens tokens under the keys of this host's user. It is a
+// Sealer. All processes of the user hold the same keys, so an audience within the
+// user guards against mistakes and not against malice; doc/THREATS.md says more.
+// A Host is safe for concurrent use.
 type Host struct {
 	_ [0]func() // not comparable
 
@@ -28,57 +27,112 @@ type Host struct {
 	owned  bool // the pool is the host's to close
 	random io.Reader
 	log    *slog.Logger
-	self   self
+	who    ask.Who
 }
 
-// self is this process, for audiences.
-type self struct {
-	uid     uint32
-	user    Audience
-	process func() (Audience, error)
-}
-
-// Options for NewHost. The zero value is the recommendation.
+// Options for OpenHost. The zero value is the recommendation. Suite, Capacity, Age
+// and MaxLifetime bind the keys that this Host makes. Keys that it finds keep what
+// they were made with.
 type Options struct {
-	// Pool is the locked memory for keys and opened tokens. Nil: one of
-	// memsafe.NewPool(0), which the Host's Close closes.
+	// Directory holds the keys. Zero: the first of these that is on tmpfs,
+	//
+	//	$SEALCTX_DIR (an absolute path, which must be on tmpfs)
+	//	$RUNTIME_DIRECTORY/sealctx (systemd)
+	//	$XDG_RUNTIME_DIR/sealctx
+	//	/run/sealctx-root (root)
+	//	/dev/shm/sealctx-UID
+	//
+	// It is made with mode 0700 if it does not exist. It must belong to the
+	// effective user, without rights for others.
+	Directory string
+
+	// Private keeps the keys in the memory of this process. No other process can
+	// open its tokens. False: the keys are in Directory.
+	Private bool
+
+	// AnyFilesystem allows a Directory that is not on tmpfs. The keys then reach
+	// the disk. False: such a directory is refused.
+	AnyFilesystem bool
+
+	// Suite is the AEAD of new keys: "AES-256-GCM" or "ChaCha20-Poly1305". Zero:
+	// the one that this processor runs in constant time.
+	Suite string
+
+	// Capacity is how many tokens can be outstanding under one key. Zero: 16,384.
+	// At most 16,777,216. A key's register takes 16 bytes for each.
+	Capacity int
+
+	// Age is how long a key seals before the next one takes over. Zero: one hour.
+	// One second to 30 days.
+	Age time.Duration
+
+	// MaxLifetime is the longest lifetime of a token, and how long a key still
+	// opens after the next one has taken over. Zero: one hour. One second to 7
+	// days.
+	MaxLifetime time.Duration
+
+	// Pool is the locked memory for token keys and opened tokens. Nil: one of
+	// memsafe.NewPool(0), which Close closes.
 	Pool *memsafe.Pool
 
 	// Log gets the audit events: what was reserved, opened and refused, and the
-	// reason that the caller of Open is not told. Never a secret. Nil: none.
+	// reason that the caller of Open is not told. Never a secret. Nil: no log.
 	Log *slog.Logger
 }
 
-// OpenHost opens this user's keyring in the runtime directory, see
-// [keyring.Open], with locked memory of its own. It returns an error that wraps
-// ErrUnavailable and says what is missing.
-func OpenHost() (*Host, error) {
-	ring, err := keyring.Open("", nil)
-	if err != nil {
-		return nil, unavailable(err)
+// OpenHost opens the keys of this process's user. Nil options are the zero
+// Options. It makes no key before one is needed. It locks a page of memory or a few,
+// and one more for each key. It returns an error that wraps ErrUnavailable and says
+// what is missing, or ErrRequest for an option out of range.
+func OpenHost(o *Options) (*Host, error) {
+	if o == nil {
+		o = &Options{}
 	}
-	h, err := NewHost(ring, nil)
+	ring, err := o.ring()
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHost(ring, o)
 	if err != nil {
 		return nil, errors.Join(err, ring.Close())
 	}
 	return h, nil
 }
 
-// NewHost returns a Host over a ring, which it owns from now on; on an error,
-// which wraps ErrUnavailable, the ring stays the caller's.
-func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
+func (o *Options) ring() (*keyring.Ring, error) {
+	opts := &keyring.Options{
+		Outstanding: o.Capacity, Age: o.Age, MaxLifetime: o.MaxLifetime, AnyFilesystem: o.AnyFilesystem,
+	}
+	if o.Suite != "" {
+		s, ok := suite.ByName(o.Suite)
+		if !ok {
+			return nil, fmt.Errorf("%w: no suite %q; there are %v", ErrRequest, o.Suite, suite.All())
+		}
+		opts.Suite = s
+	}
+	open := keyring.New
+	if !o.Private {
+		open = func(opts *keyring.Options) (*keyring.Ring, error) { return keyring.Open(o.Directory, opts) }
+	}
+	ring, err := open(opts)
+	switch {
+	case errors.Is(err, keyring.ErrOptions):
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+	case err != nil:
+		return nil, unavailable(err)
+	}
+	return ring, nil
+}
+
+// newHost returns a host over a ring, which it owns from now on. On an error the
+// ring stays the caller's.
+func newHost(ring *keyring.Ring, o *Options) (*Host, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	h := &Host{ring: ring, pool: o.Pool, random: rand.Reader, log: o.Log}
+	h := &Host{ring: ring, pool: o.Pool, random: rand.Reader, log: o.Log, who: thisProcess()}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
-	}
-	uid := uint32(os.Geteuid())
-	h.self = self{
-		uid:     uid,
-		user:    User(uid),
-		process: thisProcess(),
 	}
 	if h.pool == nil {
 		pool, err := memsafe.NewPool(0)
@@ -90,12 +144,18 @@ func NewHost(ring *keyring.Ring, o *Options) (*Host, error) {
 	return h, nil
 }
 
-// Ring returns the host's keyring, to rotate and retire.
-func (h *Host) Ring() *keyring.Ring { return h.ring }
+// As returns the host as who sees it, with its audit events going to log. Package
+// agent uses it. The result is not to be closed.
+func (h *Host) As(who ask.Who, log *slog.Logger) *Host {
+	as := *h
+	as.who, as.log = who, log
+	return &as
+}
 
-// Close closes the ring, and the pool unless the caller brought it; outstanding
-// tokens stay good for other processes. It must not run beside other calls, and
-// secrets that Open returned are gone with their pool.
+// Close takes the keys out of use in this process, and closes the pool unless the
+// caller brought it. Outstanding tokens stay good for other processes; those of a
+// Private host are worthless. Close must not run beside other calls. Secrets that
+// Open returned are gone with their pool.
 func (h *Host) Close() error {
 	err := h.ring.Close()
 	if h.owned {
@@ -104,173 +164,12 @@ func (h *Host) Close() error {
 	return err
 }
 
-// thisProcess returns a function that tells this process as an audience. It
-// reads that once; an error is not kept, since a lack of descriptors passes.
-func thisProcess() func() (Audience, error) {
-	var known atomic.Pointer[Audience]
-	return func() (Audience, error) {
-		if a := known.Load(); a != nil {
-			return *a, nil
-		}
-		a, err := Process(os.Getpid())
-		if err != nil {
-			return Audience{}, unavailable(err)
-		}
-		known.Store(&a)
-		return a, nil
+// String says where the keys are.
+func (h *Host) String() string {
+	if dir := h.ring.Dir(); dir != "" {
+		return "keyring " + dir
 	}
+	return fmt.Sprintf("keyring in the memory of process %d", os.Getpid())
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
-
-func suiteName(s suite.Suite) string { return suite.Suite(s).String() }
-
-// attempts is how often Reserve takes another epoch when the one it had was
-// rotated away or retired under its hands.
-const attempts = 4
-
-// Reserve is described at Sealer.
-func (h *Host) Reserve(req Request) (*Reservation, error) {
-	if a := req.Audience; a == (Audience{}) {
-		req.Audience = h.self.user
-	} else if a.kind != token.KindProcess && a != h.self.user {
-		return nil, fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent",
-			ErrAudience, h.self.uid, a)
-	}
-	g, err := h.grant(h.self.uid, req)
-	if err != nil {
-		return nil, err
-	}
-	return g.reservation(h.random), nil
-}
-
-// grant reserves for a user, in whatever epoch is current.
-func (h *Host) grant(exporter uint32, req Request) (*Grant, error) {
-	if err := req.check(); err != nil {
-		return nil, err
-	}
-	head := req.header(exporter)
-	for try := 1; ; try++ {
-		g, err := h.reserve(head, req.Lifetime)
-		if err == nil {
-			h.reserved(&head)
-			return g, nil
-		}
-		rotated := errors.Is(err, keyring.ErrNotOpen) || errors.Is(err, keyring.ErrRetired) || errors.Is(err, keyring.ErrDamaged)
-		if !rotated || try == attempts {
-			h.notReserved(&head, err)
-			return nil, unavailable(err)
-		}
-	}
-}
-
-// check refuses what cannot stand in a token's header.
-func (req *Request) check() error {
-	switch {
-	case !req.Audience.valid():
-		return fmt.Errorf("%w: no such audience", ErrAudience)
-	case req.Lifetime < 0:
-		return fmt.Errorf("%w: lifetime of %v", ErrRequest, req.Lifetime)
-	case len(req.Mechanism) > token.MaxMechanism:
-		return fmt.Errorf("%w: mechanism of %d bytes, at most %d", ErrRequest, len(req.Mechanism), token.MaxMechanism)
-	case !token.ValidFormat([]byte(req.Format)):
-		return fmt.Errorf("%w: plain format %q is not 1 to %d printable ASCII characters", ErrRequest, req.Format, token.MaxFormat)
-	}
-	return nil
-}
-
-// header is what the request says of a token's header. It is small enough to be
-// inlined, which keeps what it makes on the stack.
-func (req *Request) header(exporter uint32) token.Header {
-	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: exporter, Audience: req.Audience.wire()}
-}
-
-// reserve tries the current epoch once.
-func (h *Host) reserve(head token.Header, lifetime time.Duration) (*Grant, error) {
-	if lifetime == 0 {
-		lifetime = DefaultLifetime
-	}
-	e, lease, err := h.ring.Reserve(lifetime)
-	if err != nil {
-		return nil, err
-	}
-	g := &hostGrant{slot: hostSlot{h.ring, e, e.ID(), lease}}
-	if err := h.prepare(g, head); err != nil {
-		_ = g.slot.Cancel() // a slot that cannot be given back expires
-		g.slot.Release()
-		return nil, err
-	}
-	return &g.Grant, nil
-}
-
-// A hostGrant is a grant and its slot in one piece.
-type hostGrant struct {
-	Grant
-	slot hostSlot
-}
-
-// prepare writes the header and derives the keys of a reserved slot.
-func (h *Host) prepare(g *hostGrant, head token.Header) error {
-	s := &g.slot
-	head.Suite = suite.Suite(s.epoch.Suite())
-	head.Epoch = s.epoch.ID()
-	head.Slot, head.Word = s.lease.Index, s.lease.Word
-	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires
-	// The salt is drawn where the header will be written over it: drawn into
-	// head it would take head to the heap.
-	room := make([]byte, token.SaltSize, head.Size()+token.CommitmentSize)
-	if _, err := io.ReadFull(h.random, room); err != nil {
-		return fmt.Errorf("random source: %w", err)
-	}
-	head.Salt = [token.SaltSize]byte(room)
-	bound, err := head.Append(room[:0])
-	if err != nil {
-		return err
-	}
-	key, err := h.pool.Alloc(token.KeySize)
-	if err != nil {
-		return err
-	}
-	start := bound[:len(bound)+token.CommitmentSize]
-	err = s.epoch.Derive(token.EncLabel, bound, func(enc []byte) error {
-		copy(key.Bytes(), enc)
-		token.Commit(start[len(bound):], enc)
-		return nil
-	}, nil)
-	if err != nil {
-		key.Wipe()
-		return err
-	}
-	g.Start, g.Key, g.Slot = start, key, s
-	return nil
-}
-
-// hostSlot is a slot in a register that this process has mapped; a Slot.
-type hostSlot struct {
-	ring  *keyring.Ring
-	epoch *keyring.Epoch // until Release
-	id    [16]byte       // the epoch's
-	lease keyring.Lease
-}
-
-func (s *hostSlot) Valid([]byte) error {
-	err := s.epoch.Valid(s.lease.Expires)
-	if errors.Is(err, keyring.ErrExpired) {
-		return fmt.Errorf("%w: before it was sealed", ErrExpired)
-	}
-	return err
-}
-
-func (s *hostSlot) Cancel() error { return s.epoch.Claim(s.lease.Slot) }
-func (s *hostSlot) Release()      { s.epoch.Release() }
-
-// Outstanding looks into the register, should the ring have the epoch still.
-func (s *hostSlot) Outstanding() (yes, known bool) {
-	e, err := s.ring.Epoch(s.id)
-	if err != nil {
-		return false, false
-	}
-	defer e.Release()
-	held, err := e.Holds(s.lease.Slot)
-	return held, err == nil
-}

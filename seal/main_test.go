@@ -86,7 +86,7 @@ func dirHost(t testing.TB, dir string, o *keyring.Options) *Host {
 
 func hostOver(t testing.TB, ring *keyring.Ring, o *Options) *Host {
 	t.Helper()
-	h, err := NewHost(ring, o)
+	h, err := newHost(ring, o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.Zero(t, h.pool.InUse(), "locked memory not given back")
@@ -160,8 +160,8 @@ func forge(t testing.TB, h *Host, plain []byte, change func(*token.Header)) []by
 	lease, err := e.Reserve(time.Minute)
 	require.NoError(t, err)
 	req := testRequest
-	req.Audience = h.self.user
-	head := req.header(h.self.uid)
+	req.Audience = User(h.who.User())
+	head := req.header(h.who.User())
 	head.Suite, head.Epoch = suite.Suite(e.Suite()), e.ID()
 	head.Slot, head.Word = lease.Index, lease.Word
 	head.Issued, head.Expires = lease.Issued, lease.Expires

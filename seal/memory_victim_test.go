@@ -85,7 +85,7 @@ var victimCases = []victimCase{
 func sealVictim(v *memscan.Victim) {
 	ring, err := keyring.Open(os.Getenv(dirVar), nil)
 	v.Check(err)
-	h, err := NewHost(ring, nil)
+	h, err := newHost(ring, nil)
 	v.Check(err)
 	tokens, err := readTokens(os.Getenv(tokensVar))
 	v.Check(err)
@@ -270,7 +270,7 @@ var held []*memsafe.Secret
 
 func victimAsks(_ *memscan.Victim, h *Host, tokens [][]byte) error {
 	for _, b := range tokens {
-		if _, state, err := h.Status(b); err != nil || state != Outstanding {
+		if state, err := h.Status(b); err != nil || state != Outstanding {
 			return errors.Join(errors.New(state.String()), err)
 		}
 	}
@@ -286,7 +286,7 @@ func victimCancelsFor(want error) func(*memscan.Victim, *Host, [][]byte) error {
 				return err
 			}
 			start := b[:len(parsed.Bound)+token.CommitmentSize]
-			if err := h.CancelFor(Peer{UID: h.self.uid}, start); err != want {
+			if err := h.Cancel(start); err != want {
 				return fmt.Errorf("%w, and not %w", err, want)
 			}
 		}
@@ -436,8 +436,8 @@ func victimRetires(v *memscan.Victim, h *Host, tokens [][]byte) error {
 
 func reservedHeader(h *Host) token.Header {
 	req := testRequest
-	req.Audience = h.self.user
-	return req.header(h.self.uid)
+	req.Audience = User(h.who.User())
+	return req.header(h.who.User())
 }
 
 func victimCloses(v *memscan.Victim, h *Host, _ [][]byte) error {

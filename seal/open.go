@@ -3,9 +3,10 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
-	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -13,88 +14,82 @@ import (
 
 // Open is described at Sealer.
 func (h *Host) Open(b []byte, formats ...string) (*memsafe.Secret, error) {
-	return h.redeem(b, formats, eventOpened, h.mayOpen)
+	return h.open(opening, b, nil, formats)
 }
 
 // OpenFrom is described at Sealer.
 func (h *Host) OpenFrom(exporters []Party, b []byte, formats ...string) (*memsafe.Secret, error) {
-	if err := checkExporters(exporters); err != nil {
+	if err := h.checkExporters(exporters); err != nil {
 		return nil, err
 	}
-	for _, e := range exporters {
-		if e.kind != token.KindUser {
-			return nil, fmt.Errorf("%w: %v as exporter needs the agent; here only a user can be demanded", ErrAudience, e)
-		}
-	}
-	return h.redeem(b, formats, eventOpened, func(t token.Header) error {
-		if err := h.mayOpen(t); err != nil {
-			return err
-		}
-		return demand(t, exporters, func(p Party) (bool, error) { return p == User(t.Exporter), nil })
-	})
+	return h.open(opening, b, exporters, formats)
 }
 
 // TakeBack is described at Sealer.
 func (h *Host) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
-	return h.redeem(b, formats, eventTakenBack, h.mayTakeBack)
+	return h.open(takingBack, b, nil, formats)
 }
 
-// A permit says whether somebody may have a token, by what its header names.
-// It takes a value, so that the token stays off the heap.
-type permit func(token.Header) error
-
-// checkExporters refuses a demand that no exporter can meet or that cannot be sent.
-func checkExporters(exporters []Party) error {
-	if n := len(exporters); n == 0 || n > token.MaxExporters {
-		return fmt.Errorf("%w: %d exporters, 1 to %d can be demanded", ErrRequest, n, token.MaxExporters)
-	}
-	for _, e := range exporters {
-		if !e.valid() || e.kind == token.KindProcess {
-			return fmt.Errorf("%w: %v as exporter; a user, a group or a service can be demanded", ErrAudience, e)
-		}
-	}
-	return nil
-}
-
-// demand returns nil if is reports one of exporters as the token's.
-func demand(t token.Header, exporters []Party, is func(Party) (bool, error)) error {
-	for _, e := range exporters {
-		if yes, err := is(e); yes || err != nil {
-			return err
-		}
-	}
-	names := make([]string, len(exporters))
-	for i, e := range exporters {
-		names[i] = e.String()
-	}
-	return fmt.Errorf("%w: user %d exported it, and %s is demanded", ErrUnauthorized, t.Exporter, strings.Join(names, " or "))
-}
-
-// redeem authenticates, authorizes, claims: in this order, so that nothing but a
-// token's own audience in its own time can spend it.
-func (h *Host) redeem(b []byte, formats []string, event string, may permit) (*memsafe.Secret, error) {
+// open is the way of a token from its bytes to its plain token (doc/SPEC.md,
+// section 9). Nothing before the claim changes anything, so that only the token's
+// own audience, in its time, can spend it. After the claim nothing is refused but
+// what would be wrong to give: the token is spent.
+func (h *Host) open(op operation, b []byte, exporters []Party, formats []string) (*memsafe.Secret, error) {
+	// The bytes are a token's.
 	t, err := token.Parse(b)
 	if err != nil {
-		return nil, h.defective(nil, "malformed")
+		h.refused(nil, "malformed")
+		return nil, ErrDefective
 	}
+
+	// Its key is alive.
 	e, err := h.epochOf(&t)
-	if errors.Is(err, ErrDefective) {
-		h.refused(&t, "epoch unknown or retired")
-	}
 	if err != nil {
+		if errors.Is(err, ErrDefective) {
+			h.refused(&t, "epoch unknown or retired")
+		}
 		return nil, err
 	}
 	defer e.Release()
+
+	// It is authentic.
 	plain, err := h.authenticate(e, &t)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.claim(e, &t, formats, may); err != nil {
+
+	// It is in time, for the one who asks, from whom that one wants, and of a format
+	// that the mechanism reads.
+	now, err := h.ring.Now()
+	switch {
+	case err != nil:
+		err = unavailable(err)
+	case now >= t.Expires:
+		err = ErrExpired
+	default:
+		err = h.authorize(op, t.Header, exporters)
+	}
+	if err == nil && !slices.Contains(formats, string(t.Format)) {
+		err = fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, strings.Join(formats, " or "))
+	}
+
+	// The claim: of all who get here, for one and the same token, one goes on.
+	if err == nil {
+		err = fromRing(e.ClaimAt(keyring.Slot{Index: t.Slot, Word: t.Word}, now))
+	}
+
+	// It is still in time, and its key alive: this process may have been stopped.
+	if err == nil {
+		if late := fromRing(e.Valid(t.Expires)); late != nil {
+			err = fmt.Errorf("%w: %w", ErrLost, late)
+		}
+	}
+	if err != nil {
 		plain.Wipe()
-		h.unclaimed(&t, event, err)
+		h.unclaimed(&t, op, err)
 		return nil, err
 	}
-	h.opened(&t, event)
+	h.opened(&t, op)
 	return plain, nil
 }
 
@@ -104,10 +99,12 @@ var (
 	errBody   = errors.New("header genuine, body altered")
 )
 
-// authenticate returns the plain token of an authentic one, unclaimed yet.
+// authenticate returns the plain token of an authentic one. It needs a function that
+// the key is lent to: the key lies in memory of the keyring, and is wiped there.
 func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
-	if suite.Suite(e.Suite()) != t.Suite {
-		return nil, h.defective(t, "suite is not the epoch's")
+	if e.Suite() != t.Suite {
+		h.refused(t, "suite is not the epoch's")
+		return nil, ErrDefective
 	}
 	var plain *memsafe.Secret
 	err := genuine(e, t, func(key []byte) (err error) {
@@ -118,16 +115,19 @@ func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, 
 	case err == nil:
 		return plain, nil
 	case errors.Is(err, keyring.ErrRetired):
-		return nil, h.defective(t, "epoch retired")
+		h.refused(t, "epoch retired")
+		return nil, ErrDefective
 	case errors.Is(err, errHeader), errors.Is(err, errBody):
-		return nil, h.defective(t, err.Error())
+		h.refused(t, err.Error())
+		return nil, ErrDefective
 	}
 	return nil, unavailable(err)
 }
 
-// genuine lends use, unless that is nil, the key of a token, as keyring.Epoch.Derive
-// does, once the commitment has shown that the header is ours: else errHeader. What
-// anybody can make up takes no memory of the pool.
+// genuine derives the key of a token and returns errHeader unless the token's
+// commitment is to this key, which shows that the header is ours. It then lends the
+// key to use, unless that is nil. A header that anyone can make up takes no memory of
+// the pool.
 func genuine(e *keyring.Epoch, t *token.Token, use func(key []byte) error) error {
 	return e.Derive(token.EncLabel, t.Bound, func(key []byte) error {
 		if !t.CommitsTo(key) {
@@ -137,7 +137,7 @@ func genuine(e *keyring.Epoch, t *token.Token, use func(key []byte) error) error
 	}, use)
 }
 
-// decrypt returns the plain token of one whose header is authentic: else errBody.
+// decrypt returns the plain token of a token whose header is authentic, or errBody.
 func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 	plain, err := h.pool.Alloc(t.BodySize())
 	if err != nil {
@@ -155,78 +155,19 @@ func (h *Host) decrypt(t *token.Token, key []byte) (*memsafe.Secret, error) {
 	return plain, nil
 }
 
-// mayOpen checks that this process is the token's audience.
-func (h *Host) mayOpen(t token.Header) error {
-	to := t.Audience
-	self, err := h.self.user, error(nil)
-	if to.Kind == token.KindProcess {
-		self, err = h.self.process()
+// epochOf finds the epoch of a token. If none is alive, the error wraps ErrDefective
+// and says where it looked. The epoch's id is in clear in the token, so this tells
+// the token's sender nothing, and its reader which mistake of configuration it was.
+func (h *Host) epochOf(t *token.Token) (*keyring.Epoch, error) {
+	e, err := h.ring.Epoch(t.Epoch)
+	if err = fromRing(err); err == ErrDefective { //nolint:errorlint // ours, unwrapped
+		return nil, fmt.Errorf("%w: no living key %x in the %v of user %d; it was sealed elsewhere, or the key was retired", ErrDefective, t.Epoch, h, os.Geteuid())
 	}
-	if err != nil {
-		return err
-	}
-	return forAudience(to, self.kind == to.Kind && self.value == string(to.Value))
+	return e, err
 }
 
-func (h *Host) mayTakeBack(t token.Header) error {
-	return forExporter(t.Exporter, h.self.uid)
-}
-
-func forAudience(to token.Audience, is bool) error {
-	if is {
-		return nil
-	}
-	return fmt.Errorf("%w: token for another audience: it is for %v", ErrUnauthorized, fromWire(to))
-}
-
-func forExporter(exporter, uid uint32) error {
-	if exporter == uid {
-		return nil
-	}
-	return fmt.Errorf("%w: user %d reserved it", ErrUnauthorized, exporter)
-}
-
-// claim checks what is left to check of an authentic token and spends it. The
-// clock is read again after the swap: a process that was stopped in between
-// has spent the token and gets nothing.
-func (h *Host) claim(e *keyring.Epoch, t *token.Token, formats []string, may permit) error {
-	now, err := h.ring.Now()
-	if err != nil {
-		return unavailable(err)
-	}
-	if now >= t.Expires {
-		return ErrExpired
-	}
-	if err := may(t.Header); err != nil {
-		return err
-	}
-	if !isOneOf(t.Format, formats) {
-		return fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, strings.Join(formats, " or "))
-	}
-	if err := fromRing(e.ClaimAt(keyring.Slot{Index: t.Slot, Word: t.Word}, now)); err != nil {
-		return err
-	}
-	if err := h.inTime(e, t); err != nil {
-		return fmt.Errorf("%w: %w", ErrLost, err)
-	}
-	return nil
-}
-
-func isOneOf(format []byte, formats []string) bool {
-	for _, f := range formats {
-		if f == string(format) {
-			return true
-		}
-	}
-	return false
-}
-
-func (h *Host) inTime(e *keyring.Epoch, t *token.Token) error {
-	return fromRing(e.Valid(t.Expires))
-}
-
-// fromRing gives the keyring's answer about an epoch or a slot in the words of
-// this package.
+// fromRing gives the keyring's answer about an epoch or a slot in the words of this
+// package.
 func fromRing(err error) error {
 	switch {
 	case err == nil:
@@ -239,10 +180,4 @@ func fromRing(err error) error {
 		return ErrDefective
 	}
 	return unavailable(err)
-}
-
-// defective logs why and returns the one error that tells nobody.
-func (h *Host) defective(t *token.Token, reason string) error {
-	h.refused(t, reason)
-	return ErrDefective
 }

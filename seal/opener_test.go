@@ -110,7 +110,7 @@ func openAll(t *testing.T, processes, tokens int, broken bool) []int {
 func openerChild() {
 	ring, err := keyring.Open(os.Getenv(dirVar), nil)
 	childCheck(err)
-	h, err := NewHost(ring, nil)
+	h, err := newHost(ring, nil)
 	childCheck(err)
 	open := h.Open
 	if os.Getenv(brokenVar) == "true" {

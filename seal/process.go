@@ -1,41 +1,67 @@
 package seal
 
 import (
-	"errors"
 	"fmt"
+	"os"
+	"sync/atomic"
 
 	"github.com/sealctx/sealctx/internal/pidfd"
+	"github.com/sealctx/sealctx/internal/token"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
-// Process is the audience of one process. It is its id and a number that no later
-// process with that id has; doc/SPEC.md, section 7, says which. Errors, both
-// GSS_S_FAILURE: ErrAudience where no such process is alive, ErrUnavailable where
-// the kernel does not tell. Safe for concurrent use.
-func Process(pid int) (Audience, error) {
-	n, err := pidfd.Number(pid)
-	if err != nil {
-		return Audience{}, noProcess(fmt.Sprintf("process %d", pid), err)
-	}
-	return process(uint32(pid), n), nil
+// self is this process as the one that asks. It is safe for concurrent use. All
+// processes of its user hold the same keys, so it may ask about any token, and it
+// is in no group and no service: which processes those are, nothing here could
+// enforce.
+type self struct {
+	uid     uint32
+	user    Party
+	process func() ([]byte, error)
 }
 
-// ProcessOf is Process for the process behind a pidfd, of whatever origin, and
-// returns its effective user of now. ErrAudience is also for a thread, for a
-// descriptor of anything else, and for a process without an id in this process
-// namespace. fd stays the caller's, and open during the call. The agent and its
-// client need it.
-func ProcessOf(fd int) (a Audience, uid uint32, err error) {
-	p, err := pidfd.Of(fd)
-	if err != nil {
-		return Audience{}, 0, noProcess("descriptor", err)
-	}
-	return process(uint32(p.PID), p.Number), p.UID, nil
+func thisProcess() *self {
+	uid := uint32(os.Geteuid())
+	return &self{uid, User(uid), itself()}
 }
 
-func noProcess(what string, err error) error {
-	kind := ErrUnavailable
-	if errors.Is(err, pidfd.ErrEnded) || errors.Is(err, pidfd.ErrForeign) {
-		kind = ErrAudience
+func (s *self) User() uint32             { return s.uid }
+func (s *self) Groups() []uint32         { return nil }
+func (s *self) Services() []string       { return nil }
+func (s *self) Process() ([]byte, error) { return s.process() }
+func (s *self) MayInspect() bool         { return true }
+
+func (s *self) MayImport(token.Header) error { return nil }
+
+// MayReserve holds this process to what it can hold an importer to.
+func (s *self) MayReserve(kind uint8, value string) error {
+	to := Party{kind, value}
+	if to == s.user || kind == token.KindProcess {
+		return nil
 	}
-	return fmt.Errorf("%w: %s: %w", kind, what, err)
+	return fmt.Errorf("%w: this process can hold a token only to its own user (%d) or to one process; %v needs the agent", errAudience, s.uid, to)
+}
+
+// Exporter returns somebody of the exporter's user, of whom no more is known.
+func (s *self) Exporter(t token.Header) (ask.Somebody, error) {
+	return &self{uid: t.Exporter}, nil
+}
+
+// itself returns a function that tells this process as the value of an audience.
+// It reads that once. An error is not kept: a lack of descriptors passes.
+func itself() func() ([]byte, error) {
+	var known atomic.Pointer[[]byte]
+	return func() ([]byte, error) {
+		if v := known.Load(); v != nil {
+			return *v, nil
+		}
+		pid := os.Getpid()
+		n, err := pidfd.Number(pid)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		v := processValue(uint32(pid), n)
+		known.Store(&v)
+		return v, nil
+	}
 }

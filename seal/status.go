@@ -3,121 +3,84 @@ package seal
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
-// A State is how an authentic token stands.
-type State uint8
+// A State is how a token stands.
+type State int
 
 // The states of a token.
 const (
-	Outstanding State = 1 // it can be opened
-	Spent       State = 2 // it was opened, cancelled or taken back
-	Expired     State = 3 // its time is over; whether it was opened before is not told any more
+	Unknown     = State(ask.Unknown)     // this process cannot tell without asking another
+	Outstanding = State(ask.Outstanding) // it can be opened
+	Gone        = State(ask.Gone)        // it was opened, taken back or cancelled, or it expired and its slot was reused
+	Expired     = State(ask.Expired)     // its time is over
 )
 
+var stateNames = [...]string{Unknown: "unknown", Outstanding: "outstanding", Gone: "gone", Expired: "expired"}
+
 func (s State) String() string {
-	switch s {
-	case Outstanding:
-		return "outstanding"
-	case Spent:
-		return "spent"
-	case Expired:
-		return "expired"
+	if s < 0 || int(s) >= len(stateNames) {
+		return fmt.Sprintf("state %d", int(s))
 	}
-	return fmt.Sprintf("state %d", uint8(s))
+	return stateNames[s]
 }
 
-// Status authenticates a token and tells how it stands, without spending it and
-// whoever it is for. What it says of an outstanding token may be over by the
-// time it is read. Errors: ErrDefective, ErrUnavailable.
-func (h *Host) Status(b []byte) (Header, State, error) {
-	return h.status(b, func(token.Header) error { return nil })
-}
-
-// StatusFor is Status for a peer of the agent: ErrUnauthorized unless it is the
-// token's exporter or audience.
-func (h *Host) StatusFor(p Peer, b []byte) (Header, State, error) {
-	return h.status(b, func(t token.Header) error {
-		return forAudience(t.Audience, t.Exporter == p.UID || p.is(t.Audience))
-	})
-}
-
-func (h *Host) status(b []byte, may permit) (Header, State, error) {
+// Status authenticates a token and tells how it stands, without spending it. Of an
+// expired token it does not tell whether it was opened before. An answer may be
+// outdated when it is read. The error wraps ErrDefective, ErrUnavailable or, of an
+// agent, ErrUnauthorized: an agent tells only the token's exporter, its audience, root
+// and the agent's own user.
+func (h *Host) Status(b []byte) (State, error) {
 	t, err := token.Parse(b)
 	if err != nil {
-		return Header{}, 0, ErrDefective
+		return Unknown, ErrDefective
 	}
 	e, err := h.epochOf(&t)
 	if err != nil {
-		return Header{}, 0, err
+		return Unknown, err
 	}
 	defer e.Release()
 	plain, err := h.authenticate(e, &t)
 	if err != nil {
-		return Header{}, 0, err
+		return Unknown, err
 	}
 	plain.Wipe()
-	if err := may(t.Header); err != nil {
-		return Header{}, 0, err
+	if err := h.authorize(inspecting, t.Header, nil); err != nil {
+		return Unknown, err
 	}
-	head, err := Inspect(b)
-	if err != nil {
-		return Header{}, 0, err
-	}
-	state, err := h.state(e, &t)
-	return head, state, err
+	return state(e, &t)
 }
 
-// state asks the clock before the register: a token that expires between the
-// two is outstanding.
-func (h *Host) state(e *keyring.Epoch, t *token.Token) (State, error) {
-	timely := h.inTime(e, t)
+// state asks the clock before the register: a token that expires between the two is
+// outstanding.
+func state(e *keyring.Epoch, t *token.Token) (State, error) {
+	timely := fromRing(e.Valid(t.Expires))
 	if timely != nil && !errors.Is(timely, ErrExpired) {
-		return 0, timely
+		return Unknown, timely
 	}
 	held, err := e.Holds(keyring.Slot{Index: t.Slot, Word: t.Word})
 	switch {
 	case errors.Is(err, keyring.ErrRetired):
-		return 0, ErrDefective
+		return Unknown, ErrDefective
 	case err != nil:
-		return 0, unavailable(err)
+		return Unknown, unavailable(err)
 	case timely != nil:
 		return Expired, nil
 	case held:
 		return Outstanding, nil
 	}
-	return Spent, nil
+	return Gone, nil
 }
 
-// epochOf finds the epoch of a token. If none is alive, the error wraps
-// ErrDefective and says where it looked: the id is in clear in the token, so this
-// tells its sender nothing, and the reader which mistake of configuration it was.
-func (h *Host) epochOf(t *token.Token) (*keyring.Epoch, error) {
-	e, err := h.ring.Epoch(t.Epoch)
-	if err = fromRing(err); err == ErrDefective { //nolint:errorlint // ours, unwrapped
-		return nil, fmt.Errorf("%w: no living key %x in %s; it was sealed elsewhere, or the key was retired",
-			ErrDefective, t.Epoch, h.place())
-	}
-	return e, err
-}
-
-// place says where the host's keys are, for people.
-func (h *Host) place() string {
-	if dir := h.ring.Dir(); dir != "" {
-		return fmt.Sprintf("%s, the keyring of user %d", dir, h.self.uid)
-	}
-	return fmt.Sprintf("the memory of process %d", os.Getpid())
-}
-
-// CancelFor gives back the slot of a reservation that was never sealed, for the
-// peer of the agent that made it. start is the Grant's. The commitment in it
-// shows that it is one of ours. Errors: ErrDefective, ErrUnauthorized,
-// ErrSpent, ErrUnavailable.
-func (h *Host) CancelFor(p Peer, start []byte) error {
+// Cancel gives back the slot of a reservation that was not sealed, by the Start of
+// its Grant, to the user who reserved. The commitment in it shows that it is one of
+// ours. The error wraps ErrDefective, ErrUnauthorized, ErrSpent or ErrUnavailable.
+// Package agent uses it; Reservation.Cancel does this for all others.
+func (h *Host) Cancel(start []byte) error {
 	head, commitment, err := token.ParseHeader(start)
 	if err != nil || len(commitment) != token.CommitmentSize {
 		return ErrDefective
@@ -135,7 +98,7 @@ func (h *Host) CancelFor(p Peer, start []byte) error {
 	case err != nil:
 		return unavailable(err)
 	}
-	if err := forExporter(t.Exporter, p.UID); err != nil {
+	if err := h.authorize(cancelling, t.Header, nil); err != nil {
 		return err
 	}
 	return fromRing(e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word}))

@@ -18,20 +18,19 @@ func TestStatus(t *testing.T) {
 
 	expect := func(b []byte, want State) {
 		t.Helper()
-		head, state, err := h.Status(b)
+		state, err := h.Status(b)
 		require.NoError(t, err)
 		require.Equal(t, want, state)
-		require.Equal(t, testFormat, head.Format)
 	}
 	expect(sealed, Outstanding)
 	expect(sealed, Outstanding)
 	requireOpens(t, h, sealed, []byte("plain"))
-	expect(sealed, Spent)
+	expect(sealed, Gone)
 
 	for i := range sealed { // no byte of it can be another
 		altered := append([]byte(nil), sealed...)
 		altered[i] ^= 1
-		_, _, err := h.Status(altered)
+		_, err := h.Status(altered)
 		require.ErrorIs(t, err, ErrDefective)
 	}
 
@@ -45,8 +44,8 @@ func TestStatus(t *testing.T) {
 	expect(sealed, Expired)
 	head, err := Inspect(sealed)
 	require.NoError(t, err)
-	require.NoError(t, h.Ring().Retire(head.Epoch))
-	_, _, err = h.Status(sealed)
+	require.NoError(t, h.ring.Retire(head.Epoch))
+	_, err = h.Status(sealed)
 	require.ErrorIs(t, err, ErrDefective)
 }
 
@@ -55,14 +54,14 @@ func TestStatusFor(t *testing.T) {
 	h := memHost(t, nil)
 	req := testRequest
 	req.Audience = User(2000)
-	g, err := h.ReserveFor(Peer{UID: 1000}, req)
-	require.NoError(t, err)
-	r, err := g.Reservation()
+	r, err := h.As(&peer{uid: 1000}, h.log).Reserve(req)
 	require.NoError(t, err)
 	sealed, err := r.Seal(nil)
 	require.NoError(t, err)
+	_, err = h.As(&peer{uid: 3000, admin: true}, h.log).Status(sealed)
+	require.NoError(t, err)
 	for uid, want := range map[uint32]error{1000: nil, 2000: nil, 3000: ErrUnauthorized} {
-		_, _, err := h.StatusFor(Peer{UID: uid}, sealed)
+		_, err := h.As(&peer{uid: uid}, h.log).Status(sealed)
 		require.ErrorIs(t, err, want)
 	}
 }
@@ -70,28 +69,27 @@ func TestStatusFor(t *testing.T) {
 // A cancelled reservation cannot be opened, and only its maker cancels it.
 func TestCancelFor(t *testing.T) {
 	h := memHost(t, nil)
-	g, err := h.ReserveFor(Peer{UID: 1000}, testRequest)
+	maker, other := h.As(&peer{uid: 1000}, h.log), h.As(&peer{uid: 1001}, h.log)
+	r, err := maker.Reserve(testRequest)
 	require.NoError(t, err)
-	start := append([]byte(nil), g.Start...)
-	r, err := g.Reservation()
-	require.NoError(t, err)
+	start := append([]byte(nil), r.grant.Start...)
 	sealed, err := r.Seal([]byte("plain"))
 	require.NoError(t, err)
 
-	require.ErrorIs(t, h.CancelFor(Peer{UID: 1001}, start), ErrUnauthorized)
+	require.ErrorIs(t, other.Cancel(start), ErrUnauthorized)
 	for i := range start {
 		altered := append([]byte(nil), start...)
 		altered[i] ^= 1
-		require.ErrorIs(t, h.CancelFor(Peer{UID: 1000}, altered), ErrDefective)
+		require.ErrorIs(t, maker.Cancel(altered), ErrDefective)
 	}
-	require.ErrorIs(t, h.CancelFor(Peer{UID: 1000}, start[:len(start)-1]), ErrDefective)
-	require.ErrorIs(t, h.CancelFor(Peer{UID: 1000}, append(start, 0)), ErrDefective)
+	require.ErrorIs(t, maker.Cancel(start[:len(start)-1]), ErrDefective)
+	require.ErrorIs(t, maker.Cancel(append(start, 0)), ErrDefective)
 	require.Equal(t, 1, outstanding(t, h))
 
-	require.NoError(t, h.CancelFor(Peer{UID: 1000}, start))
+	require.NoError(t, maker.Cancel(start))
 	require.Zero(t, outstanding(t, h))
-	require.ErrorIs(t, h.CancelFor(Peer{UID: 1000}, start), ErrSpent)
-	_, err = h.OpenFor(Peer{UID: 1000}, nil, sealed, testFormat)
+	require.ErrorIs(t, maker.Cancel(start), ErrSpent)
+	_, err = maker.Open(sealed, testFormat)
 	require.ErrorIs(t, err, ErrSpent)
 }
 
@@ -107,7 +105,7 @@ func TestAudienceBinary(t *testing.T) {
 	}
 	for _, b := range []string{"", "\x00x", "\x01123", "\x0112345", "\x03", "\x03a b", "\x0412345678901", "\x09x"} {
 		back := User(1)
-		require.ErrorIs(t, back.UnmarshalBinary([]byte(b)), ErrAudience)
+		require.ErrorIs(t, back.UnmarshalBinary([]byte(b)), errAudience)
 		require.Equal(t, User(1), back)
 	}
 	require.EqualValues(t, token.Audience{Kind: token.KindUser, Value: []byte{0, 0, 0, 7}}, User(7).wire())

@@ -8,13 +8,22 @@ import (
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 	"github.com/stretchr/testify/require"
 )
 
 func TestStateNames(t *testing.T) {
-	for s, want := range map[State]string{Outstanding: "outstanding", Spent: "spent", Expired: "expired", 9: "state 9"} {
+	for s, want := range map[State]string{Unknown: "unknown", Outstanding: "outstanding", Gone: "gone", Expired: "expired", 9: "state 9", -1: "state -1"} {
 		require.Equal(t, want, s.String())
 	}
+}
+
+// grantOf is a reservation taken apart.
+func grantOf(t *testing.T, h *Host) *ask.Grant {
+	t.Helper()
+	g, err := reserve(t, h, testRequest).Grant()
+	require.NoError(t, err)
+	return g
 }
 
 // An epoch that goes away under Status and CancelFor: retired, truncated, or
@@ -22,57 +31,54 @@ func TestStateNames(t *testing.T) {
 func TestStatusWithoutEpoch(t *testing.T) {
 	dir := shmDir(t) + "/ring"
 	h := dirHost(t, dir, nil)
-	p := Peer{UID: h.self.uid}
-	g, err := h.ReserveFor(p, testRequest)
-	require.NoError(t, err)
+	g := grantOf(t, h)
 	sealed := sealToken(t, h, testRequest, nil)
 	parsed, err := token.Parse(sealed)
 	require.NoError(t, err)
 	both := func(want error) {
 		t.Helper()
-		_, state, err := h.Status(sealed)
+		state, err := h.Status(sealed)
 		require.ErrorIs(t, err, want)
 		require.Zero(t, state)
-		require.ErrorIs(t, h.CancelFor(p, g.Start), want)
+		require.ErrorIs(t, h.Cancel(g.Start), want)
 		require.Zero(t, h.pool.InUse()-64, "all but the key of the reservation")
 	}
-	require.NoError(t, h.CancelFor(p, g.Start))
-	require.ErrorIs(t, h.CancelFor(p, g.Start), ErrSpent)
-	require.ErrorIs(t, h.CancelFor(Peer{UID: p.UID + 1}, g.Start), ErrUnauthorized)
+	require.NoError(t, h.Cancel(g.Start))
+	require.ErrorIs(t, h.Cancel(g.Start), ErrSpent)
+	require.ErrorIs(t, h.As(&peer{uid: h.who.User() + 1}, h.log).Cancel(g.Start), ErrUnauthorized)
 	for _, bad := range [][]byte{nil, g.Start[:len(g.Start)-1], sealed} {
-		require.ErrorIs(t, h.CancelFor(p, bad), ErrDefective)
+		require.ErrorIs(t, h.Cancel(bad), ErrDefective)
 	}
 
 	drain := fill(t, h.pool, 0)
-	_, _, err = h.Status(sealed)
+	_, err = h.Status(sealed)
 	require.ErrorIs(t, err, memsafe.ErrLimit)
-	require.ErrorIs(t, h.CancelFor(p, g.Start), ErrSpent, "it needs none of that memory")
+	require.ErrorIs(t, h.Cancel(g.Start), ErrSpent, "it needs none of that memory")
 	drain()
 
 	damaged := current(t, h)
 	require.NoError(t, os.Truncate(epochFiles(t, dir)[0], 0))
-	_, _, err = h.Status(sealed)
+	_, err = h.Status(sealed)
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorIs(t, err, keyring.ErrDamaged)
-	require.Error(t, h.CancelFor(p, g.Start)) // by now the ring may have let go of it
-	_, err = h.state(damaged, &parsed)
+	require.Error(t, h.Cancel(g.Start)) // by now the ring may have let go of it
+	_, err = state(damaged, &parsed)
 	require.ErrorIs(t, err, ErrUnavailable)
 
 	stranger := memHost(t, nil)
-	_, _, err = stranger.Status(sealed)
+	_, err = stranger.Status(sealed)
 	require.ErrorIs(t, err, ErrDefective)
-	require.ErrorIs(t, stranger.CancelFor(p, g.Start), ErrDefective)
+	require.ErrorIs(t, stranger.Cancel(g.Start), ErrDefective)
 	g.Key.Wipe()
 	g.Slot.Release()
 
 	h = memHost(t, nil)
 	retired := current(t, h)
-	g, err = h.ReserveFor(p, testRequest)
-	require.NoError(t, err)
+	g = grantOf(t, h)
 	sealed = sealToken(t, h, testRequest, nil)
 	require.NoError(t, h.ring.Retire(retired.ID()))
 	both(ErrDefective)
-	_, err = h.state(retired, &parsed)
+	_, err = state(retired, &parsed)
 	require.True(t, err == ErrDefective)
 	g.Key.Wipe()
 	g.Slot.Release()
@@ -83,17 +89,15 @@ func TestPeerLog(t *testing.T) {
 	h := memHost(t, nil)
 	mine, theirs := &recorder{}, &recorder{}
 	h = hookedHost(t, h, mine)
-	p := Peer{UID: h.self.uid, Log: slog.New(theirs)}
-	g, err := h.ReserveFor(p, testRequest)
-	require.NoError(t, err)
-	r, err := g.Reservation()
+	p := h.As(&peer{uid: h.who.User()}, slog.New(theirs))
+	r, err := p.Reserve(testRequest)
 	require.NoError(t, err)
 	sealed, err := r.Seal(nil)
 	require.NoError(t, err)
-	s, err := h.OpenFor(p, nil, sealed, testFormat)
+	s, err := p.Open(sealed, testFormat)
 	require.NoError(t, err)
 	s.Wipe()
-	_, err = h.TakeBackFor(p, sealed, testFormat)
+	_, err = p.TakeBack(sealed, testFormat)
 	require.ErrorIs(t, err, ErrSpent)
 	require.Empty(t, mine.events)
 	require.Len(t, theirs.events, 3)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/boottime"
-	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/internal/vectors"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -68,12 +67,10 @@ func runVector(t *testing.T, v *vectors.Vector, pool *memsafe.Pool) {
 	ring, err := keyring.Open(dir, &keyring.Options{AnyFilesystem: true})
 	require.NoError(t, err)
 	var log bytes.Buffer
-	h, err := NewHost(ring, &Options{Pool: pool, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	h, err := newHost(ring, &Options{Pool: pool, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, h.Close()) }()
-	h.self = self{uid: v.User, user: User(v.User), process: func() (Audience, error) {
-		return Audience{token.KindProcess, string(v.Process)}, nil
-	}}
+	h.who = &self{v.User, User(v.User), func() ([]byte, error) { return v.Process, nil }}
 	open := h.Open
 	if v.Action == "take-back" {
 		open = h.TakeBack

@@ -65,7 +65,7 @@ var wipes = []wipe{
 	{file: "keyring/memory.go", line: "secret.Wipe()",
 		spare: "an epoch that was not made: nobody has sealed under the key; gives the memory back"},
 
-	{file: "seal/host.go", line: "key.Wipe()", test: gcm + "retired under way", find: "locked memory not given back"},
+	{file: "seal/reserve.go", line: "key.Wipe()", test: gcm + "retired under way", find: "locked memory not given back"},
 	{file: "seal/open.go", line: "plain.Wipe()", nth: 0, test: gcm + "open twice", find: "plain"},
 	{file: "seal/open.go", line: "plain.Wipe()", nth: 1, test: chacha + "open altered body", find: "locked memory not given back"},
 	{file: "seal/reservation.go", line: "r.grant.Key.Wipe()", test: gcm + "seal", find: "K_enc"},

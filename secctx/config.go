@@ -29,12 +29,12 @@ type Config struct {
 	// A user who may reserve tokens for an audience can invent a context with any
 	// client's name in it. Set Exporters wherever more users than the acceptor's may do
 	// that. Groups and services need the agent: with a seal.Host every import then
-	// fails with seal.ErrAudience. Empty: any user who could reserve the token.
+	// fails with seal.ErrRequest. Empty: any user who could reserve the token.
 	Exporters []seal.Party
 
 	// Lifetime is how long a token can be imported. It is cut to what is left of the
 	// context's own lifetime, and to what the sealer allows. Zero or less:
-	// seal.DefaultLifetime.
+	// two minutes.
 	Lifetime time.Duration
 
 	// Format names the plain tokens of the provider, so that a token reaches no
@@ -67,6 +67,9 @@ type Config struct {
 	// that leaves this way is a second export, and not sealed.
 	AllowInquire []gssapi.Oid
 }
+
+// defaultLifetime is that of a seal.Request; a test holds it to it.
+const defaultLifetime = 2 * time.Minute
 
 // Wrap is [Config.Wrap] with only the sealer set.
 func Wrap(p gssapi.Provider, s seal.Sealer) gssapi.Provider {
@@ -101,7 +104,7 @@ func (c *Config) Wrap(p gssapi.Provider) gssapi.Provider {
 	find := func() ([]string, error) { return plainFormats(format, p) }
 	w.exportFormats, w.importFormats = sync.OnceValues(find), sync.OnceValues(find)
 	if w.lifetime <= 0 {
-		w.lifetime = seal.DefaultLifetime
+		w.lifetime = defaultLifetime
 	}
 	return w.combine()
 }

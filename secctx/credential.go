@@ -19,7 +19,7 @@ import (
 //
 //   - GSS_S_UNAVAILABLE: the credential is not one of a wrapped provider that can be
 //     exported
-//   - ErrFormatUnknown, seal.ErrAudience, seal.ErrUnavailable: GSS_S_FAILURE
+//   - ErrFormatUnknown, seal.ErrRequest, seal.ErrUnavailable: GSS_S_FAILURE
 //   - seal.ErrUnauthorized: GSS_S_UNAUTHORIZED
 //   - the mechanism's own, as it is
 //

@@ -10,6 +10,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
+	tokens "github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -158,7 +159,7 @@ func TestCredentialAudience(t *testing.T) {
 	require.NoError(t, err)
 
 	_, err = ExportCredential(cred, seal.Group(4711))
-	require.ErrorIs(t, err, seal.ErrAudience)
+	require.ErrorIs(t, err, seal.ErrRequest)
 	require.ErrorIs(t, err, gssapi.ErrFailure)
 	for _, c := range []gssapi.Credential{nil, &fakeCredential{}, bare(cred)} {
 		_, err = ExportCredential(c, seal.Audience{})
@@ -178,7 +179,7 @@ func TestCredentialFaults(t *testing.T) {
 		{"policy", func(_ *fakeProvider, s *failing) { s.reserve = seal.ErrUnauthorized }, gssapi.ErrUnauthorized},
 		{"mechanism", func(b *fakeProvider, _ *failing) { b.at = func(string) error { return gssapi.ErrCredentialsExpired } }, gssapi.ErrCredentialsExpired},
 		{"empty token", func(b *fakeProvider, _ *failing) { b.empty = true }, errEmptyToken},
-		{"too large", func(b *fakeProvider, _ *failing) { b.pad = seal.MaxPlain }, seal.ErrTooLarge},
+		{"too large", func(b *fakeProvider, _ *failing) { b.pad = tokens.MaxPlain }, seal.ErrRequest},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := newHost(t, nil)

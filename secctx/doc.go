@@ -2,7 +2,7 @@
 // other processes of this host in sealed tokens. It is a drop-in: wrap the
 // provider, and use it as before.
 //
-//	sealer, err := seal.OpenHost()
+//	sealer, err := seal.OpenHost(nil)
 //	inner, err := gssapi.NewProvider("github.com/golang-auth/go-gssapi-c")
 //	p := secctx.Wrap(inner, sealer)
 //

@@ -13,7 +13,7 @@ import (
 
 // The rest of the program stays as it was.
 func ExampleWrap() {
-	sealer, err := seal.OpenHost()
+	sealer, err := seal.OpenHost(nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func ExampleWrap() {
 // A format of the program's own tells apart what the library's name does not, such as
 // two releases of one library whose plain tokens differ.
 func ExampleConfig_Wrap() {
-	sealer, err := seal.OpenHost()
+	sealer, err := seal.OpenHost(nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -32,7 +32,7 @@ const tagSize = 16
 //   - GSS_S_FAILURE: the mechanism does not tell the context's lifetime
 //   - ErrFormatUnknown (GSS_S_FAILURE)
 //   - seal.ErrUnauthorized (GSS_S_UNAUTHORIZED)
-//   - seal.ErrAudience, seal.ErrUnavailable and others of package seal (GSS_S_FAILURE).
+//   - seal.ErrRequest, seal.ErrUnavailable and others of package seal (GSS_S_FAILURE).
 //     If sealing failed after the mechanism had given up the context, the context was
 //     imported back. It is equivalent, but has no delegated credential.
 //   - the mechanism's own errors, unchanged: the context is as the mechanism left it
@@ -85,32 +85,28 @@ func TakeBack(sc gssapi.SecContext, token []byte) error {
 //
 // The state is that of the token, between Export and TakeBack or Delete of the handle:
 //
-//   - seal.Outstanding: nobody has imported the token, though it may have expired
-//   - seal.Spent: it was imported, or it expired and its slot was taken again
-//   - 0: not known, because the sealer is an agent or the token's epoch is gone
+//   - seal.Outstanding: nobody has imported the token
+//   - seal.Expired: nobody has imported it, and its time is over
+//   - seal.Gone: it was imported, or it expired and its slot was reused
+//   - seal.Unknown, because the sealer is an agent or the token's key is gone
 //
-// The state of any other handle is 0. Status asks no other process. It waits for the
+// The state of any other handle is seal.Unknown. Status asks no other process. It waits for the
 // calls under way on the handle. Safe for concurrent use.
 func Status(sc gssapi.SecContext) (seal.State, error) {
 	c, err := unwrap(sc)
 	if err != nil {
-		return 0, err
+		return seal.Unknown, err
 	}
 	c.gate.Lock()
 	defer c.gate.Unlock()
 	if c.state == live {
 		_, _, err := c.exportable()
-		return 0, err
+		return seal.Unknown, err
 	}
 	if c.state == exported {
-		switch out, known := c.slot.Outstanding(); {
-		case out:
-			return seal.Outstanding, errExported
-		case known:
-			return seal.Spent, errExported
-		}
+		return c.slot.State(), errExported
 	}
-	return 0, c.refusal()
+	return seal.Unknown, c.refusal()
 }
 
 func unwrap(sc gssapi.SecContext) (*secContext, error) {

@@ -9,7 +9,6 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 )
@@ -257,7 +256,7 @@ func TestExportAudience(t *testing.T) {
 	r.talk(t, imported)
 
 	_, err = Export(imported, seal.Group(4711))
-	require.ErrorIs(t, err, seal.ErrAudience)
+	require.ErrorIs(t, err, seal.ErrRequest)
 	require.ErrorIs(t, err, gssapi.ErrFailure)
 	r.talk(t, imported)
 }
@@ -276,7 +275,7 @@ func TestExportersDemanded(t *testing.T) {
 		is, status error
 	}{
 		{[]seal.Party{other}, seal.ErrUnauthorized, gssapi.ErrUnauthorized},
-		{[]seal.Party{own, seal.Group(4711)}, seal.ErrAudience, gssapi.ErrFailure}, // without an agent nobody can tell
+		{[]seal.Party{own, seal.Group(4711)}, seal.ErrRequest, gssapi.ErrFailure}, // without an agent nobody can tell
 	} {
 		importer := (&Config{Sealer: h, Exporters: tc.from}).Wrap(r.fake)
 		_, err := importer.ImportSecContext(token)
@@ -313,14 +312,21 @@ func TestOtherKeyring(t *testing.T) {
 // TestTokenHeader: what the wrapper tells the sealer.
 func TestTokenHeader(t *testing.T) {
 	h := newHost(t, nil)
+	reservation, err := h.Reserve(seal.Request{Format: "x"})
+	require.NoError(t, err)
+	bare, err := reservation.Seal(nil)
+	require.NoError(t, err)
+	head, err := seal.Inspect(bare)
+	require.NoError(t, err)
+	require.Equal(t, defaultLifetime, head.Expires-head.Issued, "the default of package seal is another")
 	for _, tc := range []struct {
 		name            string
 		config          time.Duration
 		left            time.Duration // of the context; 0: indefinite
 		atLeast, atMost time.Duration
 	}{
-		{"default", 0, 0, seal.DefaultLifetime, seal.DefaultLifetime},
-		{"negative", -time.Second, 0, seal.DefaultLifetime, seal.DefaultLifetime},
+		{"default", 0, 0, defaultLifetime, defaultLifetime},
+		{"negative", -time.Second, 0, defaultLifetime, defaultLifetime},
 		{"configured", time.Minute, 0, time.Minute, time.Minute},
 		{"context ends first", 0, 30 * time.Second, 25 * time.Second, 30 * time.Second},
 		{"token ends first", time.Second, 30 * time.Second, time.Second, time.Second},
@@ -345,14 +351,9 @@ func TestTokenHeader(t *testing.T) {
 
 // TestExportBySmallSealer: a register and a pool of just enough.
 func TestExportBySmallSealer(t *testing.T) {
-	ring, err := keyring.New(&keyring.Options{Outstanding: 1})
-	require.NoError(t, err)
 	pool, err := memsafe.NewPool(4096)
 	require.NoError(t, err)
-	h, err := seal.NewHost(ring, &seal.Options{Pool: pool})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, h.Close()) })
-	r := newRig(t, h)
+	r := newRig(t, newHost(t, &seal.Options{Capacity: 1, Pool: pool}))
 	for range 50 {
 		token, err := r.sc.Export()
 		require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -24,13 +25,9 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	ring, err := keyring.New(&keyring.Options{Outstanding: 2})
-	require.NoError(t, err)
 	pool, err := memsafe.NewPool(16 << 10)
 	require.NoError(t, err)
-	host, err := seal.NewHost(ring, &seal.Options{Pool: pool})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, host.Close()) })
+	host := newHost(t, &seal.Options{Capacity: 2, Pool: pool})
 	b := &bench{host: host, pool: pool, sealer: &failing{Sealer: host}}
 	b.rig = newRigOf(t, &Config{Sealer: b.sealer, Lifetime: time.Minute}, &fakeProvider{})
 	b.talk(t, b.sc)
@@ -75,7 +72,7 @@ var exportFaults = []struct {
 		}
 	}, keyring.ErrFull, gssapi.ErrFailure, false},
 	{"reserve: no locked memory", func(t *testing.T, b *bench) { b.fill(t) }, memsafe.ErrLimit, gssapi.ErrFailure, false},
-	{"reserve: no keyring", func(t *testing.T, b *bench) { require.NoError(t, b.host.Ring().Close()) }, keyring.ErrClosed, gssapi.ErrFailure, false},
+	{"reserve: no keyring", func(t *testing.T, b *bench) { require.NoError(t, b.host.Close()) }, keyring.ErrClosed, gssapi.ErrFailure, false},
 	{"reserve: random source", func(_ *testing.T, b *bench) { b.sealer.reserve = errFake }, errFake, gssapi.ErrFailure, false},
 	{"reserve: agent's policy", func(_ *testing.T, b *bench) { b.sealer.reserve = seal.ErrUnauthorized }, seal.ErrUnauthorized, gssapi.ErrUnauthorized, false},
 	{"lifetime: mechanism fails", func(_ *testing.T, b *bench) {
@@ -92,9 +89,9 @@ var exportFaults = []struct {
 		b.sc.(*secContext).p.lifetime = 20 * time.Millisecond
 		b.during("export", func() error { time.Sleep(25 * time.Millisecond); return nil })
 	}, seal.ErrExpired, gssapi.ErrFailure, false},
-	{"seal: token too large", func(_ *testing.T, b *bench) { b.fake.pad = seal.MaxPlain }, seal.ErrTooLarge, gssapi.ErrFailure, false},
+	{"seal: token too large", func(_ *testing.T, b *bench) { b.fake.pad = token.MaxPlain }, seal.ErrRequest, gssapi.ErrFailure, false},
 	{"seal and import back", func(_ *testing.T, b *bench) {
-		b.fake.pad = seal.MaxPlain
+		b.fake.pad = token.MaxPlain
 		b.during("import", func() error { return errFake })
 	}, errFake, gssapi.ErrNoContext, true},
 }
@@ -141,7 +138,7 @@ func TestExportAgainAfterFault(t *testing.T) {
 			for range 5 { // more often than the register has slots
 				b.fake.pad = 0
 				if step == "seal" {
-					b.fake.pad = seal.MaxPlain
+					b.fake.pad = token.MaxPlain
 				} else {
 					b.during("export", func() error { return errFake })
 				}
@@ -169,7 +166,7 @@ func TestExportPanics(t *testing.T) {
 	for _, step := range []string{"export", "import"} {
 		t.Run(step, func(t *testing.T) {
 			b := newBench(t)
-			b.fake.pad = seal.MaxPlain // so that it comes to an import
+			b.fake.pad = token.MaxPlain // so that it comes to an import
 			b.during(step, func() error { panic("mechanism") })
 			require.PanicsWithValue(t, "mechanism", func() { _, _ = b.sc.Export() })
 			require.NotContains(t, string(b.fake.plain), fakeMagic)

@@ -7,40 +7,47 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 )
 
-// newHost returns a sealer whose ring ends with the test.
-func newHost(t testing.TB, o *keyring.Options) *seal.Host {
+// newHost returns a sealer whose keys are its own, and end with the test.
+func newHost(t testing.TB, o *seal.Options) *seal.Host {
 	t.Helper()
-	ring, err := keyring.New(o)
-	require.NoError(t, err)
-	h, err := seal.NewHost(ring, nil)
+	if o == nil {
+		o = &seal.Options{}
+	}
+	o.Private = true
+	h, err := seal.OpenHost(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.Close()) })
 	return h
 }
 
-// outstanding counts the slots taken in the current epoch.
-func outstanding(t testing.TB, h *seal.Host) int {
+// current is the key that seals.
+func current(t testing.TB, h *seal.Host) seal.Key {
 	t.Helper()
-	e, err := h.Ring().Current()
+	keys, err := h.Keys()
 	require.NoError(t, err)
-	defer e.Release()
-	n, err := e.Outstanding()
-	require.NoError(t, err)
-	return n
+	require.NotEmpty(t, keys)
+	last := keys[len(keys)-1]
+	require.True(t, last.Seals)
+	return last
 }
 
-// retire ends the current epoch.
+// outstanding counts the tokens of the current key.
+func outstanding(t testing.TB, h *seal.Host) int {
+	t.Helper()
+	if keys, err := h.Keys(); err == nil && len(keys) == 0 {
+		return 0
+	}
+	return current(t, h).Outstanding
+}
+
+// retire ends the current key.
 func retire(t testing.TB, h *seal.Host) {
 	t.Helper()
-	e, err := h.Ring().Current()
-	require.NoError(t, err)
-	defer e.Release()
-	require.NoError(t, h.Ring().Retire(e.ID()))
+	require.NoError(t, h.Retire(current(t, h).ID))
 }
 
 // rig is a wrapped mechanism with an established acceptor context, and its

@@ -80,7 +80,7 @@ func noMemory(leave int) cause {
 	return func(t *testing.T, _ *krb5Rig, s *side) { s.fill(t, leave) }
 }
 
-func closeRing(_ *krb5Rig, s *side) error { return s.host.Ring().Close() }
+func closeRing(_ *krb5Rig, s *side) error { return s.host.Close() }
 
 func (r *krb5Rig) release(s *side) error { return s.mech.Release() }
 
@@ -107,7 +107,7 @@ func (r *krb5Rig) noDir(s *side) error {
 func (r *krb5Rig) retireAll(s *side) error {
 	s.random.hook = func() error {
 		ring := r.elsewhere(s)
-		list, err := ring.Epochs()
+		list, err := ring.Keys()
 		for _, e := range list {
 			err = errors.Join(err, ring.Retire(e.ID))
 		}

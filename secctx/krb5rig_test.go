@@ -128,6 +128,7 @@ func (s *source) Read(b []byte) (int, error) {
 // mechanism. Nothing of them is replaced.
 type side struct {
 	host   *seal.Host
+	ring   *keyring.Ring // over the same directory, to look at
 	pool   *memsafe.Pool
 	random *source
 	mech   *hooked
@@ -135,17 +136,19 @@ type side struct {
 	undo   []func()
 }
 
-func newSide(t *testing.T, dir string, o *keyring.Options) *side {
+func newSide(t *testing.T, o seal.Options) *side {
 	t.Helper()
 	s := &side{random: &source{Reader: rand.Reader}}
-	// A ring and a host keep the source that they find when they are made.
+	// A host keeps the source that it finds when it is made.
 	rand.Reader = s.random
 	defer func() { rand.Reader = s.random.Reader }()
-	ring, err := keyring.Open(dir, o)
-	require.NoError(t, err)
+	var err error
 	s.pool, err = memsafe.NewPool(16 << 10)
 	require.NoError(t, err)
-	s.host, err = seal.NewHost(ring, &seal.Options{Pool: s.pool})
+	o.Pool = s.pool
+	s.host, err = seal.OpenHost(&o)
+	require.NoError(t, err)
+	s.ring, err = keyring.Open(o.Directory, nil)
 	require.NoError(t, err)
 	k, err := krb5.New(&krb5.Config{ReplayCache: t.TempDir()})
 	require.NoError(t, err)
@@ -153,6 +156,7 @@ func newSide(t *testing.T, dir string, o *keyring.Options) *side {
 	s.p = Wrap(s.mech, s.host)
 	t.Cleanup(func() {
 		require.NoError(t, s.host.Close())
+		require.NoError(t, s.ring.Close())
 		require.NoError(t, s.pool.Close())
 		require.NoError(t, k.Release())
 	})
@@ -183,7 +187,7 @@ func (s *side) mend() {
 // current is the epoch that seals, released at the test's end.
 func (s *side) current(t *testing.T) *keyring.Epoch {
 	t.Helper()
-	e, err := s.host.Ring().Current()
+	e, err := s.ring.Current()
 	require.NoError(t, err)
 	t.Cleanup(e.Release)
 	return e
@@ -253,15 +257,20 @@ func newKrb5Rig(t *testing.T, st suite.Suite) *krb5Rig {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	r := &krb5Rig{dir: dir + "/ring"}
-	o := &keyring.Options{Suite: st, Outstanding: maxOutstanding}
-	r.exporter, r.importer = newSide(t, r.dir, o), newSide(t, r.dir, o)
+	o := seal.Options{Directory: r.dir, Capacity: maxOutstanding}
+	if st != 0 {
+		o.Suite = st.String()
+	}
+	r.exporter, r.importer = newSide(t, o), newSide(t, o)
 	r.realm, err = krb5test.NewRealm("EXAMPLE.TEST", "http/www.example.test")
 	require.NoError(t, err)
 	r.stream, r.bystander = r.exporter.establish(t, r.realm), r.exporter.establish(t, r.realm)
 	r.token, err = r.bystander.sc.Export()
 	require.NoError(t, err)
 	r.epoch, r.taken = r.exporter.current(t), 1
-	require.Equal(t, r.epoch.ID(), r.importer.current(t).ID())
+	for _, s := range []*side{r.exporter, r.importer} { // both have it before the fault
+		require.Equal(t, r.epoch.ID(), current(t, s.host).ID)
+	}
 	return r
 }
 
@@ -297,12 +306,12 @@ func (s *side) establish(t *testing.T, realm *krb5test.Realm) *stream {
 	return st
 }
 
-// elsewhere is the ring of the other process than the one that a fault strikes.
-func (r *krb5Rig) elsewhere(s *side) *keyring.Ring {
+// elsewhere is the host of the other process than the one that a fault strikes.
+func (r *krb5Rig) elsewhere(s *side) *seal.Host {
 	if s == r.exporter {
-		return r.importer.host.Ring()
+		return r.importer.host
 	}
-	return r.exporter.host.Ring()
+	return r.exporter.host
 }
 
 // retire ends the epoch, by another process than s; rotate closes it.
@@ -326,7 +335,7 @@ func (r *krb5Rig) shortLived(d time.Duration) {
 
 // whole is the provider of a process that has its keyring and mechanism still.
 func (r *krb5Rig) whole() gssapi.Provider {
-	if _, err := r.importer.host.Ring().Epochs(); err != nil || r.importer.mech.released {
+	if _, err := r.importer.host.Keys(); err != nil || r.importer.mech.released {
 		return r.exporter.p
 	}
 	return r.importer.p

@@ -187,12 +187,12 @@ func TestTakeBack(t *testing.T) {
 	h := newHost(t, nil)
 	r := newRig(t, h)
 	r.talk(t, r.sc)
-	shows(t, r.sc, 0)
+	shows(t, r.sc, seal.Unknown)
 	token, err := r.sc.Export()
 	require.NoError(t, err)
 	shows(t, r.sc, seal.Outstanding)
 	require.NoError(t, TakeBack(r.sc, token))
-	shows(t, r.sc, 0)
+	shows(t, r.sc, seal.Unknown)
 	r.talk(t, r.sc)
 	require.Zero(t, outstanding(t, h))
 	err = TakeBack(r.sc, token)
@@ -206,8 +206,8 @@ func TestTakeBack(t *testing.T) {
 	require.NoError(t, err)
 	imported, err := r.p.ImportSecContext(token)
 	require.NoError(t, err)
-	shows(t, r.sc, seal.Spent)
-	shows(t, imported, 0)
+	shows(t, r.sc, seal.Gone)
+	shows(t, imported, seal.Unknown)
 	err = TakeBack(r.sc, token)
 	require.ErrorIs(t, err, seal.ErrSpent)
 	require.ErrorIs(t, err, gssapi.ErrNoContext)
@@ -215,7 +215,7 @@ func TestTakeBack(t *testing.T) {
 	r.talk(t, imported)
 	_, err = r.sc.Delete()
 	require.NoError(t, err)
-	shows(t, r.sc, 0)
+	shows(t, r.sc, seal.Unknown)
 }
 
 // shows requires the state of the token that a handle's context is in.
@@ -274,7 +274,7 @@ func TestNotWrapped(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotWrapped)
 		require.ErrorIs(t, err, gssapi.ErrFailure)
 		require.ErrorIs(t, TakeBack(sc, nil), ErrNotWrapped)
-		shows(t, sc, 0)
+		shows(t, sc, seal.Unknown)
 	}
 	r.talk(t, r.sc)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
+	tokens "github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 )
@@ -412,12 +413,12 @@ func TestNilWhileExporting(t *testing.T) {
 
 		for _, back := range []bool{false, true} {
 			r.establish(t)
-			s.fake.pad = seal.MaxPlain // too large to be sealed
+			s.fake.pad = tokens.MaxPlain // too large to be sealed
 			s.fake.at = func(step string) error { s.on = s.on || step == "export" && !back; return nil }
 			token, err = r.sc.Export()
 			s.fake.at, s.fake.pad, s.on = nil, 0, false
 			require.Nil(t, token)
-			require.ErrorIs(t, err, seal.ErrTooLarge)
+			require.ErrorIs(t, err, seal.ErrRequest)
 			require.Equal(t, !back, errors.Is(err, ErrLost))
 			if back {
 				r.talk(t, r.sc) // the positive control

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -22,7 +21,7 @@ import (
 func TestAlteredTokens(t *testing.T) {
 	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
 		t.Run(st.String(), func(t *testing.T) {
-			h := newHost(t, &keyring.Options{Suite: st})
+			h := newHost(t, &seal.Options{Suite: st.String()})
 			r, other := newRig(t, h), newRig(t, h)
 			token, err := r.sc.Export()
 			require.NoError(t, err)

@@ -151,7 +151,7 @@ func sealer() (seal.Sealer, error) {
 	if socket := os.Getenv("AGENT"); socket != "" {
 		return agent.Dial(socket)
 	}
-	return seal.OpenHost()
+	return seal.OpenHost(nil)
 }
 
 func sealTo(s seal.Sealer, to seal.Audience, file, lifetime string) error {

@@ -21,7 +21,7 @@ func main() {
 		log.Fatal(err)
 	}
 
-	sealer, err := seal.OpenHost()
+	sealer, err := seal.OpenHost(nil)
 	if err != nil {
 		log.Fatal(err)
 	}

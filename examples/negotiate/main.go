@@ -80,7 +80,7 @@ func provider() (gssapi.Provider, seal.Sealer, error) {
 	if *socket != "" {
 		sealer, err = agent.Dial(*socket)
 	} else {
-		sealer, err = seal.OpenHost()
+		sealer, err = seal.OpenHost(nil)
 	}
 	if err != nil {
 		return nil, nil, err

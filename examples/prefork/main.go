@@ -67,7 +67,7 @@ func provider() (gssapi.Provider, error) {
 	if *socket != "" {
 		sealer, err = agent.Dial(*socket)
 	} else {
-		sealer, err = seal.OpenHost()
+		sealer, err = seal.OpenHost(nil)
 	}
 	if err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
 	"github.com/sealctx/sealctx/secctx/krb5"
@@ -19,9 +18,7 @@ func BenchmarkSealedExportImport(b *testing.B) {
 	dir, err := os.MkdirTemp("/dev/shm", "sealctx-bench-")
 	check(b, err)
 	b.Cleanup(func() { os.RemoveAll(dir) })
-	ring, err := keyring.Open(dir+"/ring", nil)
-	check(b, err)
-	host, err := seal.NewHost(ring, nil)
+	host, err := seal.OpenHost(&seal.Options{Directory: dir + "/ring"})
 	check(b, err)
 	mech, err := krb5.New(&krb5.Config{ReplayCache: dir + "/replay"})
 	check(b, err)

@@ -19,8 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/handoff"
-	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
@@ -51,10 +49,12 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// ringOptions has keys rotate each second, and be gone soon after.
-func ringOptions() *keyring.Options {
-	return &keyring.Options{Suite: suite.AES256GCM, Age: time.Second, MaxLifetime: 3 * time.Second}
-}
+// Keys rotate each second, and are gone soon after.
+const (
+	keySuite    = "AES-256-GCM"
+	keyAge      = time.Second
+	keyLifetime = 3 * time.Second
+)
 
 // calm is how long after the last token no key but the newest is left.
 const calm = 4500 * time.Millisecond
@@ -79,13 +79,9 @@ func embed(dir string) (*holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, err := keyring.Open(dir, ringOptions())
+	host, err := seal.OpenHost(&seal.Options{Directory: dir, Suite: keySuite, Age: keyAge, MaxLifetime: keyLifetime, Pool: pool})
 	if err != nil {
 		return nil, errors.Join(err, pool.Close())
-	}
-	host, err := seal.NewHost(ring, &seal.Options{Pool: pool})
-	if err != nil {
-		return nil, errors.Join(err, ring.Close(), pool.Close())
 	}
 	return &holder{host, pool.InUse, func() error { return errors.Join(host.Close(), pool.Close()) }}, nil
 }
@@ -115,7 +111,7 @@ func runAgent(path string) error {
 	if err != nil {
 		return err
 	}
-	s, err := agent.NewServer(&agent.Options{Suites: []string{"AES-256-GCM"}, Ring: ringOptions()})
+	s, err := agent.NewServer(&agent.Options{Suites: []string{keySuite}, Age: keyAge, MaxLifetime: keyLifetime})
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ type mechanism struct {
 
 // wrapped makes the provider that a node uses: sealed by this host's keyring.
 func wrapped(p gssapi.Provider, format string) (gssapi.Provider, error) {
-	host, err := seal.OpenHost()
+	host, err := seal.OpenHost(nil)
 	if err != nil {
 		return nil, err
 	}

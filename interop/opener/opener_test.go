@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/stretchr/testify/require"
 )
@@ -51,7 +51,7 @@ func TestFreshTokens(t *testing.T) {
 			h := newHost(t, st)
 			var tokens [][]byte
 			var want []string
-			for n := 0; n <= seal.MaxPlain; n = n*5/4 + 1 {
+			for n := 0; n <= token.MaxPlain; n = n*5/4 + 1 {
 				plain := make([]byte, n)
 				_, _ = rand.Read(plain)
 				tokens = append(tokens, sealPlain(t, h, plain, seal.Request{Format: format}))
@@ -85,7 +85,7 @@ func TestRefusals(t *testing.T) {
 	forged[40] ^= 1
 	elsewhere := sealPlain(t, newHost(t, suite.Default()), plain, seal.Request{Format: format})
 	retired := sealPlain(t, h, plain, seal.Request{Format: format})
-	require.NoError(t, h.Ring().Rotate())
+	require.NoError(t, h.Rotate())
 	closed := good // its epoch does not seal any more
 	later := sealPlain(t, h, plain, seal.Request{Format: format})
 	time.Sleep(2 * time.Millisecond)
@@ -98,15 +98,13 @@ func TestRefusals(t *testing.T) {
 
 	header, err := seal.Inspect(retired)
 	require.NoError(t, err)
-	require.NoError(t, h.Ring().Retire(header.Epoch))
+	require.NoError(t, h.Retire(header.Epoch))
 	require.Equal(t, []string{"unknown-epoch", opened(plain)}, openWith(t, h, "open", format, [][]byte{retired, later}))
 }
 
 func newHost(t *testing.T, st suite.Suite) *seal.Host {
 	t.Helper()
-	ring, err := keyring.Open(filepath.Join(t.TempDir(), "ring"), &keyring.Options{Suite: st, AnyFilesystem: true})
-	require.NoError(t, err)
-	h, err := seal.NewHost(ring, nil)
+	h, err := seal.OpenHost(&seal.Options{Directory: filepath.Join(t.TempDir(), "ring"), Suite: st.String(), AnyFilesystem: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.Close()) })
 	return h
@@ -141,7 +139,7 @@ func openWith(t *testing.T, h *seal.Host, action, format string, tokens [][]byte
 	for _, token := range tokens {
 		fmt.Fprintln(&in, hex.EncodeToString(token))
 	}
-	out := runOpener(t, []byte(in.String()), action, h.Ring().Dir(), format)
+	out := runOpener(t, []byte(in.String()), action, strings.TrimPrefix(h.String(), "keyring "), format)
 	return strings.Split(strings.TrimSuffix(out, "\n"), "\n")
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -17,21 +16,8 @@ func (c *conn) inspect(r *request) (wire.Code, error) {
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
-	host, t := c.s.hostOf(b)
-	room, ok := c.hold(t.BodySize())
-	if !ok {
-		return c.deny(r.op, wire.Quota, tooMuchLocked)
-	}
-	defer c.acct.unhold(room)
-	var state seal.State
-	if c.admin() {
-		_, state, err = host.Status(b)
-	} else {
-		var p seal.Peer
-		if p, err = c.opener(t.Audience.Kind); err == nil {
-			_, state, err = host.StatusFor(p, b)
-		}
-	}
+	host, _ := c.hostOf(b)
+	state, err := host.Status(b)
 	if err != nil {
 		c.denied(r.op, codeOf(err), err.Error())
 		return c.failWith(r.op, err)
@@ -50,14 +36,14 @@ func (c *conn) stat(r *request) (wire.Code, error) {
 		if !st.Admin {
 			continue
 		}
-		infos, err := h.Ring().Epochs()
+		keys, err := h.Keys()
 		if err != nil {
 			return c.failWith(wire.Stat, err)
 		}
-		for _, e := range infos {
+		for _, k := range keys {
 			st.Epochs = append(st.Epochs, wire.Epoch{
-				ID: e.ID, Suite: byte(e.Suite), Seals: e.Seals, Age: e.Age,
-				Outstanding: uint32(e.Outstanding), Limit: uint32(e.Limit), MaxLifetime: e.MaxLifetime,
+				ID: k.ID, Suite: byte(h.suite), Seals: k.Seals, Age: k.Age,
+				Outstanding: uint32(k.Outstanding), Limit: uint32(k.Capacity), MaxLifetime: k.MaxLifetime,
 			})
 		}
 	}
@@ -76,14 +62,14 @@ func (c *conn) rotate(r *request) (wire.Code, error) {
 		return c.deny(r.op, wire.Protocol, "")
 	case !c.may(r.op):
 		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
-	case one != 0 && c.s.host(suite.Suite(one)) == nil:
+	case one != 0 && c.host(suite.Suite(one)) == nil:
 		return c.deny(r.op, wire.BadRequest, "no keys of that suite here")
 	}
 	for _, h := range c.s.hosts {
 		if one != 0 && h.suite != suite.Suite(one) {
 			continue
 		}
-		if err := h.Ring().Rotate(); err != nil {
+		if err := h.Rotate(); err != nil {
 			return c.deny(r.op, wire.Unavailable, err.Error())
 		}
 		c.log.Info(eventRotated, "suite", h.suite.String())
@@ -100,14 +86,13 @@ func (c *conn) retire(r *request) (wire.Code, error) {
 	case !c.may(r.op):
 		return c.deny(r.op, wire.Refused, "only root and the agent's own user may")
 	}
-	err = keyring.ErrUnknown
 	for _, h := range c.s.hosts {
-		if err = h.Ring().Retire(id); !errors.Is(err, keyring.ErrUnknown) {
+		if err = h.Retire(id); !errors.Is(err, seal.ErrRequest) {
 			break
 		}
 	}
 	switch {
-	case errors.Is(err, keyring.ErrUnknown), errors.Is(err, keyring.ErrRetired):
+	case errors.Is(err, seal.ErrRequest):
 		return c.deny(r.op, wire.Unknown, "")
 	case err != nil:
 		return c.deny(r.op, wire.Unavailable, err.Error())

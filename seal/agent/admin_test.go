@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -18,43 +18,43 @@ import (
 func TestAdministrator(t *testing.T) {
 	in := serveHere(t, &Options{Suites: []string{"AES-256-GCM"}})
 	c := in.dial(t)
-	st, err := c.Status()
+	st, err := c.Account()
 	require.NoError(t, err)
-	require.Equal(t, &Status{Admin: true, Limit: 1024, Suites: []string{"AES-256-GCM"}}, st)
+	require.Equal(t, &Account{Admin: true, Limit: 1024, Suites: []string{"AES-256-GCM"}}, st)
 
 	b := reserve(t, c, seal.Audience{})
 	head, err := seal.Inspect(b)
 	require.NoError(t, err)
 	expect := func(want seal.State) {
 		t.Helper()
-		state, err := c.Inspect(b)
+		state, err := c.Status(b)
 		require.NoError(t, err)
 		require.Equal(t, want, state)
 	}
 	expect(seal.Outstanding)
 	require.NoError(t, c.Rotate())
-	st, err = c.Status()
+	st, err = c.Account()
 	require.NoError(t, err)
-	require.Len(t, st.Epochs, 2)
-	require.Equal(t, head.Epoch, st.Epochs[0].ID)
-	require.Equal(t, 1, st.Epochs[0].Outstanding)
-	require.False(t, st.Epochs[0].Seals)
-	require.True(t, st.Epochs[1].Seals)
+	require.Len(t, st.Keys, 2)
+	require.Equal(t, head.Epoch, st.Keys[0].ID)
+	require.Equal(t, 1, st.Keys[0].Outstanding)
+	require.False(t, st.Keys[0].Seals)
+	require.True(t, st.Keys[1].Seals)
 	require.Equal(t, 1, st.Outstanding)
 	stats, err := in.Stats()
 	require.NoError(t, err)
-	require.Len(t, stats.Epochs, 2)
+	require.Len(t, stats.Keys, 2)
 	require.Equal(t, 1, stats.Connections)
 
 	secret, err := c.Open(b, testFormat)
 	require.NoError(t, err)
 	secret.Wipe()
-	expect(seal.Spent)
+	expect(seal.Gone)
 	require.NoError(t, c.Retire(head.Epoch))
 	require.ErrorIs(t, c.Retire(head.Epoch), ErrUnknownEpoch)
-	_, err = c.Inspect(b)
+	_, err = c.Status(b)
 	require.ErrorIs(t, err, seal.ErrDefective)
-	_, err = c.Inspect(make([]byte, seal.MaxToken+1))
+	_, err = c.Status(make([]byte, token.MaxToken+1))
 	require.Equal(t, seal.ErrDefective, err)
 
 	in.raw(t).expect(wire.BadRequest, mustFrame(wire.MarshalRotate(2)))
@@ -76,7 +76,7 @@ func TestServerOptions(t *testing.T) {
 	require.ErrorContains(t, err, "named twice")
 	_, err = NewServer(&Options{Suites: []string{"suite 9"}})
 	require.Error(t, err)
-	_, err = NewServer(&Options{Ring: &keyring.Options{Outstanding: -1}})
+	_, err = NewServer(&Options{Capacity: -1})
 	require.Error(t, err)
 }
 
@@ -86,7 +86,7 @@ func roleAdmin(path string) error {
 	if err != nil {
 		return err
 	}
-	st, err := c.Status()
+	st, err := c.Account()
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func roleAdmin(path string) error {
 		}
 		_, _ = os.Stdout.WriteString(err.Error() + "\n")
 	}
-	if st.Admin || st.Epochs != nil {
+	if st.Admin || st.Keys != nil {
 		println(errAdmin)
 	} else {
 		println(nil)

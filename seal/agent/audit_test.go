@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/token"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 )
@@ -155,16 +154,17 @@ func TestHousekeeping(t *testing.T) {
 	var log journal
 	s, err := NewServer(&Options{
 		Suites: []string{"AES-256-GCM"}, Log: slog.New(slog.NewTextHandler(&log, nil)),
-		Ring: &keyring.Options{Age: time.Second, MaxLifetime: time.Second},
+		Age: time.Second, MaxLifetime: time.Second,
 	})
 	require.NoError(t, err)
 	defer s.Close()
 	s.tidy()
 	require.Empty(t, log.take())
-	e, err := s.hosts[0].Ring().Current()
+	require.NoError(t, s.hosts[0].Rotate()) // which makes the first
+	keys, err := s.hosts[0].Keys()
 	require.NoError(t, err)
-	first := e.ID()
-	e.Release()
+	require.Len(t, keys, 1)
+	first := keys[0].ID
 	s.tidy()
 	require.Contains(t, log.take(), eventEpoch)
 	s.tidy()
@@ -176,10 +176,10 @@ func TestHousekeeping(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond) // and now too old to open
 	s.tidy()
 	require.Contains(t, log.take(), "msg=\""+eventEpochOver+"\" epoch="+hex.EncodeToString(first[:]))
-	infos, err := s.hosts[0].Ring().Epochs()
+	keys, err = s.hosts[0].Keys()
 	require.NoError(t, err)
-	for _, i := range infos {
-		require.NotEqual(t, first, i.ID)
+	for _, k := range keys {
+		require.NotEqual(t, first, k.ID)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -41,7 +42,7 @@ func TestClientInC(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 
-	for _, n := range []int{0, 1, 63, 511, 512, 767, 768, 1165, 5000, seal.MaxPlain} {
+	for _, n := range []int{0, 1, 63, 511, 512, 767, 768, 1165, 5000, token.MaxPlain} {
 		plain := make([]byte, n)
 		rand.Read(plain)
 		token, status, text := run(plain, "seal", testFormat)

@@ -12,10 +12,11 @@ import (
 	"github.com/sealctx/sealctx/internal/boottime"
 	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // A Client asks an agent. It is a seal.Sealer. Safe for concurrent use. It connects again
@@ -119,7 +120,7 @@ func unavailable(err error) error { return fmt.Errorf("%w: %w", seal.ErrUnavaila
 // expires. If the audience is a process, it must be in this process's namespace.
 // Further errors: ErrRefused, ErrQuota.
 func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
-	ask, subject, err := reserveRequest(req, c.suites)
+	frame, subject, err := reserveRequest(req, c.suites)
 	if err != nil {
 		return nil, err
 	}
@@ -129,14 +130,15 @@ func (c *Client) Reserve(req seal.Request) (*seal.Reservation, error) {
 	deadline := c.deadline()
 	pause := 2 * time.Millisecond
 	for try := 1; ; try++ {
-		g, err := c.reserve(ask, subject, deadline)
+		g, err := c.reserve(frame, subject, deadline)
 		if err == nil {
-			if err = asAsked(g, req, subject); err != nil {
+			if err = asAsked(g.Start, req, subject); err != nil {
 				g.Key.Wipe()
 				_ = c.cancel(g.Start, deadline) // or it expires
 				return nil, err
 			}
-			return g.Reservation()
+			r := new(seal.Reservation)
+			return r, r.Adopt(g)
 		}
 		if !errors.Is(err, ErrAway) || try == reserveTries || time.Until(deadline) < pause {
 			return nil, err
@@ -180,8 +182,8 @@ func reserveRequest(req seal.Request, suites []byte) (frame []byte, subject int,
 // asAsked checks that the agent reserved what was asked for. An agent's mistake is found
 // before a context is given up. So is a later process with the id of the process asked
 // for: subject is the descriptor that the agent was shown.
-func asAsked(g *seal.Grant, req seal.Request, subject int) error {
-	h, _, err := token.ParseHeader(g.Start)
+func asAsked(start []byte, req seal.Request, subject int) error {
+	h, _, err := token.ParseHeader(start)
 	if err != nil {
 		return fmt.Errorf("%w: its reservation is none", ErrProtocol)
 	}
@@ -200,9 +202,9 @@ func asAsked(g *seal.Grant, req seal.Request, subject int) error {
 		sameAudience = string(h.Audience.Value) == string(bin[1:])
 	case !sameNumber(h.Audience.Value, bin[1:]):
 		// The agent knows the process by another number, or it is another process.
-		now, _, err := seal.ProcessOf(subject)
+		now, _, err := peer.Process(subject)
 		if err == nil && now != want {
-			err = fmt.Errorf("%w: %v is another one now", seal.ErrAudience, want)
+			err = fmt.Errorf("%w: %w: %v is another one now", seal.ErrRequest, ask.ErrAudience, want)
 		}
 		if err != nil {
 			return err
@@ -243,7 +245,7 @@ func openRequest(op wire.Op, b []byte, exporters []seal.Party, formats []string)
 	if len(exporters) > wire.MaxExporters {
 		return nil, fmt.Errorf("%w: %d exporters, at most %d can be demanded", seal.ErrRequest, len(exporters), wire.MaxExporters)
 	}
-	if len(b) > seal.MaxToken {
+	if len(b) > token.MaxToken {
 		return nil, seal.ErrDefective
 	}
 	t, _ := token.Parse(b) // bytes that are no token go to the agent, which refuses and logs them
@@ -305,24 +307,24 @@ func (c *Client) receivePlain(op wire.Op, frame []byte, plain *memsafe.Secret) (
 }
 
 // reserve asks once. The key arrives in locked memory of its own.
-func (c *Client) reserve(frame []byte, subject int, deadline time.Time) (*seal.Grant, error) {
+func (c *Client) reserve(frame []byte, subject int, deadline time.Time) (g ask.Grant, err error) {
 	key, err := c.pool.Alloc(token.KeySize)
 	if err != nil {
-		return nil, unavailable(err)
+		return g, unavailable(err)
 	}
 	prefix := make([]byte, wire.KeyPrefixSize)
 	suffix := make([]byte, max(2+token.MaxBound+token.CommitmentSize, wire.MaxText+8))
 	h, err := c.ask(wire.Reserve, frame, subject, deadline, prefix, key.Bytes(), suffix)
 	if err != nil {
 		key.Wipe()
-		return nil, err
+		return g, err
 	}
 	slot, err := c.slotOf(h, prefix, suffix)
 	if err != nil {
 		key.Wipe()
-		return nil, err
+		return g, err
 	}
-	return &seal.Grant{Start: slot.start, Key: key, Slot: slot}, nil
+	return ask.Grant{Start: slot.start, Key: key, Slot: slot}, nil
 }
 
 // slotOf reads what came around the key in the answer to a reserve request.
@@ -368,7 +370,7 @@ func (s *agentSlot) Valid(sealed []byte) error {
 	if now-s.granted < recentGrant {
 		return nil
 	}
-	state, err := s.client.Inspect(sealed)
+	state, err := s.client.Status(sealed)
 	switch {
 	case errors.Is(err, ErrQuota), errors.Is(err, seal.ErrUnauthorized):
 		return nil
@@ -410,40 +412,42 @@ func (c *Client) cancel(start []byte, deadline time.Time) error {
 
 func (s *agentSlot) Release() {}
 
-func (s *agentSlot) Outstanding() (yes, known bool) { return false, false }
+// State is not known without a question.
+func (s *agentSlot) State() ask.State { return ask.Unknown }
 
-// Inspect asks how a token stands, without spending it. The agent answers the token's
-// exporter, its audience, and administrators. Errors: seal.ErrDefective,
-// seal.ErrUnauthorized, and those of asking.
-func (c *Client) Inspect(b []byte) (seal.State, error) {
-	if len(b) > seal.MaxToken {
-		return 0, seal.ErrDefective
+// Status asks how a token stands, without spending it, as Status of a seal.Host does.
+// The agent tells the token's exporter, its audience, root and its own user; for others
+// the error wraps seal.ErrUnauthorized. Further errors wrap seal.ErrDefective, or are
+// those of asking.
+func (c *Client) Status(b []byte) (seal.State, error) {
+	if len(b) > token.MaxToken {
+		return seal.Unknown, seal.ErrDefective
 	}
 	frame, err := wire.MarshalInspect(b)
 	if err != nil {
-		return 0, seal.ErrDefective
+		return seal.Unknown, seal.ErrDefective
 	}
 	body, err := c.askPlainly(wire.Inspect, frame, c.deadline())
 	if err == nil && len(body) != 1 {
 		err = ErrProtocol
 	}
 	if err != nil {
-		return 0, c.located(err)
+		return seal.Unknown, c.located(err)
 	}
 	return seal.State(body[0]), nil
 }
 
-// A Status is what an agent tells of itself.
-type Status struct {
-	Admin       bool           // this process may rotate and retire, and sees epochs
-	Outstanding int            // tokens that this user has outstanding
-	Limit       int            // tokens that this user may have outstanding
-	Suites      []string       // the preferred one first
-	Epochs      []keyring.Info // nil unless Admin
+// An Account is what an agent tells a user of itself.
+type Account struct {
+	Admin       bool       // this process may rotate and retire, and sees keys
+	Outstanding int        // tokens that this user has outstanding
+	Limit       int        // tokens that this user may have outstanding
+	Suites      []string   // of the agent, the preferred one first
+	Keys        []seal.Key // nil unless Admin
 }
 
-// Status asks the agent how it stands. Errors: those of asking.
-func (c *Client) Status() (*Status, error) {
+// Account asks the agent what this user has and may. Its errors are those of asking.
+func (c *Client) Account() (*Account, error) {
 	frame, err := wire.MarshalStat()
 	if err != nil {
 		return nil, err
@@ -456,21 +460,35 @@ func (c *Client) Status() (*Status, error) {
 	if err != nil {
 		return nil, ErrProtocol
 	}
-	st := &Status{Admin: w.Admin, Outstanding: int(w.Outstanding), Limit: int(w.Limit)}
+	a := &Account{Admin: w.Admin, Outstanding: int(w.Outstanding), Limit: int(w.Limit)}
 	for _, s := range w.Suites {
-		st.Suites = append(st.Suites, suite.Suite(s).String())
+		a.Suites = append(a.Suites, suite.Suite(s).String())
 	}
 	for _, e := range w.Epochs {
-		st.Epochs = append(st.Epochs, keyring.Info{
-			ID: e.ID, Suite: suite.Suite(e.Suite), Seals: e.Seals, Age: e.Age,
-			Outstanding: int(e.Outstanding), Limit: int(e.Limit), MaxLifetime: e.MaxLifetime,
+		a.Keys = append(a.Keys, seal.Key{
+			ID: e.ID, Suite: suite.Suite(e.Suite).String(), Seals: e.Seals, Age: e.Age,
+			Outstanding: int(e.Outstanding), Capacity: int(e.Limit), MaxLifetime: e.MaxLifetime,
 		})
 	}
-	return st, nil
+	return a, nil
 }
 
-// Rotate has the agent make new keys, for every suite. Outstanding tokens stay good. For
-// users other than root and the agent's it returns ErrRefused.
+// Keys lists the agent's living keys, as Keys of a seal.Host does. Only root and the
+// agent's own user may; for others the error wraps ErrRefused. Further errors are those
+// of asking.
+func (c *Client) Keys() ([]seal.Key, error) {
+	a, err := c.Account()
+	if err != nil {
+		return nil, err
+	}
+	if !a.Admin {
+		return nil, fmt.Errorf("%w: it tells its keys only to root and to its own user", ErrRefused)
+	}
+	return a.Keys, nil
+}
+
+// Rotate has the agent make the next key of each suite, as Rotate of a seal.Host does.
+// Only root and the agent's own user may; for others the error wraps ErrRefused.
 func (c *Client) Rotate() error {
 	frame, err := wire.MarshalRotate(0)
 	if err == nil {
@@ -479,13 +497,16 @@ func (c *Client) Rotate() error {
 	return err
 }
 
-// Retire has the agent end an epoch: its outstanding tokens are worthless from now on. It
-// returns ErrUnknownEpoch for an id that no living epoch has, and ErrRefused for users
-// other than root and the agent's.
-func (c *Client) Retire(epoch [16]byte) error {
-	frame, err := wire.MarshalRetire(epoch)
+// Retire has the agent end a key, as Retire of a seal.Host does. Only root and the
+// agent's own user may; for others the error wraps ErrRefused. It wraps ErrUnknownEpoch
+// if there is no living key with this id.
+func (c *Client) Retire(id [16]byte) error {
+	frame, err := wire.MarshalRetire(id)
 	if err == nil {
 		_, err = c.askPlainly(wire.Retire, frame, c.deadline())
 	}
 	return err
 }
+
+// String says which agent this is.
+func (c *Client) String() string { return "agent " + c.path }

@@ -6,7 +6,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/internal/conformance"
 )
@@ -16,16 +15,14 @@ func TestConformance(t *testing.T) {
 	t.Run("host", func(t *testing.T) {
 		conformance.Run(t, conformance.Suite{
 			Sealer: func(t *testing.T) seal.Sealer {
-				ring, err := keyring.New(nil)
-				require.NoError(t, err)
-				h, err := seal.NewHost(ring, nil)
+				h, err := seal.OpenHost(&seal.Options{Private: true})
 				require.NoError(t, err)
 				t.Cleanup(func() { require.NoError(t, h.Close()) })
 				return h
 			},
 			Another: func(_ *testing.T, s seal.Sealer) seal.Sealer { return s },
 			Retire: func(t *testing.T, s seal.Sealer, epoch [16]byte) {
-				require.NoError(t, s.(*seal.Host).Ring().Retire(epoch))
+				require.NoError(t, s.(*seal.Host).Retire(epoch))
 			},
 		})
 	})

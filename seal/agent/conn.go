@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -27,7 +28,8 @@ type conn struct {
 	acct *account
 	log  *slog.Logger // names the peer
 
-	prepared []prepared // reserved and not sealed yet
+	hosts    []*seal.Host // as the peer sees them, as in the server; nil until asked for
+	prepared []prepared   // reserved and not sealed yet
 
 	policy   *Policy // of which services was read
 	services []string

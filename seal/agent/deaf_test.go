@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
@@ -22,7 +23,7 @@ func TestDeafPeers(t *testing.T) {
 	open := func() []byte {
 		r, err := c.Reserve(testRequest)
 		require.NoError(t, err, "the others have no memory left")
-		b, err := r.Seal(make([]byte, seal.MaxPlain))
+		b, err := r.Seal(make([]byte, token.MaxPlain))
 		require.NoError(t, err)
 		frame, err := (&wire.OpenRequest{Format: []byte(testFormat), Token: b}).Marshal(wire.Open)
 		require.NoError(t, err)
@@ -30,7 +31,7 @@ func TestDeafPeers(t *testing.T) {
 	}
 	const each = 6 // answers: more than a socket holds
 	most := 0
-	for range 2 * in.pool.Size() / seal.MaxPlain {
+	for range 2 * in.pool.Size() / token.MaxPlain {
 		deaf := in.raw(t)
 		for range each {
 			if _, err := deaf.Write(open()); err != nil {
@@ -41,7 +42,7 @@ func TestDeafPeers(t *testing.T) {
 		most = max(most, in.pool.InUse())
 	}
 	require.Greater(t, most, in.pool.Size()/4, "no answer waited: nothing was shown")
-	require.LessOrEqual(t, most, in.pool.Size()/2+2*seal.MaxPlain)
+	require.LessOrEqual(t, most, in.pool.Size()/2+2*token.MaxPlain)
 	plain, err := c.Open(reserve(t, c, seal.Audience{}), testFormat)
 	require.NoError(t, err)
 	plain.Wipe()

@@ -87,7 +87,7 @@ func TestTerminate(t *testing.T) {
 	b := reserve(t, c, seal.Audience{})
 	require.NoError(t, agent.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, agent.Wait())
-	_, err = c.Status()
+	_, err = c.Account()
 	require.ErrorIs(t, err, ErrAway)
 	next := agentProcess(t, path)
 	_, err = c.Open(b, testFormat)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // Errors of a Client, besides those of package seal, which it returns as a Host
@@ -40,16 +41,23 @@ var (
 	// (seal.ErrUnauthorized, GSS_S_UNAUTHORIZED).
 	ErrRefused = fmt.Errorf("%w: refused by the agent's policy", seal.ErrUnauthorized)
 
-	// ErrUnknownEpoch: there is no epoch of that id (GSS_S_FAILURE).
-	ErrUnknownEpoch = errors.New("agent: no such epoch")
+	// ErrUnknownEpoch: there is no living key with that id (seal.ErrRequest,
+	// GSS_S_FAILURE).
+	ErrUnknownEpoch = fmt.Errorf("%w: no such key", seal.ErrRequest)
 
 	// ErrClosed: the client was closed (seal.ErrUnavailable, GSS_S_FAILURE).
 	ErrClosed = fmt.Errorf("%w: client is closed", seal.ErrUnavailable)
 )
 
+// errAudience is the error of an audience that is nobody or cannot be held to.
+var errAudience = fmt.Errorf("%w: %w", seal.ErrRequest, ask.ErrAudience)
+
 // codeOf is the code of an error of package seal. The order matters if an error wraps
 // several: seal.ErrLost comes before the error that it wraps.
 func codeOf(err error) wire.Code {
+	if errors.Is(err, ask.ErrAudience) { // which is a seal.ErrRequest too
+		return wire.BadAudience
+	}
 	for _, c := range sealCodes {
 		if errors.Is(err, c.err) {
 			return c.code
@@ -91,8 +99,8 @@ var sealCodes = []coded{
 	{wire.Unauthorized, seal.ErrUnauthorized},
 	{wire.OtherFormat, seal.ErrFormat},
 	{wire.Spent, seal.ErrSpent},
+	{wire.BadAudience, errAudience},
 	{wire.BadRequest, seal.ErrRequest},
-	{wire.BadAudience, seal.ErrAudience},
 	{wire.Unavailable, seal.ErrUnavailable},
 }
 

@@ -107,7 +107,7 @@ func TestExporterDemanded(t *testing.T) {
 			require.ErrorContains(t, err, p.String()+" is demanded")
 			require.ErrorContains(t, err, " exported it")
 		}
-		state, err := importer.Inspect(b)
+		state, err := importer.Status(b)
 		require.NoError(t, err)
 		require.Equal(t, seal.Outstanding, state, tt.name)
 		secret, err := importer.OpenFrom(tt.yes, b, testFormat)
@@ -278,7 +278,7 @@ func TestOtherAgent(t *testing.T) {
 	require.NoError(t, err)
 	_, opening := c.Open(b, testFormat)
 	_, takingBack := c.TakeBack(b, testFormat)
-	_, asking := c.Inspect(b)
+	_, asking := c.Status(b)
 	for _, err := range []error{opening, takingBack, asking} {
 		require.ErrorIs(t, err, seal.ErrDefective)
 		require.ErrorContains(t, err, fmt.Sprintf("no living key %x in ", head.Epoch))

@@ -4,11 +4,12 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // handlers answer the operations of the protocol. An operation without one is not known
@@ -67,31 +68,6 @@ func (c *conn) noMore(what, word string, limit int) string {
 	return c.s.policy.Load().noMore(what, c.id.UID, word, limit)
 }
 
-// peer is the other end as package seal asks for it.
-func (c *conn) peer() seal.Peer {
-	return seal.Peer{UID: c.id.UID, Groups: c.id.Groups, Log: c.log}
-}
-
-// opener is peer with what the kind of a token's audience needs: the peer's services, by
-// the policy that is in force, or its process.
-func (c *conn) opener(kind uint8) (seal.Peer, error) {
-	p := c.peer()
-	p.Exporter, p.Imports = c.exporterIs, c.mayImport
-	switch kind {
-	case token.KindService:
-		if policy := c.s.policy.Load(); c.policy != policy || c.services == nil {
-			c.policy, c.services = policy, policy.servicesOf(c.id.UID, c.id.Groups)
-		}
-		p.Services = c.services
-	case token.KindProcess:
-		var err error
-		if p.Process, err = c.id.Process(); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
-}
-
 // admin reports whether the peer is root or the agent's user.
 func (c *conn) admin() bool { return c.id.UID == 0 || c.id.UID == c.s.uid }
 
@@ -99,15 +75,15 @@ func (c *conn) admin() bool { return c.id.UID == 0 || c.id.UID == c.s.uid }
 func (c *conn) may(op wire.Op) bool { return c.admin() || !op.Operation().Admin }
 
 func (c *conn) reserve(r *request) (wire.Code, error) {
-	ask, err := wire.ParseReserve(r.body)
+	req, err := wire.ParseReserve(r.body)
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
-	host := c.s.offered(ask.Suites)
+	host := c.offered(req.Suites)
 	if host == nil {
 		return c.deny(r.op, wire.BadRequest, "none of the offered suites is allowed here")
 	}
-	to, code, text := c.audience(ask.Audience, r.fd)
+	to, code, text := c.audience(req.Audience, r.fd)
 	if code != wire.OK {
 		return c.deny(r.op, code, text)
 	}
@@ -123,9 +99,9 @@ func (c *conn) reserve(r *request) (wire.Code, error) {
 	if !c.acct.reserve(c.quota().Outstanding, now) {
 		return c.deny(r.op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
-	grant, err := host.ReserveFor(c.peer(), seal.Request{
-		Format: string(ask.Format), Mechanism: ask.Mechanism, Audience: to, Lifetime: ask.Lifetime,
-	})
+	grant, err := grantOf(host.Reserve(seal.Request{
+		Format: string(req.Format), Mechanism: req.Mechanism, Audience: to, Lifetime: req.Lifetime,
+	}))
 	if err != nil {
 		c.acct.unreserved()
 		return c.failWith(r.op, err)
@@ -135,12 +111,20 @@ func (c *conn) reserve(r *request) (wire.Code, error) {
 	return c.grant(grant, room)
 }
 
+// grantOf takes a new reservation apart.
+func grantOf(r *seal.Reservation, err error) (*ask.Grant, error) {
+	if err != nil {
+		return nil, err
+	}
+	return r.Grant()
+}
+
 // tooMuchLocked is why a request is refused whose secret would be one too many.
 const tooMuchLocked = "the secrets of this user's requests take as much locked memory as one user may have; read the answers, or send fewer requests at a time"
 
 // grant sends what a reservation is made of, whose key takes room bytes of locked memory.
 // If it does not arrive, no process has the key, and the slot is given back.
-func (c *conn) grant(g *seal.Grant, room int64) (wire.Code, error) {
+func (c *conn) grant(g *ask.Grant, room int64) (wire.Code, error) {
 	head, _, err := token.ParseHeader(g.Start)
 	if err != nil {
 		c.acct.unreserved()
@@ -181,7 +165,7 @@ func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, tex
 }
 
 func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text string) {
-	to, uid, err := seal.ProcessOf(fd)
+	to, uid, err := peer.Process(fd)
 	if err != nil {
 		return to, codeOf(err), err.Error()
 	}
@@ -190,32 +174,6 @@ func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text s
 		return to, wire.Refused, policy.refusal(c.id.UID, target)
 	}
 	return to, wire.OK, ""
-}
-
-// offered returns the host of the suite that the agent likes best of those that
-// a client offers, or nil.
-func (s *Server) offered(suites []byte) *seal.Host {
-	for _, h := range s.hosts {
-		for _, o := range suites {
-			if h.suite == suite.Suite(o) {
-				return h.Host
-			}
-		}
-	}
-	return nil
-}
-
-// hostOf returns the host that a token is for, and the token taken apart. For bytes that
-// are no token it returns any host, which refuses them.
-func (s *Server) hostOf(b []byte) (*seal.Host, *token.Token) {
-	t, err := token.Parse(b)
-	if err != nil {
-		return s.hosts[0].Host, &token.Token{}
-	}
-	if h := s.host(suite.Suite(t.Suite)); h != nil {
-		return h, &t
-	}
-	return s.hosts[0].Host, &t
 }
 
 // open answers Open and TakeBack.
@@ -231,13 +189,13 @@ func (c *conn) openOne(op wire.Op, ask *wire.OpenRequest) (wire.Code, error) {
 	if len(ask.Token) > c.quota().TokenSize {
 		return c.deny(op, wire.Quota, c.noMore("token too large for this user", wordToken, c.quota().TokenSize))
 	}
-	host, t := c.s.hostOf(ask.Token)
+	host, t := c.hostOf(ask.Token)
 	room, ok := c.hold(t.BodySize())
 	if !ok {
 		return c.deny(op, wire.Quota, tooMuchLocked)
 	}
 	defer c.acct.unhold(room)
-	plain, err := c.redeem(op, host, t, ask)
+	plain, err := redeem(op, host, ask)
 	if err != nil {
 		if op != wire.TakeBack && errors.Is(err, seal.ErrSpent) {
 			c.alarm(t)
@@ -261,9 +219,12 @@ func (c *conn) alarm(t *token.Token) {
 	log.Error(eventAlarm, "peer_uid", c.id.UID, "peer_pid", c.id.PID, "exporter", t.Exporter, "slot", t.Slot)
 }
 
-func (c *conn) redeem(op wire.Op, host *seal.Host, t *token.Token, ask *wire.OpenRequest) (*memsafe.Secret, error) {
-	if op == wire.TakeBack {
-		return host.TakeBackFor(c.peer(), ask.Token, string(ask.Format))
+func redeem(op wire.Op, host *seal.Host, ask *wire.OpenRequest) (*memsafe.Secret, error) {
+	switch {
+	case op == wire.TakeBack:
+		return host.TakeBack(ask.Token, string(ask.Format))
+	case len(ask.Exporters) == 0:
+		return host.Open(ask.Token, string(ask.Format))
 	}
 	exporters := make([]seal.Party, len(ask.Exporters))
 	for i, e := range ask.Exporters {
@@ -271,49 +232,7 @@ func (c *conn) redeem(op wire.Op, host *seal.Host, t *token.Token, ask *wire.Ope
 			return nil, err
 		}
 	}
-	p, err := c.opener(t.Audience.Kind)
-	if err != nil {
-		return nil, err
-	}
-	return host.OpenFor(p, exporters, ask.Token, string(ask.Format))
-}
-
-// exporterIs reports whether the exporter of an authentic token is a party: a
-// user, a member of a group, or what the policy of now names so. Its groups are
-// those that it had when it reserved. A token that is in time and has no place in
-// its exporter's account is spent.
-func (c *conn) exporterIs(t token.Header, who seal.Party) (bool, error) {
-	if who == seal.User(t.Exporter) {
-		return true, nil
-	}
-	groups, outstanding := c.s.exporter(&t)
-	if !outstanding {
-		return false, seal.ErrSpent
-	}
-	return c.s.policy.Load().isParty(t.Exporter, groups, who), nil
-}
-
-// mayImport asks the policy whether the peer may open what an exporter reserved.
-func (c *conn) mayImport(t token.Header) error {
-	policy := c.s.policy.Load()
-	if !policy.limitsImports() {
-		return nil
-	}
-	groups, outstanding := c.s.exporter(&t)
-	if !outstanding {
-		return seal.ErrSpent
-	}
-	return policy.mayImport(c.id.UID, c.id.Groups, t.Exporter, groups)
-}
-
-// exporter returns the groups that the exporter of an authentic token had when it
-// reserved it, and whether the token is still in its account.
-func (s *Server) exporter(t *token.Header) (groups []uint32, outstanding bool) {
-	acct := s.users.find(t.Exporter)
-	if acct == nil {
-		return nil, false
-	}
-	return acct.groupsOf(keyOf(t))
+	return host.OpenFrom(exporters, ask.Token, string(ask.Format))
 }
 
 // spent takes a claimed token off the account of the user that reserved it.
@@ -329,11 +248,11 @@ func (c *conn) cancel(r *request) (wire.Code, error) {
 		return c.deny(r.op, wire.Protocol, "")
 	}
 	head, _, err := token.ParseHeader(start)
-	host := c.s.host(suite.Suite(head.Suite))
+	host := c.host(head.Suite)
 	if err != nil || host == nil {
 		return c.deny(r.op, wire.Defective, "")
 	}
-	if err := host.CancelFor(c.peer(), start); err != nil {
+	if err := host.Cancel(start); err != nil {
 		c.denied(r.op, codeOf(err), err.Error())
 		return c.failWith(r.op, err)
 	}

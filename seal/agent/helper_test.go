@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/unixsock"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -87,10 +86,6 @@ func reserve(t testing.TB, s seal.Sealer, to seal.Audience) []byte {
 	b, err := r.Seal([]byte("plain"))
 	require.NoError(t, err)
 	return b
-}
-
-func ringOptions(lifetime time.Duration) *keyring.Options {
-	return &keyring.Options{MaxLifetime: lifetime}
 }
 
 // publicDir is a directory that other users can go through; those of t.TempDir

@@ -134,7 +134,7 @@ func TestHalfFrame(t *testing.T) {
 	start := time.Now()
 	others := in.dial(t)
 	for range 100 {
-		_, err := others.Status()
+		_, err := others.Account()
 		require.NoError(t, err)
 	}
 	require.Less(t, time.Since(start), s.times.frame, "others waited for the halves")
@@ -171,7 +171,7 @@ func TestSilentPeers(t *testing.T) {
 	require.Less(t, heap()-before, 400*32<<10)
 	start := time.Now()
 	for range 200 {
-		_, err := c.Status()
+		_, err := c.Account()
 		require.NoError(t, err)
 	}
 	require.Less(t, time.Since(start), time.Second)

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
 )
 
-// housekeep rotates and retires epochs in time and forgets tokens that expired. A ring
+// housekeep rotates and retires epochs in time and forgets tokens that expired. A host
 // does so by itself only when a reservation is made.
 func (s *Server) housekeep(ctx context.Context) {
 	tick := time.NewTicker(housekeeping)
@@ -28,13 +28,17 @@ func (s *Server) housekeep(ctx context.Context) {
 func (s *Server) tidy() {
 	seen := map[[16]byte]suite.Suite{}
 	for _, h := range s.hosts {
-		epochs, err := refreshed(h.Ring())
+		err := h.Refresh()
+		var keys []seal.Key
+		if err == nil {
+			keys, err = h.Keys()
+		}
 		if err != nil {
 			s.log.Error(eventTrouble, "suite", h.suite.String(), "reason", err)
 			return
 		}
-		for _, e := range epochs {
-			seen[e.ID] = e.Suite
+		for _, k := range keys {
+			seen[k.ID] = h.suite
 		}
 	}
 	s.noteEpochs(seen)
@@ -42,21 +46,6 @@ func (s *Server) tidy() {
 	if now, err := s.now(); err == nil {
 		s.users.sweep(now)
 	}
-}
-
-// refreshed has a ring rotate, if that is due, and retire epochs whose time is over. Then
-// it lists the epochs. It makes no first epoch.
-func refreshed(r *keyring.Ring) ([]keyring.Info, error) {
-	epochs, err := r.Epochs()
-	if err != nil || len(epochs) == 0 {
-		return epochs, err
-	}
-	e, err := r.Current()
-	if err != nil {
-		return nil, err
-	}
-	e.Release()
-	return r.Epochs()
 }
 
 // noteEpochs logs which epochs came and went since the last time.
@@ -95,4 +84,4 @@ func (s *Server) noteDropped() {
 }
 
 // now is the time since boot, on the clock of tokens.
-func (s *Server) now() (time.Duration, error) { return s.hosts[0].Ring().Now() }
+func (s *Server) now() (time.Duration, error) { return s.clock.Now() }

@@ -14,6 +14,7 @@ import (
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // A token for a user, a group or a service opens for a worker that is that, of
@@ -83,7 +84,7 @@ func TestAudienceProcess(t *testing.T) {
 	require.Equal(t, "opened plain", one.open(t, b))
 
 	// An earlier process with the id of one that lives.
-	before, err := c.Status()
+	before, err := c.Account()
 	require.NoError(t, err)
 	bin, err := processOf(t, two).MarshalBinary()
 	require.NoError(t, err)
@@ -91,8 +92,8 @@ func TestAudienceProcess(t *testing.T) {
 	var earlier seal.Audience
 	require.NoError(t, earlier.UnmarshalBinary(bin))
 	_, err = c.Reserve(seal.Request{Format: testFormat, Audience: earlier})
-	require.ErrorIs(t, err, seal.ErrAudience)
-	after, err := c.Status()
+	require.ErrorIs(t, err, ask.ErrAudience)
+	after, err := c.Account()
 	require.NoError(t, err)
 	require.Equal(t, before.Outstanding, after.Outstanding, "the slot came back")
 
@@ -101,7 +102,7 @@ func TestAudienceProcess(t *testing.T) {
 	req := testRequest
 	req.Audience = gone
 	_, err = c.Reserve(req)
-	require.ErrorIs(t, err, seal.ErrAudience)
+	require.ErrorIs(t, err, ask.ErrAudience)
 }
 
 // Another user's process is an audience only where that user is one. Root.
@@ -200,11 +201,11 @@ func TestConnectionThroughSetuid(t *testing.T) {
 func TestClientConnectsAgain(t *testing.T) {
 	in := serveHere(t, nil)
 	c := in.dial(t)
-	_, err := c.Status()
+	_, err := c.Account()
 	require.NoError(t, err)
 	c.idle[0].uid++
 	stale := c.idle[0]
-	_, err = c.Status()
+	_, err = c.Account()
 	require.NoError(t, err)
 	require.NotSame(t, stale, c.idle[0])
 }

@@ -33,6 +33,10 @@ const (
 	// of its user. A list has a hundred bytes, or 256 KiB at most.
 	maxGroupLists = 8
 
+	// maxOutstanding is the most that a quota can say: as many tokens as a key's
+	// register has room for.
+	maxOutstanding = 1 << 24
+
 	// maxPolicyLine bounds a line of a policy, in bytes.
 	maxPolicyLine = 4096
 

@@ -17,6 +17,7 @@ import (
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // A link is one connection of a client.
@@ -298,7 +299,7 @@ func subjectOf(value []byte) (int, error) {
 	pid := int(binary.BigEndian.Uint32(value))
 	fd, err := pidfd.Open(pid)
 	if errors.Is(err, pidfd.ErrEnded) {
-		return -1, fmt.Errorf("%w: no process %d", seal.ErrAudience, pid)
+		return -1, fmt.Errorf("%w: %w: no process %d", seal.ErrRequest, ask.ErrAudience, pid)
 	}
 	if err != nil {
 		return -1, unavailable(err)

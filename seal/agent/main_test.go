@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/memscan"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
@@ -79,7 +78,7 @@ func runAgent(l *net.UnixListener, policy *Policy) error {
 		return err
 	}
 	outstanding, _ := strconv.Atoi(os.Getenv("AGENT_TEST_OUTSTANDING")) // zero: the default
-	s, err := NewServer(&Options{Policy: policy, Ring: &keyring.Options{Outstanding: outstanding}})
+	s, err := NewServer(&Options{Policy: policy, Capacity: outstanding})
 	if err != nil {
 		return err
 	}

@@ -102,8 +102,8 @@ func clientVictim(v *memscan.Victim, leaky bool) {
 		if leaky {
 			leaked = append(leaked, bytes.Clone(g.Key.Bytes()), bytes.Clone(plain.Bytes()))
 		}
-		r, err := g.Reservation()
-		if err != nil {
+		r := new(seal.Reservation)
+		if err := r.Adopt(g); err != nil {
 			v.Fatal(err)
 		}
 		b, err := r.Seal(plain.Bytes())
@@ -161,8 +161,8 @@ func TestAgentLeavesNothing(t *testing.T) {
 				set.Bytes("plain", plain)
 				set.Bytes("key", g.Key.Bytes())
 				set.AES("key", g.Key.Bytes())
-				r, err := g.Reservation()
-				require.NoError(t, err)
+				r := new(seal.Reservation)
+				require.NoError(t, r.Adopt(g))
 				b, err := r.Seal(plain)
 				require.NoError(t, err)
 				if i == victimOps {

@@ -3,7 +3,7 @@ package agent
 import (
 	"time"
 
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
@@ -47,22 +47,22 @@ type Stats struct {
 	Locked      int // bytes of locked memory for opened tokens and token keys
 	LockedUsed  int // bytes of it in use
 	Suites      []string
-	Epochs      []keyring.Info
+	Keys        []seal.Key
 }
 
-// Stats reads how the server stands. It reads every register whole. On an error of
-// package keyring Epochs is not complete.
+// Stats reads how the server stands. It reads every register whole. On an error,
+// which wraps seal.ErrUnavailable, Keys is not complete.
 func (s *Server) Stats() (Stats, error) {
 	st := Stats{Connections: s.connections(), Locked: s.pool.Size(), LockedUsed: s.pool.InUse()}
 	for _, h := range s.hosts {
 		st.Suites = append(st.Suites, h.suite.String())
 	}
 	for _, h := range s.hosts {
-		infos, err := h.Ring().Epochs()
+		keys, err := h.Keys()
 		if err != nil {
 			return st, err
 		}
-		st.Epochs = append(st.Epochs, infos...)
+		st.Keys = append(st.Keys, keys...)
 	}
 	return st, nil
 }

@@ -187,9 +187,9 @@ func TestFoolishAgent(t *testing.T) {
 				require.ErrorIs(t, err, seal.ErrUnavailable)
 				require.Nil(t, secret)
 			}
-			_, err = c.Inspect([]byte("token"))
+			_, err = c.Status([]byte("token"))
 			require.Error(t, err)
-			_, err = c.Status()
+			_, err = c.Account()
 			require.Error(t, err)
 			require.Zero(t, c.pool.InUse())
 		})
@@ -211,7 +211,7 @@ func realStart(t *testing.T) []byte {
 // A refusal's text cannot do things to a terminal.
 func TestPrintable(t *testing.T) {
 	c := scripted(t, func(op wire.Op) []byte { return wire.Failure(op, wire.Refused, "no \x1b[2Jway\n") })
-	_, err := c.Status()
+	_, err := c.Account()
 	require.ErrorIs(t, err, ErrRefused)
 	require.ErrorContains(t, err, "no ?[2Jway?")
 }
@@ -222,7 +222,7 @@ func TestErrors(t *testing.T) {
 	for code, want := range map[wire.Code]error{
 		wire.Defective: seal.ErrDefective, wire.Expired: seal.ErrExpired, wire.Unauthorized: seal.ErrUnauthorized,
 		wire.OtherFormat: seal.ErrFormat, wire.Spent: seal.ErrSpent, wire.Unavailable: seal.ErrUnavailable,
-		wire.BadRequest: seal.ErrRequest, wire.BadAudience: seal.ErrAudience, wire.Refused: ErrRefused,
+		wire.BadRequest: seal.ErrRequest, wire.BadAudience: errAudience, wire.Refused: ErrRefused,
 		wire.Quota: ErrQuota, wire.Protocol: ErrProtocol, wire.NotYou: ErrRefused, wire.Unknown: ErrUnknownEpoch, wire.Stopping: ErrAway,
 		wire.Lost: seal.ErrLost,
 	} {
@@ -263,16 +263,16 @@ func TestClientLimits(t *testing.T) {
 	for range clientConnections {
 		c.slots <- struct{}{}
 	}
-	_, err = c.Status()
+	_, err = c.Account()
 	require.ErrorIs(t, err, ErrAway)
 	for range clientConnections {
 		<-c.slots
 	}
-	_, err = c.Status()
+	_, err = c.Account()
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	require.NoError(t, c.Close())
-	_, err = c.Status()
+	_, err = c.Account()
 	require.ErrorIs(t, err, ErrClosed)
 }
 

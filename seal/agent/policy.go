@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -42,7 +42,7 @@ type Quota struct {
 // DefaultQuota is the quota of a user unless the policy says otherwise: 1024
 // tokens and as many connections, 256 requests, tokens of any size.
 func DefaultQuota() Quota {
-	return Quota{Outstanding: 1024, Requests: 256, Connections: 1024, TokenSize: seal.MaxToken}
+	return Quota{Outstanding: 1024, Requests: 256, Connections: 1024, TokenSize: token.MaxToken}
 }
 
 // who is a user, a group, a service, or everyone.
@@ -354,10 +354,10 @@ func (p *policyParser) parseQuota() error {
 
 // limitRange bounds what a line can say: more than a machine can give is a slip.
 var limitRange = map[string]int{
-	wordOutstanding: keyring.MaxOutstanding,
+	wordOutstanding: maxOutstanding,
 	wordRequests:    1 << 20,
 	wordConnections: 1 << 20,
-	wordToken:       seal.MaxToken,
+	wordToken:       token.MaxToken,
 }
 
 func (q *Quota) set(l limit) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -83,8 +84,8 @@ func TestPolicyDecides(t *testing.T) {
 	require.Equal(t, []string{"log"}, p.servicesOf(other, none))
 
 	require.Equal(t, Quota{5, 2, 3, 1000}, p.quota(web))
-	require.Equal(t, Quota{50, 256, 7, seal.MaxToken}, p.quota(0))
-	require.Equal(t, Quota{50, 256, 1024, seal.MaxToken}, p.quota(other))
+	require.Equal(t, Quota{50, 256, 7, token.MaxToken}, p.quota(0))
+	require.Equal(t, Quota{50, 256, 1024, token.MaxToken}, p.quota(other))
 }
 
 // Without a policy every user is there for itself, and so it is with an empty one.

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -66,16 +65,16 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 		c.acct.unhold(room)
 		return c.deny(op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
-	grant, err := c.s.hosts[0].ReserveFor(c.peer(), *req)
+	grant, err := grantOf(c.host(c.s.hosts[0].suite).Reserve(*req))
 	if err != nil {
 		c.acct.unreserved()
 		c.acct.unhold(room)
 		return c.failWith(op, err)
 	}
 	head, _, err := token.ParseHeader(grant.Start)
-	var made *seal.Reservation
+	made := new(seal.Reservation)
 	if err == nil {
-		made, err = grant.Reservation()
+		err = made.Adopt(*grant)
 	}
 	if err != nil {
 		c.acct.unreserved()
@@ -109,7 +108,7 @@ func (c *conn) sealPlain(r *request) (wire.Code, error) {
 		return c.failWith(r.op, err)
 	}
 	if err := c.send(wire.MarshalSealed(sealed)); err != nil {
-		if host := c.s.host(suite.Suite(sealed[4])); host != nil && host.CancelFor(c.peer(), start) == nil {
+		if host := c.host(token.SuiteOf(sealed)); host != nil && host.Cancel(start) == nil {
 			c.acct.spent(p.key)
 		}
 		return wire.OK, err

@@ -32,7 +32,7 @@ func TestQuotaOutstanding(t *testing.T) {
 		_, err := a.Reserve(testRequest)
 		require.ErrorIs(t, err, ErrQuota)
 		require.ErrorIs(t, err, seal.ErrUnavailable)
-		st, err := b.Status()
+		st, err := b.Account()
 		require.NoError(t, err)
 		require.Equal(t, 3, st.Outstanding)
 		require.Equal(t, 3, st.Limit)
@@ -94,7 +94,7 @@ func TestQuotaRequests(t *testing.T) {
 	third := in.raw(t)
 	third.expect(wire.Quota, frame)
 	third.expectEnd()
-	_, err := in.dial(t).Status()
+	_, err := in.dial(t).Account()
 	require.ErrorIs(t, err, ErrQuota)
 }
 
@@ -146,7 +146,7 @@ func TestQuotaToken(t *testing.T) {
 	for range 3 {
 		_, err = c.Open(large, testFormat)
 		require.ErrorIs(t, err, ErrQuota)
-		_, err = c.Inspect(large)
+		_, err = c.Status(large)
 		require.ErrorIs(t, err, ErrQuota)
 	}
 	s, err := c.Open(small, testFormat)

@@ -134,7 +134,7 @@ func underLoad(t *testing.T, workers int, length time.Duration, change func(*Cli
 	t.Helper()
 	policy, err := ParsePolicy(strings.NewReader("quota everyone outstanding 8192"))
 	require.NoError(t, err)
-	in := serveHere(t, &Options{Policy: policy, Ring: ringOptions(rotatedLifetime)})
+	in := serveHere(t, &Options{Policy: policy, MaxLifetime: rotatedLifetime})
 	first, last, err := os.Pipe() // the workers are a ring
 	require.NoError(t, err)
 	from := first
@@ -211,12 +211,12 @@ func TestRotationUnderLoad(t *testing.T) {
 // noticed by those who open.
 func TestLostInRotationIsSeen(t *testing.T) {
 	sum := underLoad(t, 4, 2*time.Second, func(admin *Client) {
-		st, err := admin.Status()
+		st, err := admin.Account()
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		for _, e := range st.Epochs {
+		for _, e := range st.Keys {
 			if err := admin.Retire(e.ID); err != nil {
 				t.Error(err)
 			}

@@ -12,8 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sealctx/sealctx/internal/boottime"
 	"github.com/sealctx/sealctx/internal/suite"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/peer"
@@ -26,9 +26,9 @@ type Options struct {
 	// this processor's first.
 	Suites []string
 
-	// Ring says how epochs are made; its Suite is not used. Nil: the defaults of
-	// package keyring.
-	Ring *keyring.Options
+	// Capacity, Age and MaxLifetime are as in seal.Options.
+	Capacity         int
+	Age, MaxLifetime time.Duration
 
 	// Policy says who may reserve for whom. Nil: every user for itself.
 	Policy *Policy
@@ -50,7 +50,8 @@ type Server struct {
 	pool    *memsafe.Pool
 	hosts   []suiteHost
 	ns      *peer.Namespace
-	uid     uint32 // of this process: an administrator, with root
+	clock   *boottime.Clock // of tokens
+	uid     uint32          // of this process: an administrator, with root
 	log     *slog.Logger
 	observe Observer
 	policy  atomic.Pointer[Policy]
@@ -108,6 +109,9 @@ func (s *Server) start(o *Options, pool int) (err error) {
 	if s.ns, err = peer.NewNamespace(); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	if s.clock, err = boottime.New(); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
 	bounds, err := boundsHere()
 	if err != nil {
 		return err
@@ -121,9 +125,13 @@ func (s *Server) start(o *Options, pool int) (err error) {
 		return err
 	}
 	for _, one := range suites {
-		if err := s.addSuite(one, o.Ring); err != nil {
+		host, err := seal.OpenHost(&seal.Options{
+			Private: true, Suite: one.String(), Capacity: o.Capacity, Age: o.Age, MaxLifetime: o.MaxLifetime, Pool: s.pool, Log: s.log,
+		})
+		if err != nil {
 			return err
 		}
+		s.hosts = append(s.hosts, suiteHost{one, host})
 	}
 	return nil
 }
@@ -152,34 +160,6 @@ func suitesOf(names []string) ([]suite.Suite, error) {
 		suites = append(suites, one)
 	}
 	return suites, nil
-}
-
-func (s *Server) addSuite(one suite.Suite, o *keyring.Options) error {
-	var opts keyring.Options
-	if o != nil {
-		opts = *o
-	}
-	opts.Suite = one
-	ring, err := keyring.New(&opts)
-	if err != nil {
-		return err
-	}
-	host, err := seal.NewHost(ring, &seal.Options{Pool: s.pool, Log: s.log})
-	if err != nil {
-		return errors.Join(err, ring.Close())
-	}
-	s.hosts = append(s.hosts, suiteHost{one, host})
-	return nil
-}
-
-// host returns the host of a suite, or nil.
-func (s *Server) host(one suite.Suite) *seal.Host {
-	for _, h := range s.hosts {
-		if h.suite == one {
-			return h.Host
-		}
-	}
-	return nil
 }
 
 // SetPolicy replaces the policy for all requests from now on.

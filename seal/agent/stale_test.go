@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 )
 
@@ -20,9 +19,9 @@ func TestSealAfterKeysAreGone(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 	retire := func() {
-		st, err := c.Status()
+		st, err := c.Account()
 		require.NoError(t, err)
-		for _, e := range st.Epochs {
+		for _, e := range st.Keys {
 			require.NoError(t, c.Retire(e.ID))
 		}
 	}
@@ -47,7 +46,7 @@ func TestSealAfterKeysAreGone(t *testing.T) {
 		require.NotErrorIs(t, err, seal.ErrDefective)
 		require.Nil(t, b)
 		_, err = r.Seal(nil)
-		require.ErrorIs(t, err, seal.ErrUsed)
+		require.ErrorIs(t, err, seal.ErrRequest)
 		tt.after()
 		b = reserve(t, c, seal.Audience{}) // the control: a living agent's token leaves
 		secret, err := c.Open(b, testFormat)
@@ -94,7 +93,7 @@ func (i *inspections) Answered(operation, _ string, _ time.Duration) {
 // What is sealed at once costs no question; what is held does.
 func TestSealAtOnceAsksNothing(t *testing.T) {
 	var asked inspections
-	in := serveHere(t, &Options{Observer: &asked, Ring: &keyring.Options{Outstanding: 4096}})
+	in := serveHere(t, &Options{Observer: &asked, Capacity: 4096})
 	c := in.dial(t)
 	const tokens = 500
 	for range tokens {

@@ -10,7 +10,6 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx/krb5"
 	"github.com/sealctx/sealctx/secctx/krb5/krb5test"
@@ -190,9 +189,7 @@ func silent(t testing.TB, sc gssapi.SecContext) {
 // host returns a sealer whose keys end with the test.
 func host(t testing.TB) *seal.Host {
 	t.Helper()
-	ring, err := keyring.New(nil)
-	require.NoError(t, err)
-	h, err := seal.NewHost(ring, nil)
+	h, err := seal.OpenHost(&seal.Options{Private: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.Close()) })
 	return h

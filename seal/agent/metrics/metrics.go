@@ -15,7 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
 )
 
@@ -111,20 +111,20 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	send(troubled, 0)
 	for _, suite := range st.Suites {
-		collectSuite(send, suite, st.Epochs)
+		collectSuite(send, suite, st.Keys)
 	}
 }
 
-func collectSuite(send func(*prometheus.Desc, float64, ...string), suite string, all []keyring.Info) {
+func collectSuite(send func(*prometheus.Desc, float64, ...string), suite string, all []seal.Key) {
 	alive, tokens := 0, 0
 	for _, e := range all {
-		if e.Suite.String() != suite {
+		if e.Suite != suite {
 			continue
 		}
 		alive++
 		tokens += e.Outstanding
 		if e.Seals {
-			send(limit, float64(e.Limit), suite)
+			send(limit, float64(e.Capacity), suite)
 			send(age, e.Age.Seconds(), suite)
 		}
 	}

@@ -46,7 +46,7 @@ func TestMetrics(t *testing.T) {
 		_, err = c.Open(tokens[0], "test")
 		require.ErrorIs(t, err, seal.ErrSpent)
 	}
-	_, err = c.Status() // so that the count of the one before is in
+	_, err = c.Account() // so that the count of the one before is in
 	require.NoError(t, err)
 
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`

@@ -144,17 +144,17 @@ func (a *agentCmd) newServer(policy *agent.Policy, log *slog.Logger, o agent.Obs
 	for _, name := range a.Suite {
 		suites = append(suites, map[string]string{"aes": "AES-256-GCM", "chacha": "ChaCha20-Poly1305"}[name])
 	}
-	var ring keyring.Options
+	opts := &agent.Options{Suites: suites, Policy: policy, Log: log, Observer: o}
 	if a.Outstanding != nil {
-		ring.Outstanding = *a.Outstanding
+		opts.Capacity = *a.Outstanding
 	}
 	if a.Age != nil {
-		ring.Age = *a.Age
+		opts.Age = *a.Age
 	}
 	if a.MaxLifetime != nil {
-		ring.MaxLifetime = *a.MaxLifetime
+		opts.MaxLifetime = *a.MaxLifetime
 	}
-	return agent.NewServer(&agent.Options{Suites: suites, Policy: policy, Log: log, Observer: o, Ring: &ring})
+	return agent.NewServer(opts)
 }
 
 // listen takes the service manager's socket, or makes one.

@@ -59,14 +59,14 @@ func (a asked) fault(err error) error {
 	return err
 }
 
-// of is the flag of each subcommand about keys.
-type of struct {
+// whose is the flag of each subcommand about keys.
+type whose struct {
 	Agent place `placeholder:"SOCKET" help:"Ask the agent at this socket instead of this user's keyring. The variable SEALCTX_AGENT is its default."`
 }
 
 // with opens the holder that is asked, notes its name in a, and uses it.
-func (o of) with(a *asked, use func(holder.Holder) error) (err error) {
-	if *a, err = askedBy(o.Agent, ""); err != nil {
+func (w whose) with(a *asked, use func(holder.Holder) error) (err error) {
+	if *a, err = askedBy(w.Agent, ""); err != nil {
 		return err
 	}
 	h, err := holder.Open(string(a.socket))
@@ -74,7 +74,7 @@ func (o of) with(a *asked, use func(holder.Holder) error) (err error) {
 		return a.fault(err)
 	}
 	if a.socket == "" {
-		a.Holder = h.Name()
+		a.Holder = h.String()
 	}
 	return a.fault(errors.Join(use(h), h.Close()))
 }

@@ -139,7 +139,7 @@ func TestJSON(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, content, 0o600))
 		return path
 	}
-	host, err := seal.OpenHost()
+	host, err := seal.OpenHost(nil)
 	require.NoError(t, err)
 	defer host.Close()
 	r, err := host.Reserve(seal.Request{Format: "a/format"})

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/doctor"
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/holder"
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
 )
 
@@ -24,8 +24,8 @@ type keyringCmd struct {
 }
 
 type keyringStatusCmd struct {
-	of   `embed:""`
-	JSON bool `help:"Print JSON."`
+	whose `embed:""`
+	JSON  bool `help:"Print JSON."`
 }
 
 // A keyringReport is how a keyring stands.
@@ -41,8 +41,9 @@ func (k *keyringStatusCmd) Run(c *console) error {
 	var r keyringReport
 	err := k.with(&r.asked, func(h holder.Holder) error {
 		took, sick := doctor.RoundTrip(h)
-		list, known, err := h.Epochs()
-		if err != nil {
+		list, err := h.Keys()
+		known := !errors.Is(err, agent.ErrRefused)
+		if known && err != nil {
 			return err
 		}
 		if known {
@@ -65,7 +66,7 @@ func (k *keyringStatusCmd) Run(c *console) error {
 	return err
 }
 
-func (*keyringStatusCmd) print(c *console, r *keyringReport, took time.Duration, list []keyring.Info, known bool) error {
+func (*keyringStatusCmd) print(c *console, r *keyringReport, took time.Duration, list []seal.Key, known bool) error {
 	fmt.Fprintln(c.out, r.asked)
 	var err error
 	if known {
@@ -80,8 +81,8 @@ func (*keyringStatusCmd) print(c *console, r *keyringReport, took time.Duration,
 }
 
 type keyringRotateCmd struct {
-	of   `embed:""`
-	JSON bool `help:"Print JSON."`
+	whose `embed:""`
+	JSON  bool `help:"Print JSON."`
 }
 
 // A rotateReport is what a rotation made.
@@ -96,12 +97,12 @@ func (k *keyringRotateCmd) Run(c *console) error {
 	err := k.with(&r.asked, func(h holder.Holder) error {
 		err := h.Rotate()
 		if errors.Is(err, agent.ErrRefused) {
-			return fmt.Errorf("%s lets only root and its own user rotate keys", h.Name())
+			return fmt.Errorf("%v lets only root and its own user rotate keys", h)
 		}
 		if err != nil {
 			return err
 		}
-		list, _, err := h.Epochs()
+		list, err := h.Keys()
 		if err != nil {
 			return fmt.Errorf("the keys were rotated, and then: %w", err)
 		}
@@ -132,7 +133,7 @@ func (r *rotateReport) print(w io.Writer) error {
 }
 
 type keyringRetireCmd struct {
-	of    `embed:""`
+	whose `embed:""`
 	Epoch string `arg:"" optional:"" help:"Id of the epoch, as status prints it; its beginning will do, of 4 digits at least."`
 	All   bool   `help:"Retire every epoch: after a theft, say."`
 	JSON  bool   `help:"Print JSON."`
@@ -180,12 +181,12 @@ func (k *keyringRetireCmd) Run(c *console) error {
 }
 
 func (k *keyringRetireCmd) retire(h holder.Holder, r *retireReport) error {
-	list, known, err := h.Epochs()
+	list, err := h.Keys()
 	switch {
+	case errors.Is(err, agent.ErrRefused):
+		return fmt.Errorf("%v lets only root and its own user retire keys", h)
 	case err != nil:
 		return err
-	case !known:
-		return fmt.Errorf("%s lets only root and its own user retire keys", h.Name())
 	}
 	if !k.All {
 		if list, err = named(list, k.Epoch); err != nil {
@@ -198,7 +199,7 @@ func (k *keyringRetireCmd) retire(h holder.Holder, r *retireReport) error {
 			errs = append(errs, fmt.Errorf("epoch %x is not retired: %w", e.ID, err))
 			continue
 		}
-		r.Retired = append(r.Retired, retiredJSON{hex.EncodeToString(e.ID[:]), e.Suite.String(), e.Outstanding})
+		r.Retired = append(r.Retired, retiredJSON{hex.EncodeToString(e.ID[:]), e.Suite, e.Outstanding})
 	}
 	return errors.Join(errs...)
 }
@@ -227,13 +228,13 @@ func counted(n int, thing string) string {
 }
 
 // named returns the one epoch whose id begins so.
-func named(list []keyring.Info, prefix string) ([]keyring.Info, error) {
-	list = slices.DeleteFunc(list, func(e keyring.Info) bool {
+func named(list []seal.Key, prefix string) ([]seal.Key, error) {
+	list = slices.DeleteFunc(list, func(e seal.Key) bool {
 		return !strings.HasPrefix(hex.EncodeToString(e.ID[:]), strings.ToLower(prefix))
 	})
 	switch len(list) {
 	case 0:
-		return nil, fmt.Errorf("%w: none begins with %q; sealctx keyring status lists those alive", keyring.ErrUnknown, prefix)
+		return nil, fmt.Errorf("unknown epoch: none begins with %q; sealctx keyring status lists those alive", prefix)
 	case 1:
 		return list, nil
 	}

@@ -9,7 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/sealctx/sealctx/keyring"
+	"github.com/sealctx/sealctx/seal"
 )
 
 // schemaVersion is the version of doc/json.md. It changes if a field goes, or changes its
@@ -52,19 +52,19 @@ type epochJSON struct {
 	MaxLifetime float64 `json:"max_lifetime_seconds"`
 }
 
-func epochsJSON(list []keyring.Info) []epochJSON {
+func epochsJSON(list []seal.Key) []epochJSON {
 	all := make([]epochJSON, 0, len(list))
 	for _, e := range list {
 		all = append(all, epochJSON{
-			ID: hex.EncodeToString(e.ID[:]), Suite: e.Suite.String(), Seals: e.Seals, Age: e.Age.Seconds(),
-			Outstanding: e.Outstanding, Limit: e.Limit, MaxLifetime: e.MaxLifetime.Seconds(),
+			ID: hex.EncodeToString(e.ID[:]), Suite: e.Suite, Seals: e.Seals, Age: e.Age.Seconds(),
+			Outstanding: e.Outstanding, Limit: e.Capacity, MaxLifetime: e.MaxLifetime.Seconds(),
 		})
 	}
 	return all
 }
 
 // printEpochs prints a line for each epoch.
-func printEpochs(w io.Writer, list []keyring.Info) error {
+func printEpochs(w io.Writer, list []seal.Key) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "EPOCH\tSUITE\tSTATE\tAGE\tOUTSTANDING")
 	for _, e := range list {
@@ -72,7 +72,7 @@ func printEpochs(w io.Writer, list []keyring.Info) error {
 		if e.Seals {
 			state = "seals"
 		}
-		fmt.Fprintf(t, "%x\t%v\t%s\t%v\t%d of %d\n", e.ID, e.Suite, state, e.Age.Truncate(time.Second), e.Outstanding, e.Limit)
+		fmt.Fprintf(t, "%x\t%v\t%s\t%v\t%d of %d\n", e.ID, e.Suite, state, e.Age.Truncate(time.Second), e.Outstanding, e.Capacity)
 	}
 	return t.Flush()
 }

@@ -53,7 +53,7 @@ func tryAgent(socket place) error {
 		return err
 	}
 	defer c.Close()
-	_, err = c.Status()
+	_, err = c.Account()
 	return err
 }
 

@@ -21,7 +21,7 @@ type tokenCmd struct {
 }
 
 type tokenInspectCmd struct {
-	of     `embed:""`
+	whose  `embed:""`
 	File   place `arg:"" optional:"" help:"The token; standard input if none is named."`
 	Base64 bool  `name:"base64" help:"The token is in base64."`
 	Header bool  `help:"Only the header, which anybody could have written: do not ask the holder of the keys."`
@@ -30,7 +30,7 @@ type tokenInspectCmd struct {
 
 func (*tokenInspectCmd) Help() string {
 	return `The header is in clear and is worth nothing by itself. Whoever holds the key says
-whether the token is authentic, and then whether it is outstanding, spent or
+whether the token is authentic, and then whether it is outstanding, gone or
 expired; of an expired one nobody knows whether it was opened. Exit status 0 says that it is authentic, or with --header that it is one.
 What is outside the token's own protection stays so: a file with a token in it is
 as good as the context to whom the token is for.`
@@ -138,7 +138,7 @@ func mechanismOf(der []byte) string {
 // ask fills in what the holder of the keys says. An error is one of the asking,
 // or that the token is not authentic.
 func (r *tokenReport) ask(h holder.Holder, token []byte) error {
-	state, err := h.State(token)
+	state, err := h.Status(token)
 	authentic := err == nil
 	switch {
 	case err == nil:

@@ -287,7 +287,7 @@ func (d *director) handover() (err error) {
 	if err := d.talk(d.alice, d.a, d.held.Session, 0); err != nil {
 		return err
 	}
-	return d.refused("the token again", d.a, d.token, "NO_CONTEXT", "spent")
+	return d.refused("the token again", d.a, d.token, "NO_CONTEXT", "gone")
 }
 
 func (d *director) onward() error {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/golang-auth/go-gssapi/v3"
 
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/secctx"
 	"github.com/sealctx/sealctx/secctx/krb5"
@@ -47,11 +46,7 @@ type session struct {
 // NewNode opens the keyring and the sockets at which sessions are handed over. The keytab
 // may be absent: a worker has none.
 func NewNode(dir, keytab, socket string) (*Node, error) {
-	ring, err := keyring.Open(dir, nil)
-	if err != nil {
-		return nil, err
-	}
-	host, err := seal.NewHost(ring, nil)
+	host, err := seal.OpenHost(&seal.Options{Directory: dir})
 	if err != nil {
 		return nil, err
 	}
@@ -320,7 +315,7 @@ func (n *Node) own(sc gssapi.SecContext) (peer string, handle int, err error) {
 
 // State tells how a token stands, without spending it.
 func (n *Node) State(token []byte, reply *string) error {
-	_, state, err := n.host.Status(token)
+	state, err := n.host.Status(token)
 	*reply = state.String()
 	return err
 }

@@ -13,8 +13,9 @@ import (
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/cprogram"
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/holder"
 	"github.com/sealctx/sealctx/internal/boottime"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/agent"
 )
 
 // Facts are what a diagnosis rests on. An error among them is one too.
@@ -30,16 +31,16 @@ type Facts struct {
 	LandlockABI int // 0: none
 	Seccomp     bool
 
-	Holder      string
-	HolderErr   error
-	Free        uint64 // bytes of the runtime directory's filesystem; not with an agent
-	Inodes      int64  // that it has left; -1: no limit
-	DirErr      error  // why this user can make no file in it
-	Agent       *Process
-	PolicyErr   error // why the agent's policy is not to be trusted
-	Epochs      []keyring.Info
-	EpochsKnown bool
-	EpochsErr   error
+	Holder     string
+	HolderErr  error
+	Free       uint64 // bytes of the runtime directory's filesystem; not with an agent
+	Inodes     int64  // that it has left; -1: no limit
+	DirErr     error  // why this user can make no file in it
+	Agent      *Process
+	PolicyErr  error // why the agent's policy is not to be trusted
+	Keys       []seal.Key
+	KeysHidden bool // the agent does not tell this user
+	KeysErr    error
 
 	Programs       []cprogram.Process // that have a GSS-API library mapped
 	ProgramsHidden int                // processes that this user may not examine
@@ -78,15 +79,18 @@ func (f *Facts) askHolder(socket string) {
 		return
 	}
 	defer h.Close()
-	f.Holder = h.Name()
+	f.Holder = h.String()
 	if f.WithAgent() {
 		f.Agent, f.HolderErr = listenerOf(socket)
 		f.askPolicy()
 	} else {
-		f.HolderErr = f.askDir(strings.TrimPrefix(h.Name(), "keyring "))
+		f.HolderErr = f.askDir(strings.TrimPrefix(h.String(), "keyring "))
 	}
 	f.Took, f.RoundTripErr = RoundTrip(h)
-	f.Epochs, f.EpochsKnown, f.EpochsErr = h.Epochs()
+	f.Keys, f.KeysErr = h.Keys()
+	if errors.Is(f.KeysErr, agent.ErrRefused) {
+		f.KeysHidden, f.KeysErr = true, nil
+	}
 }
 
 // askDir asks whether keys can be made in the runtime directory. Where there are

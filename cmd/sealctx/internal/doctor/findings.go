@@ -121,8 +121,8 @@ func place(f *Facts) Finding {
 		x.Remedy = "make a directory of mode 0700 for this user on a tmpfs, and name it in " + keyring.DirVariable
 	case f.HolderErr != nil: // what it is, and how to mend it, is in the error
 		x.Level, x.Found, x.Remedy = Failure, f.HolderErr.Error(), seeBelow
-	case errors.Is(f.EpochsErr, keyring.ErrOtherBoot):
-		x.Level, x.Found = Failure, f.EpochsErr.Error()
+	case errors.Is(f.KeysErr, keyring.ErrOtherBoot):
+		x.Level, x.Found = Failure, f.KeysErr.Error()
 		x.Remedy = otherBoot(strings.TrimPrefix(f.Holder, "keyring "))
 	case errors.Is(f.DirErr, unix.EROFS):
 		x.Level, x.Found = Failure, f.Holder+" is mounted read-only"
@@ -178,26 +178,26 @@ func toReach(err error) string {
 
 func keys(f *Facts) Finding {
 	x := Finding{Check: "keys", Means: "an epoch is a host key and its register of outstanding tokens"}
-	if f.HolderErr != nil || f.EpochsErr != nil {
+	if f.HolderErr != nil || f.KeysErr != nil {
 		x.Level, x.Found, x.Remedy = Failure, "unknown", seeBelow
-		if f.EpochsErr != nil {
-			x.Found = f.EpochsErr.Error()
+		if f.KeysErr != nil {
+			x.Found = f.KeysErr.Error()
 		}
 		return x
 	}
-	if !f.EpochsKnown {
+	if f.KeysHidden {
 		x.Level, x.Found = Note, "the agent tells only root and its own user"
 		return x
 	}
 	tokens, room, share := 0, 0, 0
-	for _, e := range f.Epochs {
+	for _, e := range f.Keys {
 		tokens += e.Outstanding
 		if e.Seals {
-			room += e.Limit
-			share = max(share, 100*e.Outstanding/e.Limit)
+			room += e.Capacity
+			share = max(share, 100*e.Outstanding/e.Capacity)
 		}
 	}
-	x.Found = fmt.Sprintf("epochs alive: %d; tokens outstanding: %d; room for %d", len(f.Epochs), tokens, room)
+	x.Found = fmt.Sprintf("epochs alive: %d; tokens outstanding: %d; room for %d", len(f.Keys), tokens, room)
 	switch {
 	case room == 0 && f.RoundTripErr != nil: // that would have made one
 		x.Level, x.Remedy = Failure, seeBelow
@@ -206,7 +206,7 @@ func keys(f *Facts) Finding {
 	case share >= nearlyFull:
 		x.Level = Warning
 		x.Remedy = "find out who exports and is not imported, shorten the lifetime of tokens, or allow more to be outstanding"
-	case len(f.Epochs) > manyEpochs:
+	case len(f.Keys) > manyEpochs:
 		x.Level = Warning
 		x.Remedy = fmt.Sprintf("rotate more seldom: beyond %d epochs rotation is refused until one has ended", keyring.MaxEpochs)
 	}

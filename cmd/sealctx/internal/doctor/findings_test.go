@@ -27,7 +27,7 @@ func healthy() *Facts {
 		Memory:      memsafe.Status{Backing: "memfd_secret", Erasing: true, Limit: 8 << 20},
 		PtraceScope: 1, LandlockABI: 7, Seccomp: true,
 		Holder: "keyring /run/sealctx", Free: 1 << 30, Inodes: -1, Took: time.Millisecond,
-		EpochsKnown: true, Epochs: []keyring.Info{{Seals: true, Outstanding: 1, Limit: 100}},
+		Keys: []seal.Key{{Seals: true, Outstanding: 1, Capacity: 100}},
 	}
 }
 
@@ -67,11 +67,11 @@ func TestFaults(t *testing.T) {
 		{"runtime directory", Failure, "read-only", false, healthy, func(f *Facts) { f.DirErr = unix.EROFS }},
 		{"runtime directory", Failure, "cannot be written", false, healthy, func(f *Facts) { f.DirErr = unix.EACCES }},
 		{"runtime directory", Warning, "1 inodes free", false, healthy, func(f *Facts) { f.Inodes = 1 }},
-		{"keys", Failure, "damaged", false, healthy, func(f *Facts) { f.EpochsErr = keyring.ErrDamaged }},
-		{"keys", Failure, "room for 0", false, healthy, func(f *Facts) { f.Epochs[0].Seals = false }},
-		{"keys", Warning, "outstanding: 80", false, healthy, func(f *Facts) { f.Epochs[0].Outstanding = 80 }},
-		{"keys", Warning, "alive: 13", false, healthy, func(f *Facts) { f.Epochs = append(f.Epochs, make([]keyring.Info, 12)...) }},
-		{"keys", Note, "only root", true, behindAgent, func(f *Facts) { f.EpochsKnown = false }},
+		{"keys", Failure, "damaged", false, healthy, func(f *Facts) { f.KeysErr = keyring.ErrDamaged }},
+		{"keys", Failure, "room for 0", false, healthy, func(f *Facts) { f.Keys[0].Seals = false }},
+		{"keys", Warning, "outstanding: 80", false, healthy, func(f *Facts) { f.Keys[0].Outstanding = 80 }},
+		{"keys", Warning, "alive: 13", false, healthy, func(f *Facts) { f.Keys = append(f.Keys, make([]seal.Key, 12)...) }},
+		{"keys", Note, "only root", true, behindAgent, func(f *Facts) { f.KeysHidden = true }},
 		{"policy", Failure, "group 4711", false, behindAgent, func(f *Facts) {
 			f.Agent.Policy, f.PolicyErr = "/etc/sealctx/policy", fmt.Errorf("%w: group 4711", agent.ErrPolicyFile)
 		}},
@@ -141,13 +141,13 @@ func TestRemedies(t *testing.T) {
 		{"agent", behindAgent, func(f *Facts) { f.HolderErr = fmt.Errorf("%w: %w", agent.ErrAway, unix.EACCES) }, "mode 0666"},
 		{"agent", behindAgent, func(f *Facts) { f.HolderErr = &fs.PathError{Op: "lstat", Path: "/x", Err: unix.EACCES} }, "search the directories"},
 		{"agent", behindAgent, func(f *Facts) { f.HolderErr = fmt.Errorf("%w: %w", agent.ErrAway, unix.ECONNREFUSED) }, "start it"},
-		{"keys", healthy, func(f *Facts) { f.Epochs = nil }, "rotate"},
-		{"keys", healthy, func(f *Facts) { f.Epochs, f.RoundTripErr = nil, keyring.ErrNoSpace }, seeBelow},
+		{"keys", healthy, func(f *Facts) { f.Keys = nil }, "rotate"},
+		{"keys", healthy, func(f *Facts) { f.Keys, f.RoundTripErr = nil, keyring.ErrNoSpace }, seeBelow},
 		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EROFS }, "remount,rw"},
 		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EACCES }, "mode 0700"},
 		{"runtime directory", healthy, func(f *Facts) { f.Inodes = 0 }, "nr_inodes"},
-		{"runtime directory", healthy, func(f *Facts) { f.EpochsErr = otherBootErr }, "fuser -v /run/sealctx/epoch-*"},
-		{"runtime directory", healthy, func(f *Facts) { f.EpochsErr = otherBootErr }, keyring.DirVariable},
+		{"runtime directory", healthy, func(f *Facts) { f.KeysErr = otherBootErr }, "fuser -v /run/sealctx/epoch-*"},
+		{"runtime directory", healthy, func(f *Facts) { f.KeysErr = otherBootErr }, keyring.DirVariable},
 		{"runtime directory", healthy, func(f *Facts) { f.Free = 0 }, "size="},
 	} {
 		f := c.facts()

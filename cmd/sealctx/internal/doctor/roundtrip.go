@@ -20,7 +20,7 @@ const (
 )
 
 // RoundTrip seals random bytes for this user, opens the token, and checks that
-// the same bytes came back and that the token is spent. It returns how long
+// the same bytes came back and that the token is gone. It returns how long
 // sealing and opening took. Nothing of it stays outstanding.
 func RoundTrip(h holder.Holder) (time.Duration, error) {
 	plain := make([]byte, probeSize)
@@ -50,12 +50,12 @@ func RoundTrip(h holder.Holder) (time.Duration, error) {
 		return took, errors.New("the token has the plain bytes in clear")
 	}
 	// Asked and not tried: a second opening is an alarm in an agent's log.
-	state, err := h.State(token)
+	state, err := h.Status(token)
 	switch {
 	case err != nil:
 		return took, fmt.Errorf("asking for the state of the opened token: %w", err)
-	case state != seal.Spent:
-		return took, fmt.Errorf("the opened token is %v and not spent: it could be opened twice", state)
+	case state != seal.Gone:
+		return took, fmt.Errorf("the opened token is %v and not gone: it could be opened twice", state)
 	}
 	return took, nil
 }

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/pidfd"
+	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // ErrUnknown is returned for a peer that the kernel cannot name here: its user
@@ -63,7 +66,7 @@ type Identity struct {
 	Groups []uint32 // the effective one and the supplementary ones, when it connected
 
 	pidfd   int
-	process seal.Audience // zero until asked for
+	process []byte // nil until asked for
 }
 
 // Who returns the process, user and primary group that connected, by the kernel's
@@ -149,16 +152,43 @@ func pidfdOf(fd, pid int) (int, error) {
 // Alive reports whether the process still runs.
 func (id *Identity) Alive() bool { return pidfd.Alive(id.pidfd) == nil }
 
-// Process returns the process as an audience: seal.ErrAudience where it has ended.
-func (id *Identity) Process() (seal.Audience, error) {
-	if id.process == (seal.Audience{}) {
-		a, _, err := seal.ProcessOf(id.pidfd)
+// Process returns the value of the process as an audience. The error wraps
+// seal.ErrRequest if it has ended.
+func (id *Identity) Process() ([]byte, error) {
+	if id.process == nil {
+		value, _, err := process(id.pidfd)
 		if err != nil {
-			return seal.Audience{}, err
+			return nil, err
 		}
-		id.process = a
+		id.process = value
 	}
 	return id.process, nil
+}
+
+// Process returns the party that the process behind a pidfd is, and its effective user
+// of now. The error wraps seal.ErrRequest for a process that has ended or has no id in
+// this process namespace, for a thread, and for a descriptor of anything else; and
+// seal.ErrUnavailable if the kernel does not tell. fd stays the caller's, and open
+// during the call.
+func Process(fd int) (p seal.Party, uid uint32, err error) {
+	value, uid, err := process(fd)
+	if err == nil {
+		err = p.UnmarshalBinary(append([]byte{token.KindProcess}, value...))
+	}
+	return p, uid, err
+}
+
+func process(fd int) (value []byte, uid uint32, err error) {
+	p, err := pidfd.Of(fd)
+	if err != nil {
+		kind := seal.ErrUnavailable
+		if errors.Is(err, pidfd.ErrEnded) || errors.Is(err, pidfd.ErrForeign) {
+			kind = fmt.Errorf("%w: %w", seal.ErrRequest, ask.ErrAudience)
+		}
+		return nil, 0, fmt.Errorf("%w: descriptor: %w", kind, err)
+	}
+	value = binary.BigEndian.AppendUint32(nil, uint32(p.PID))
+	return binary.BigEndian.AppendUint64(value, p.Number), p.UID, nil
 }
 
 // Close gives the descriptor back.

@@ -17,6 +17,7 @@ import (
 	"github.com/sealctx/sealctx/internal/pidfd"
 	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/seal"
+	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // pair is a connection over a listener, as an agent has it.
@@ -70,7 +71,9 @@ func TestIdentify(t *testing.T) {
 	require.NoError(t, err)
 	self, err := seal.Process(os.Getpid())
 	require.NoError(t, err)
-	require.Equal(t, self, a)
+	bin, err := self.MarshalBinary()
+	require.NoError(t, err)
+	require.Equal(t, bin[1:], a)
 
 	ns := &Namespace{overflowUID: uint32(os.Geteuid())}
 	_, err = whole(ns, server)
@@ -328,4 +331,27 @@ func TestReceiveDescriptors(t *testing.T) {
 			require.Equal(t, before, open())
 		})
 	}
+}
+
+// A process by its descriptor is the same party as by its id. One that has ended is
+// nobody, and so is what is no descriptor of a process.
+func TestProcess(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "60")
+	require.NoError(t, cmd.Start())
+	want, err := seal.Process(cmd.Process.Pid)
+	require.NoError(t, err)
+	fd, err := pidfd.Open(cmd.Process.Pid)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	p, uid, err := Process(fd)
+	require.NoError(t, err)
+	require.Equal(t, want, p)
+	require.EqualValues(t, os.Geteuid(), uid)
+	_, _, err = Process(1 << 20)
+	require.ErrorIs(t, err, seal.ErrUnavailable)
+
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	_, _, err = Process(fd)
+	require.ErrorIs(t, err, ask.ErrAudience)
 }
