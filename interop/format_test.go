@@ -164,6 +164,10 @@ func TestSealingLibraryLoaded(t *testing.T) {
 	}
 }
 
+// livingKey is what the importer adds for a token whose key it does not have. The key's
+// id stands in the token in clear.
+var livingKey = regexp.MustCompile(`: no living key [0-9a-f]{32} in .*; it was sealed elsewhere, or the key was retired$`)
+
 // TestBadTokens shows on real contexts that bytes which are no authentic token
 // never reach the library's parser, and spend nothing: a bit flipped in every
 // place, every truncation, a trailing byte, the library's own plain token, and
@@ -185,7 +189,7 @@ func TestBadTokens(t *testing.T) {
 				_, err := importer.try("import", hex.EncodeToString(bad))
 				require.ErrorContains(t, err, "defective-token", what)
 				_, answer, _ := strings.Cut(err.Error(), "error ")
-				answers[answer] = true
+				answers[livingKey.ReplaceAllString(answer, "")] = true
 			}
 			for i := range raw {
 				bad := slices.Clone(raw)
