@@ -28,6 +28,8 @@ type Policy struct {
 	quotas   map[uint32]Quota // by user
 	standard Quota            // of all others
 	names    *names
+	path     string // of the file, if ReadPolicy read it
+	lines    int    // that say something
 }
 
 // A Quota is what one user may have at a time, whatever its number of
@@ -149,6 +151,7 @@ func parsePolicy(r io.Reader, known *names) (*Policy, error) {
 		if p.words = strings.Fields(text); len(p.words) == 0 {
 			continue
 		}
+		p.policy.lines++
 		if err := p.parseLine(); err != nil {
 			p.fault(p.line, err)
 		}

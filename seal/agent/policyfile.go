@@ -41,7 +41,12 @@ func ReadPolicy(path string, uid uint32) (*Policy, error) {
 	if err := checkPolicyPart(path, info, uid, true); err != nil {
 		return nil, err
 	}
-	return ParsePolicy(f)
+	policy, err := ParsePolicy(f)
+	if err != nil {
+		return nil, err
+	}
+	policy.path = path
+	return policy, nil
 }
 
 // CheckPolicyFile returns nil if only root and the user uid can change what is read at a

@@ -102,6 +102,7 @@ func newServer(o *Options, pool int) (*Server, error) {
 	if err := s.start(o, pool); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.logPolicy(o.Policy)
 	return s, nil
 }
 
@@ -165,7 +166,20 @@ func suitesOf(names []string) ([]suite.Suite, error) {
 // SetPolicy replaces the policy for all requests from now on.
 func (s *Server) SetPolicy(p *Policy) {
 	s.policy.Store(p)
-	s.log.Info(eventPolicy)
+	s.logPolicy(p)
+}
+
+// logPolicy says which policy is in force: its file, if ReadPolicy read it, and how many
+// lines it has that are neither empty nor a comment.
+func (s *Server) logPolicy(p *Policy) {
+	switch {
+	case p == nil:
+		s.log.Info(eventPolicy, "policy", "none: every user for itself")
+	case p.path == "":
+		s.log.Info(eventPolicy, "lines", p.lines)
+	default:
+		s.log.Info(eventPolicy, "policy", p.path, "lines", p.lines)
+	}
 }
 
 // Reload reads a policy and puts it in force. On an error the old policy stays. The error

@@ -69,7 +69,8 @@ func (a *agentCmd) Run(c *console) (err error) {
 	}
 	// A reader of the log that ends, or stands still, is no reason to end or to wait.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-	queue := newLogQueue(c.err, a.handler(c.err))
+	out := logTo(c.err)
+	queue := newLogQueue(out, a.handler(out))
 	defer queue.close()
 	log := slog.New(a.handler(queue))
 	policy, err := a.readPolicy()
@@ -101,6 +102,7 @@ func (a *agentCmd) Run(c *console) (err error) {
 	if err := a.lockIn(log); err != nil {
 		return err
 	}
+	defer web.serve(ctx)()
 	log.Info("agent ready", "pid", os.Getpid(), "uid", os.Geteuid(), "socket", l.Addr().String())
 	if err := notify.Ready(); err != nil {
 		log.Warn(eventNotNotified, "reason", err)

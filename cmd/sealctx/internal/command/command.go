@@ -126,7 +126,7 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 	case first.done:
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(errs, "sealctx: %v; see sealctx --help\n", err)
+		fmt.Fprintf(faultsTo(errs), "sealctx: %v; see sealctx --help\n", err)
 		return exitUsage
 	}
 	return status(errs, parsed.Run(&console{in, out, errs}))
@@ -146,7 +146,7 @@ func status(errs io.Writer, err error) int {
 	case errors.Is(err, unix.EPIPE):
 		return exitSignal + int(unix.SIGPIPE)
 	}
-	fmt.Fprintln(errs, "sealctx:", err)
+	fmt.Fprintln(faultsTo(errs), "sealctx:", err)
 	if errors.As(err, new(unchecked)) {
 		return exitUnknown
 	}

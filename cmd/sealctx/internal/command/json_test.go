@@ -277,3 +277,16 @@ func TestReportsHaveJSON(t *testing.T) {
 	}
 	require.Len(t, all, 10)
 }
+
+// The document has the words of each state that a token can have.
+func TestJSONStates(t *testing.T) {
+	text, err := os.ReadFile(root + "/doc/json.md")
+	require.NoError(t, err)
+	_, row, found := strings.Cut(string(text), "\n| state |")
+	require.True(t, found)
+	row, _, _ = strings.Cut(row, "\n")
+	for _, state := range []seal.State{seal.Outstanding, seal.Gone, seal.Expired} {
+		require.Contains(t, row, strconv.Quote(state.String()))
+	}
+	require.Equal(t, 6, strings.Count(row, `"`), "words that no state has")
+}

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,10 +31,20 @@ const (
 	scrapeConns = 16
 )
 
-// A web serves metrics; nil serves none.
+// A web serves metrics and the agent's health; nil serves none.
 type web struct {
 	server *http.Server
+	health *health
 	done   chan struct{}
+}
+
+// serve says that the agent serves, until ctx is done or stop is called.
+func (w *web) serve(ctx context.Context) (stop func()) {
+	if w == nil {
+		return func() {}
+	}
+	w.health.ctx.Store(&ctx)
+	return func() { w.health.ctx.Store(nil) }
 }
 
 // startMetrics serves the agent's metrics, if an address was given for them, and
@@ -56,8 +67,11 @@ func (a *agentCmd) startMetrics(m *metrics.Metrics, s *agent.Server, log *slog.L
 	log.Info("metrics served", "address", l.Addr().String())
 	l = atMost(scrapeConns, l)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true}))
+	h := &health{stats: s.Stats}
+	mux.Handle("GET /healthz", h)
 	w := &web{
+		health: h,
 		server: &http.Server{
 			Handler: mux, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout, IdleTimeout: scrapeTimeout,
 			MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
