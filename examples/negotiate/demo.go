@@ -33,7 +33,7 @@ type visitor struct {
 func demo(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	dir, err := os.MkdirTemp("/tmp", "negotiate-demo-")
+	dir, err := os.MkdirTemp("/dev/shm", "negotiate-demo-") // tmpfs, for the keys
 	if err != nil {
 		return err
 	}
@@ -43,8 +43,13 @@ func demo(ctx context.Context) error {
 		return err
 	}
 	keytab := filepath.Join(dir, "keytab")
-	if err := errors.Join(realm.WriteKeytab(keytab), os.Setenv("KRB5_KTNAME", keytab), os.Setenv("KRB5RCACHEDIR", filepath.Join(dir, "replay"))); err != nil {
+	if err := realm.WriteKeytab(keytab); err != nil {
 		return err
+	}
+	for name, value := range map[string]string{"KRB5_KTNAME": keytab, "KRB5RCACHEDIR": dir + "/replay", "SEALCTX_DIR": dir + "/keys"} {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
 	}
 	log.SetOutput(io.Discard)
 	*addr, *service = "localhost:0", "HTTP@localhost"
