@@ -140,6 +140,10 @@ type Answer struct {
 	// Header, and no other challenge.
 	Continued bool
 
+	// Delegated is the credential that the client delegated, which the caller owns
+	// and releases. Nil: none.
+	Delegated gssapi.Credential
+
 	// Context is the established context, which the caller owns and deletes or
 	// exports. Nil if the client is not authenticated, and if it was authenticated
 	// by its connection before.
@@ -197,12 +201,17 @@ func (a *Authenticator) negotiate(r *Request, token []byte, answer *Answer) erro
 		return err
 	}
 	kept := false
+	var delegated gssapi.Credential
 	defer func() {
 		if !kept {
+			release(delegated)
 			_, _ = sc.Delete() // it has no token for the client
 		}
 	}()
 	out, info, err := sc.Continue(token)
+	if !isNil(info.DelegatedCredential) {
+		delegated = info.DelegatedCredential
+	}
 	if err != nil {
 		return err // out is not sent: it would tell the reason
 	}
@@ -224,12 +233,19 @@ func (a *Authenticator) negotiate(r *Request, token []byte, answer *Answer) erro
 	if a.o.Bindings == Require && !id.Bound {
 		return fmt.Errorf("%w: the client sent none", gssapi.ErrBadBindings)
 	}
-	kept, answer.Identity, answer.Context = true, id, sc
+	kept, answer.Identity, answer.Context, answer.Delegated = true, id, sc, delegated
 	if len(out) > 0 {
 		a.scheme.challenge(answer.Header, out)
 	}
 	a.remember(r, id)
 	return nil
+}
+
+// release releases a delegated credential, if there is one.
+func release(cred gssapi.Credential) {
+	if cred != nil {
+		_ = cred.Release() // there is nothing to do about it
+	}
 }
 
 // options are the acceptor's.

@@ -48,6 +48,13 @@
 // configuration of secctx/krb5. Where TLS ends in front of this process, name the
 // certificate in [Options.Certificate].
 //
+// # Delegated credentials
+//
+// A mechanism that takes delegated credentials, as secctx/krb5 does with
+// AcceptDelegation, gives them to the next handler, see [Delegated]. They are
+// released when it returns. A credential that comes with a half-open negotiation does
+// not go into a cookie.
+//
 // # Which handlers not to use
 //
 // The HTTP handler of go-gssapi/v3 calls the next handler for half of a

@@ -25,7 +25,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	host, err := seal.OpenHost()
+	host, err := seal.OpenHost(nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package negotiate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,10 @@ func (a *Authenticator) serve(w http.ResponseWriter, r *http.Request, next http.
 	}
 	id := *answer.Identity // the handlers' own
 	r = withIdentity(r, &id)
+	if answer.Delegated != nil {
+		defer release(answer.Delegated)
+		r = r.WithContext(context.WithValue(r.Context(), delegatedKey{}, answer.Delegated))
+	}
 	if a.o.Authorize != nil {
 		if err := a.o.Authorize(r, id); err != nil {
 			end(answer.Context)

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -266,6 +267,50 @@ func (c *scriptedContext) Continue([]byte) ([]byte, gssapi.SecContextInfoPartial
 }
 func (c *scriptedContext) ContinueNeeded() bool    { return c.p.more }
 func (c *scriptedContext) Delete() ([]byte, error) { c.p.ends++; return nil, nil }
+
+// credential counts its releases.
+type credential struct {
+	gssapi.Credential
+	released int
+}
+
+func (c *credential) Release() error { c.released++; return nil }
+
+// TestDelegated gives a delegated credential to the next handler, and releases it in
+// every case, once.
+func TestDelegated(t *testing.T) {
+	r := newRig(t)
+	alice := &scriptedName{text: "alice@EXAMPLE.TEST"}
+	deny := func(*http.Request, Identity) error { return errors.New("no") }
+	for name, c := range map[string]struct {
+		info   gssapi.SecContextInfoPartial
+		o      Options
+		served bool
+	}{
+		"served":          {gssapi.SecContextInfoPartial{InitiatorName: alice, FullyEstablished: true}, Options{}, true},
+		"not authorized":  {gssapi.SecContextInfoPartial{InitiatorName: alice, FullyEstablished: true}, Options{Authorize: deny}, false},
+		"no name":         {gssapi.SecContextInfoPartial{FullyEstablished: true}, Options{}, false},
+		"not established": {gssapi.SecContextInfoPartial{InitiatorName: alice}, Options{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cred := &credential{}
+			c.info.DelegatedCredential = cred
+			c.o.Service = service
+			a, err := New(&scripted{Provider: r.mech, info: c.info}, &c.o)
+			require.NoError(t, err)
+			defer a.Close() //nolint:errcheck // of the test
+			served := false
+			resp := serve(a.Handler(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+				served = true
+				require.Same(t, cred, Delegated(req))
+				require.Zero(t, cred.released)
+			})), auth("Negotiate YAA=")...)
+			require.Equal(t, c.served, served, resp.status)
+			require.Equal(t, 1, cred.released)
+		})
+	}
+	require.Nil(t, Delegated(httptest.NewRequest(http.MethodGet, "/", nil)))
+}
 
 type scriptedName struct {
 	gssapi.GssName

@@ -40,6 +40,17 @@ func withIdentity(r *http.Request, id *Identity) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), identityKey{}, id))
 }
 
+type delegatedKey struct{}
+
+// Delegated returns the credential that the client delegated with this request, nil
+// if it did not, or if the client was authenticated by its connection before. It is
+// good until the next handler returns: Handler releases it then. To keep it, store or
+// export it. The mechanism must be configured to take delegated credentials.
+func Delegated(r *http.Request) gssapi.Credential {
+	cred, _ := r.Context().Value(delegatedKey{}).(gssapi.Credential)
+	return cred
+}
+
 var (
 	errNoName      = errors.New("the context names no client")
 	errAnonymous   = errors.New("the client is anonymous")

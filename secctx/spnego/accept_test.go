@@ -411,6 +411,64 @@ func TestBlindHandler(t *testing.T) {
 	require.True(t, serve(r.acceptorP, initOf(token, string(oidKrb5))), "the control")
 }
 
+// delegating is a mechanism whose contexts come with a delegated credential.
+type delegating struct {
+	gssapi.Provider
+	cred *delegated
+}
+
+type delegated struct {
+	gssapi.Credential
+	released int
+}
+
+func (d *delegated) Release() error { d.released++; return nil }
+
+func (d *delegating) AcceptSecContext(o ...gssapi.AcceptSecContextOption) (gssapi.SecContext, error) {
+	sc, err := d.Provider.AcceptSecContext(o...)
+	return &delegatingContext{sc, d.cred}, err
+}
+
+type delegatingContext struct {
+	gssapi.SecContext
+	cred *delegated
+}
+
+func (c *delegatingContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartial, error) {
+	out, info, err := c.SecContext.Continue(token)
+	info.DelegatedCredential = c.cred
+	return out, info, err
+}
+
+// TestDelegated hands a delegated credential out when the context is established, and
+// releases it where it is not.
+func TestDelegated(t *testing.T) {
+	r := newRig(t)
+	third := func(alter bool) (*delegated, gssapi.SecContextInfoPartial) {
+		cred := &delegated{}
+		acc := r.accept(r.over(&delegating{r.acceptor, cred}, nil))
+		_, _, err := acc.Continue(initOf([]byte(ntlmHead), ntlm, string(oidKrb5)))
+		require.NoError(t, err)
+		request, init := r.apReq(mutual)
+		out, info, err := acc.Continue(respOf(respToken{state: acceptIncomplete, token: request}))
+		require.NoError(t, err)
+		require.Nil(t, info.DelegatedCredential, "the list may be false")
+		mic := r.sign(init, read(t, out), buildMechs([][]byte{[]byte(ntlm), oidKrb5}))
+		if alter {
+			mic[len(mic)-1] ^= 1
+		}
+		_, info, err = acc.Continue(respOf(respToken{state: acceptCompleted, mic: mic}))
+		require.Equal(t, alter, err != nil)
+		return cred, info
+	}
+	cred, info := third(false)
+	require.Same(t, cred, info.DelegatedCredential)
+	require.Zero(t, cred.released)
+	cred, info = third(true)
+	require.Nil(t, info.DelegatedCredential)
+	require.Equal(t, 1, cred.released)
+}
+
 // TestLegs ends a negotiation that takes too many tokens.
 func TestLegs(t *testing.T) {
 	r := newRig(t)

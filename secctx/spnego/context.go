@@ -1,6 +1,7 @@
 package spnego
 
 import (
+	"reflect"
 	"sync"
 
 	"github.com/golang-auth/go-gssapi/v3"
@@ -126,7 +127,7 @@ func (c *secContext) Continue(token []byte) ([]byte, gssapi.SecContextInfoPartia
 	if c.phase != phaseEstablished {
 		return out, c.half(), nil
 	}
-	info := c.neg.info
+	info := c.neg.info // a delegated credential is the caller's from here on
 	c.neg = nil
 	return out, info, nil
 }
@@ -147,10 +148,21 @@ func (c *secContext) rejection(out []byte) []byte {
 // end drops the context. The gate is held alone.
 func (c *secContext) end() {
 	c.dropInner()
-	if c.neg != nil && c.neg.target != nil {
-		_ = c.neg.target.Release() // ours
+	if c.neg != nil {
+		c.neg.drop()
 	}
 	c.phase, c.neg = phaseGone, nil
+}
+
+// drop releases what the negotiation holds: the name of the target, and a delegated
+// credential that was never handed out.
+func (n *negotiation) drop() {
+	if n.target != nil {
+		_ = n.target.Release() // ours
+	}
+	if v := reflect.ValueOf(n.info.DelegatedCredential); v.IsValid() && (v.Kind() != reflect.Pointer || !v.IsNil()) {
+		_ = n.info.DelegatedCredential.Release()
+	}
 }
 
 func (c *secContext) dropInner() {
