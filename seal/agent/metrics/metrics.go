@@ -66,7 +66,7 @@ func (m *Metrics) SecondImport() { m.alarms.Inc() }
 var (
 	connections = gauge("connections", "Open connections.")
 	locked      = gauge("locked_bytes", "Locked memory for opened tokens and token keys; host keys come on top.")
-	lockedUsed  = gauge("locked_bytes_used", "Locked memory in use by requests under way.")
+	lockedUsed  = gauge("locked_used_bytes", "Locked memory in use by requests under way.")
 	troubled    = gauge("keyring_in_trouble", "1 if the keyring cannot be read; see the agent's log.")
 	epochs      = gauge("epochs", "Epochs alive: host keys in locked memory.", "suite")
 	outstanding = gauge("tokens_outstanding", "Tokens that can still be opened.", "suite")

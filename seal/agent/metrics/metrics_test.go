@@ -59,9 +59,9 @@ sealctx_agent_epochs{suite="AES-256-GCM"} 1
 # HELP sealctx_agent_keyring_in_trouble 1 if the keyring cannot be read; see the agent's log.
 # TYPE sealctx_agent_keyring_in_trouble gauge
 sealctx_agent_keyring_in_trouble 0
-# HELP sealctx_agent_locked_bytes_used Locked memory in use by requests under way.
-# TYPE sealctx_agent_locked_bytes_used gauge
-sealctx_agent_locked_bytes_used 0
+# HELP sealctx_agent_locked_used_bytes Locked memory in use by requests under way.
+# TYPE sealctx_agent_locked_used_bytes gauge
+sealctx_agent_locked_used_bytes 0
 # HELP sealctx_agent_second_imports_total Opens of authentic, timely tokens, by their audience, that were spent already: look into each.
 # TYPE sealctx_agent_second_imports_total counter
 sealctx_agent_second_imports_total 2
@@ -71,7 +71,7 @@ sealctx_agent_tokens_outstanding{suite="AES-256-GCM"} 2
 # HELP sealctx_agent_tokens_outstanding_limit Tokens that may be outstanding in the epoch that seals.
 # TYPE sealctx_agent_tokens_outstanding_limit gauge
 sealctx_agent_tokens_outstanding_limit{suite="AES-256-GCM"} 16384
-`), "sealctx_agent_connections", "sealctx_agent_epochs", "sealctx_agent_keyring_in_trouble", "sealctx_agent_locked_bytes_used",
+`), "sealctx_agent_connections", "sealctx_agent_epochs", "sealctx_agent_keyring_in_trouble", "sealctx_agent_locked_used_bytes",
 		"sealctx_agent_second_imports_total", "sealctx_agent_tokens_outstanding", "sealctx_agent_tokens_outstanding_limit"))
 	require.EqualValues(t, 3, testutil.ToFloat64(m.requests.WithLabelValues("reserve", "ok")))
 	require.EqualValues(t, 1, testutil.ToFloat64(m.requests.WithLabelValues("open", "ok")))
