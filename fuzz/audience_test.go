@@ -117,7 +117,7 @@ func checkAudience(t *testing.T, h *seal.Host, sealed []byte, ours bool) {
 }
 
 // audienceOf returns the audience that a token with this kind and value has.
-func audienceOf(t *testing.T, kind uint8, value []byte) seal.Audience {
+func audienceOf(t *testing.T, kind uint8, value []byte) seal.Party {
 	t.Helper()
 	p := vectors.Parts{
 		HostKey: hostKey, Magic: "SLCX", Version: 1, Suite: 1, Epoch: epochID(1), Salt: make([]byte, 32), Expires: 1,

@@ -211,6 +211,6 @@ func checkEpoch(t *testing.T, e *keyring.Epoch, file []byte) {
 	want, err := hkdf.Expand(sha256.New, file[512:544], "label info", 32)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
-	require.NoError(t, e.Claim(keyring.Slot{Index: slot, Word: slotWord}))
-	require.ErrorIs(t, e.Claim(keyring.Slot{Index: slot, Word: slotWord}), keyring.ErrSpent)
+	require.NoError(t, e.ClaimFresh(keyring.Slot{Index: slot, Word: slotWord}))
+	require.ErrorIs(t, e.ClaimFresh(keyring.Slot{Index: slot, Word: slotWord}), keyring.ErrSpent)
 }

@@ -60,7 +60,7 @@ func TestThroughAgent(t *testing.T) {
 	_ = s.client.Close()
 
 	s = h.session(p)
-	other := Sender{Audience: func(Peer) (seal.Audience, error) { return seal.User(54321), nil }}
+	other := Sender{Audience: func(Peer) (seal.Party, error) { return seal.User(54321), nil }}
 	require.ErrorIs(t, other.Send(within(t, ample), w.conn, s.sc, s.conn, nil), gssapi.ErrUnauthorized)
 	require.NoError(t, s.works())
 	a.end()
@@ -140,7 +140,7 @@ func TestAnotherUsersProcess(t *testing.T) {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 54321, Gid: 54321}}
 		}
 	} else {
-		sender.Audience = func(Peer) (seal.Audience, error) { return seal.Process(1) }
+		sender.Audience = func(Peer) (seal.Party, error) { return seal.Process(1) }
 	}
 	stranger := h.spawn("peer", "", as)
 	s := h.session(p)

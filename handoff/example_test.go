@@ -72,9 +72,9 @@ func ExampleSender() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	sender := handoff.Sender{Audience: func(p handoff.Peer) (seal.Audience, error) {
+	sender := handoff.Sender{Audience: func(p handoff.Peer) (seal.Party, error) {
 		if p.UID != wwwData {
-			return seal.Audience{}, errors.New("not a web worker")
+			return seal.Party{}, errors.New("not a web worker")
 		}
 		return web, nil
 	}}

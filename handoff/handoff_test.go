@@ -131,9 +131,9 @@ func TestPeer(t *testing.T) {
 	var got Peer
 	errNo := errors.New("no")
 	s := h.session(h.p)
-	no := Sender{Audience: func(p Peer) (seal.Audience, error) {
+	no := Sender{Audience: func(p Peer) (seal.Party, error) {
 		got = p
-		return seal.Audience{}, errNo
+		return seal.Party{}, errNo
 	}}
 	err := no.Send(within(t, ample), w.conn, s.sc, s.conn, nil)
 	s.returned(err)
@@ -257,7 +257,7 @@ func TestNothingDone(t *testing.T) {
 	half, err := h.p.AcceptSecContext(gssapi.WithAcceptorCredential(h.with))
 	require.NoError(t, err)
 	require.ErrorIs(t, send(half, s.conn, nil), gssapi.ErrNoContext)
-	far := Sender{Audience: func(Peer) (seal.Audience, error) { return seal.User(54321), nil }}
+	far := Sender{Audience: func(Peer) (seal.Party, error) { return seal.User(54321), nil }}
 	require.ErrorIs(t, far.Send(within(t, ample), a, s.sc, s.conn, nil), seal.ErrRequest)
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -23,7 +23,7 @@ type Sender struct {
 	// Nil: the worker's process alone, whatever its user. The sealer decides in any case
 	// which users a token may be for: the agent has its policy, and a keyring's tokens open
 	// under its own user only.
-	Audience func(Peer) (seal.Audience, error)
+	Audience func(Peer) (seal.Party, error)
 
 	// Verify has Send find out whether a worker that says it has imported the token
 	// really has, by trying to take the token back from the agent. That is one request
@@ -99,7 +99,7 @@ type waiter struct {
 	conn *net.UnixConn
 	from *unixsock.Receiver
 	peer Peer          // the process that said READY
-	to   seal.Audience // what the token for it will name
+	to   seal.Party // what the token for it will name
 	good bool          // conn is between two exchanges: the next thing on it is READY
 }
 

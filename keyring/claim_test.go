@@ -116,7 +116,7 @@ func helpClaim() error {
 	if err != nil {
 		return err
 	}
-	claim := (*Epoch).Claim
+	claim := (*Epoch).ClaimFresh
 	if os.Getenv("CLAIM") == "load-then-store" {
 		claim = loadThenStore
 	}
@@ -150,7 +150,7 @@ func (b *board) claimAll(done *atomic.Int64, e *Epoch, claim func(*Epoch, Slot) 
 // goroutines claim each of them. It returns the checker's verdict.
 func claimRace(t *testing.T, tokens int, claim string) (*Epoch, error) {
 	dir := shmDir(t, false)
-	r := openRing(t, filepath.Join(dir, "ring"), &Options{Outstanding: claimSlots / 2})
+	r := openRing(t, filepath.Join(dir, "ring"), &Options{Capacity: claimSlots / 2})
 	e := current(t, r)
 	require.Len(t, e.reg.slots, claimSlots)
 	name := filepath.Join(dir, "board")

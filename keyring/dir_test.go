@@ -279,8 +279,8 @@ func TestDirectoryDeleted(t *testing.T) {
 			l, err := e.Reserve(time.Minute)
 			require.NoError(t, err)
 			require.NoError(t, remove(dir))
-			require.ErrorIs(t, same.Claim(l.Slot), ErrRetired)
-			require.ErrorIs(t, e.Claim(l.Slot), ErrRetired)
+			require.ErrorIs(t, same.ClaimFresh(l.Slot), ErrRetired)
+			require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrRetired)
 			time.Sleep(linkCheck)
 			next := current(t, a)
 			require.NotEqual(t, e.ID(), next.ID())
@@ -290,7 +290,7 @@ func TestDirectoryDeleted(t *testing.T) {
 			require.ErrorIs(t, err, ErrRetired)
 			l, err = next.Reserve(time.Minute)
 			require.NoError(t, err)
-			require.NoError(t, current(t, b).Claim(l.Slot))
+			require.NoError(t, current(t, b).ClaimFresh(l.Slot))
 		})
 	}
 	t.Run("with its parent", func(t *testing.T) {
@@ -322,15 +322,15 @@ func TestClaimAt(t *testing.T) {
 	now, err := r.Now()
 	require.NoError(t, err)
 	now += time.Hour // later than everything that looked
-	require.NoError(t, e.ClaimAt(leases[0].Slot, now))
-	require.ErrorIs(t, e.ClaimAt(leases[0].Slot, now), ErrSpent)
+	require.NoError(t, e.ClaimRecent(leases[0].Slot, now))
+	require.ErrorIs(t, e.ClaimRecent(leases[0].Slot, now), ErrSpent)
 	require.NoError(t, os.Remove(epochFile(dir, e)))
-	require.NoError(t, e.ClaimAt(leases[1].Slot, now+claimCheck-1))
-	require.ErrorIs(t, e.ClaimAt(leases[2].Slot, now+claimCheck), ErrRetired)
-	require.ErrorIs(t, e.Claim(leases[3].Slot), ErrRetired)
-	require.NoError(t, e.ClaimAt(leases[2].Slot, now), "the control: it was not spent")
+	require.NoError(t, e.ClaimRecent(leases[1].Slot, now+claimCheck-1))
+	require.ErrorIs(t, e.ClaimRecent(leases[2].Slot, now+claimCheck), ErrRetired)
+	require.ErrorIs(t, e.ClaimFresh(leases[3].Slot), ErrRetired)
+	require.NoError(t, e.ClaimRecent(leases[2].Slot, now), "the control: it was not spent")
 	require.NoError(t, e.retire())
-	require.ErrorIs(t, e.ClaimAt(leases[3].Slot, now), ErrRetired, "a retirement is seen at once")
+	require.ErrorIs(t, e.ClaimRecent(leases[3].Slot, now), ErrRetired, "a retirement is seen at once")
 }
 
 // Reserve is for the epoch that seals, and for no longer than it allows.
@@ -341,7 +341,7 @@ func TestRingReserve(t *testing.T) {
 	require.Equal(t, time.Minute, l.Expires-l.Issued)
 	require.GreaterOrEqual(t, l.Issued, e.birth)
 	require.Equal(t, current(t, r).ID(), e.ID())
-	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, e.ClaimFresh(l.Slot))
 	refs := e.refs.Load()
 	_, _, err = r.Reserve(0)
 	require.Error(t, err)
@@ -370,5 +370,5 @@ func TestDirectoryCopied(t *testing.T) {
 	fresh := current(t, copied)
 	require.NotEqual(t, e.ID(), fresh.ID())
 	require.Equal(t, e.seq+1, fresh.seq)
-	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, e.ClaimFresh(l.Slot))
 }

@@ -1,8 +1,8 @@
-// Package keyring holds this host's epochs. An [Epoch] is a key and the
-// register of the tokens that were sealed under it: one object, made, loaded,
-// rotated and retired together. No key outlives its register, so a token is
-// worth nothing after a reboot, in a wiped runtime directory, or once its epoch
-// is retired.
+// Package keyring holds this host's epochs; programs do not import it but package
+// seal, and this page is for reviewers. An [Epoch] is a key and the register of the
+// tokens that were sealed under it: one object, made, loaded, rotated and retired
+// together. No key outlives its register. So a token is worth nothing after a reboot,
+// in a wiped runtime directory, or once its epoch is retired.
 //
 // [Open] keeps epochs in files of a tmpfs directory that one user's processes
 // share. Whichever process is first makes an epoch, the others adopt it, and

@@ -156,7 +156,7 @@ type Lease struct {
 }
 
 // Reserve takes a slot for a token that lives for lifetime from now; it must be
-// positive and at most MaxLifetime. It returns ErrNotOpen when the epoch was
+// positive and at most MaxLifetime. It returns errNotOpen when the epoch was
 // closed, ErrFull when too many tokens are outstanding, ErrRetired or
 // ErrDamaged. On an error nothing is reserved.
 func (e *Epoch) Reserve(lifetime time.Duration) (Lease, error) {
@@ -196,10 +196,10 @@ func (e *Epoch) reserve(lifetime, now time.Duration) (l Lease, err error) {
 	return l, err
 }
 
-// sealing is alive, and ErrNotOpen for an epoch that was closed.
+// sealing is alive, and errNotOpen for an epoch that was closed.
 func (e *Epoch) sealing() error {
 	if e.state.Load() == stateClosed {
-		return ErrNotOpen
+		return errNotOpen
 	}
 	return e.alive()
 }
@@ -209,11 +209,11 @@ func (e *Epoch) second(t time.Duration) uint64 {
 	return uint64(max(t-e.birth, 0) / time.Second)
 }
 
-// Claim is the one compare-and-swap that decides who owns a context: claim,
-// cancel and take-back are all this. It returns nil to exactly one caller on
-// the host for each reservation, ErrSpent to all others, and ErrRetired or
-// ErrDamaged when the register is not to be trusted.
-func (e *Epoch) Claim(s Slot) error {
+// ClaimFresh is the one compare-and-swap that decides who owns a context. Claim, cancel
+// and take-back are all this swap. It first looks whether the epoch's file is still
+// there. It returns nil to exactly one caller on the host for each reservation, ErrSpent
+// to all others, and ErrRetired or ErrDamaged if the register is not to be trusted.
+func (e *Epoch) ClaimFresh(s Slot) error {
 	return guard(func() error {
 		if err := e.present(); err != nil {
 			return err
@@ -222,10 +222,11 @@ func (e *Epoch) Claim(s Slot) error {
 	})
 }
 
-// ClaimAt is Claim at a moment that the ring's clock has just told. Of claims that
-// come one right after the other, one in 20 us looks whether the epoch's file is still
-// there; the others may find that much later that a directory was wiped.
-func (e *Epoch) ClaimAt(s Slot, now time.Duration) error {
+// ClaimRecent is ClaimFresh at a moment that the ring's clock has just told, and takes
+// the word of a recent look: of claims that follow each other closely, one in 20 us
+// looks whether the epoch's file is still there. So a claim can succeed up to 20 us
+// after its directory was wiped.
+func (e *Epoch) ClaimRecent(s Slot, now time.Duration) error {
 	return guard(func() error {
 		if err := e.alive(); err != nil {
 			return err

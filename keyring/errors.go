@@ -37,9 +37,9 @@ var (
 	// ErrExpired: the time that was asked about is over (GSS_S_NO_CONTEXT).
 	ErrExpired = errors.New("keyring: lifetime is over")
 
-	// ErrNotOpen: the epoch no longer seals; take the current one
+	// errNotOpen: the epoch no longer seals; take the current one
 	// (GSS_S_FAILURE).
-	ErrNotOpen = errors.New("keyring: epoch is closed")
+	errNotOpen = errors.New("keyring: epoch is closed")
 
 	// ErrRetired: the epoch is retired, or its file is gone
 	// (GSS_S_DEFECTIVE_TOKEN for its tokens).

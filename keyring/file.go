@@ -229,7 +229,7 @@ func checkFile(st *unix.Stat_t, name string) error {
 		return ErrRetired
 	case st.Nlink != 1:
 		return fmt.Errorf("%w: %s has %d links", ErrUnsafeDir, name, st.Nlink)
-	case st.Size < pageSize || st.Size > pageSize+8*2*MaxOutstanding:
+	case st.Size < pageSize || st.Size > pageSize+8*2*maxCapacity:
 		return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, name, st.Size)
 	}
 	return nil

@@ -37,11 +37,11 @@ func TestFileRules(t *testing.T) {
 		{"empty", func(t *testing.T, f string) error { return os.Truncate(f, 0) }, nil, false},
 		{"short", func(t *testing.T, f string) error { return os.Truncate(f, pageSize-1) }, nil, false},
 		{"no slots", func(t *testing.T, f string) error { return os.Truncate(f, pageSize) }, nil, false},
-		{"one slot short", func(t *testing.T, f string) error { return os.Truncate(f, pageSize+16*DefaultOutstanding-8) }, nil, false},
-		{"long", func(t *testing.T, f string) error { return os.Truncate(f, pageSize+16*DefaultOutstanding+8) }, nil, false},
+		{"one slot short", func(t *testing.T, f string) error { return os.Truncate(f, pageSize+16*defaultCapacity-8) }, nil, false},
+		{"long", func(t *testing.T, f string) error { return os.Truncate(f, pageSize+16*defaultCapacity+8) }, nil, false},
 		{"huge", func(t *testing.T, f string) error { return os.Truncate(f, 1<<40) }, nil, false},
 		{"truncated and grown again", func(t *testing.T, f string) error {
-			return errors.Join(os.Truncate(f, 0), os.Truncate(f, pageSize+16*DefaultOutstanding))
+			return errors.Join(os.Truncate(f, 0), os.Truncate(f, pageSize+16*defaultCapacity))
 		}, nil, false},
 		{"renamed", func(t *testing.T, f string) error {
 			return os.Rename(f, filepath.Join(filepath.Dir(f), fileName(maxSeq/2)))
@@ -90,7 +90,7 @@ func TestOtherFiles(t *testing.T) {
 // Every bit of the fixed part, the MAC and the key counts.
 func TestEveryBit(t *testing.T) {
 	dir := shmDir(t, false)
-	r := openRing(t, dir, &Options{Outstanding: 1})
+	r := openRing(t, dir, &Options{Capacity: 1})
 	e := current(t, r)
 	name := filepath.Base(epochFile(dir, e))
 	load := func() error {
@@ -159,7 +159,7 @@ func TestOtherBoot(t *testing.T) {
 	require.Equal(t, before, files(t, dir))
 	mustDerive(t, e)
 	require.NoError(t, first.Rotate(), "the first one rotates as ever")
-	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, e.ClaimFresh(l.Slot))
 	require.NoError(t, first.Retire(e.ID()))
 	require.NoError(t, first.Retire(current(t, first).ID()))
 	_, err = second.Epoch(e.ID())
@@ -194,7 +194,7 @@ func TestOtherBootBeside(t *testing.T) {
 			require.NoError(t, r.Rotate())
 			l, err := current(t, r).Reserve(time.Minute)
 			require.NoError(t, err)
-			require.NoError(t, current(t, r).Claim(l.Slot))
+			require.NoError(t, current(t, r).ClaimFresh(l.Slot))
 			_, err = r.Epoch([16]byte{1})
 			require.ErrorIs(t, err, ErrUnknown)
 		}
@@ -237,7 +237,7 @@ func ops(t *testing.T, e *Epoch, l Lease, genuine []byte) (errs map[string]error
 	_, errs["Holds"] = e.Holds(l.Slot)
 	_, errs["Outstanding"] = e.Outstanding()
 	errs["Valid"] = e.Valid(l.Expires)
-	errs["Claim"] = e.Claim(l.Slot)
+	errs["Claim"] = e.ClaimFresh(l.Slot)
 	e.over(l.Expires)
 	require.False(t, errs["Derive"] != nil && e.open())
 	return errs
@@ -246,7 +246,7 @@ func ops(t *testing.T, e *Epoch, l Lease, genuine []byte) (errs map[string]error
 // A file that is truncated, and grown again, while it is mapped: errors, no
 // SIGBUS, never a zero key.
 func TestTruncatedUnderWay(t *testing.T) {
-	whole := pageSize + 16*DefaultOutstanding
+	whole := pageSize + 16*defaultCapacity
 	for _, c := range []struct {
 		name  string
 		sizes []int64

@@ -11,7 +11,7 @@ import (
 
 // A hole that is punched into a file under way is zeroes: no key, no slots.
 func TestHoleUnderWay(t *testing.T) {
-	const slots = 16 * DefaultOutstanding // bytes
+	const slots = 16 * defaultCapacity // bytes
 	for name, hole := range map[string]struct{ from, size int64 }{
 		"all":        {0, pageSize + slots},
 		"first page": {0, pageSize},

@@ -4,27 +4,27 @@ import "time"
 
 // Limits and defaults of this package, and why.
 const (
-	// DefaultOutstanding is how many tokens may be outstanding in an epoch
+	// defaultCapacity is how many tokens can be outstanding in an epoch
 	// unless Options says otherwise. A register has two slots for each, so the
 	// default one takes 256 KiB of the runtime directory.
-	DefaultOutstanding = 16 << 10
+	defaultCapacity = 16 << 10
 
-	// MaxOutstanding bounds Options.Outstanding: 16,777,216, or 256 MiB.
-	MaxOutstanding = 1 << 24
+	// maxCapacity bounds Options.Capacity: 16,777,216, or 256 MiB.
+	maxCapacity = 1 << 24
 
-	// DefaultAge is how long an epoch seals before the next takes over. What a
+	// defaultAge is how long an epoch seals before the next takes over. What a
 	// thief of the key can decrypt of recorded tokens ends with the epoch.
-	DefaultAge = time.Hour
+	defaultAge = time.Hour
 
-	// MaxAge leaves room in the 22 bits of a word's expiry (48 days).
-	MaxAge = 30 * 24 * time.Hour
+	// maxAge leaves room in the 22 bits of a word's expiry (48 days).
+	maxAge = 30 * 24 * time.Hour
 
-	// DefaultMaxLifetime is the longest lifetime of a token unless Options says
+	// defaultMaxLifetime is the longest lifetime of a token unless Options says
 	// otherwise, and so how long a closed epoch still opens.
-	DefaultMaxLifetime = time.Hour
+	defaultMaxLifetime = time.Hour
 
-	// MaxLifetime bounds Options.MaxLifetime.
-	MaxLifetime = 7 * 24 * time.Hour
+	// longestLifetime bounds Options.MaxLifetime.
+	longestLifetime = 7 * 24 * time.Hour
 
 	// MaxEpochs is how many epochs may be alive at once. With the default ages
 	// there are two; only rotating by hand comes near it.
@@ -33,6 +33,10 @@ const (
 	// probes is how many random slots Reserve tries. The register is at most
 	// half full, so all of them are taken once in 2^32 times.
 	probes = 32
+
+	// rotationTries bounds how often a reservation takes another epoch because the one
+	// that it had was closed meanwhile.
+	rotationTries = 4
 
 	// reserveTries bounds how often a reservation begins anew because the tokens
 	// were counted meanwhile, which happens once in recountEvery.

@@ -125,7 +125,7 @@ func TestLimitRotates(t *testing.T) {
 	e.makeOlder(time.Second)
 	same := current(t, r)
 	require.Equal(t, e.ID(), same.ID(), "an outstanding token was given up")
-	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, e.ClaimFresh(l.Slot))
 	id := e.ID()
 	e.Release()
 	same.Release()

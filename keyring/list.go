@@ -14,7 +14,7 @@ type Info struct {
 	Seals       bool          // tokens are sealed under it; else it only opens what is outstanding
 	Age         time.Duration // since it was made
 	Outstanding int           // tokens that can still be claimed
-	Limit       int           // tokens that may be outstanding
+	Capacity    int           // tokens that can be outstanding
 	MaxLifetime time.Duration // the longest lifetime of a token
 }
 
@@ -44,7 +44,7 @@ func (r *Ring) Epochs() ([]Info, error) {
 		}
 		list = append(list, Info{
 			ID: e.id, Suite: e.suite, Seals: e == r.latest, Age: now - e.birth,
-			Outstanding: n, Limit: e.fixed.outstanding, MaxLifetime: e.maxLifetime,
+			Outstanding: n, Capacity: e.fixed.outstanding, MaxLifetime: e.maxLifetime,
 		})
 	}
 	return list, nil

@@ -10,7 +10,7 @@ import (
 // The list follows a reservation, a claim, a rotation and a retirement, and is
 // no reason to make an epoch.
 func TestEpochs(t *testing.T) {
-	r, err := New(&Options{Outstanding: 8, MaxLifetime: time.Minute})
+	r, err := New(&Options{Capacity: 8, MaxLifetime: time.Minute})
 	require.NoError(t, err)
 	list := func() []Info {
 		infos, err := r.Epochs()
@@ -28,7 +28,7 @@ func TestEpochs(t *testing.T) {
 	require.Len(t, one, 1)
 	require.Positive(t, one[0].Age)
 	one[0].Age = 0
-	require.Equal(t, Info{ID: e.ID(), Suite: e.Suite(), Seals: true, Outstanding: 1, Limit: 8, MaxLifetime: time.Minute}, one[0])
+	require.Equal(t, Info{ID: e.ID(), Suite: e.Suite(), Seals: true, Outstanding: 1, Capacity: 8, MaxLifetime: time.Minute}, one[0])
 
 	require.NoError(t, r.Rotate())
 	two := list()
@@ -37,7 +37,7 @@ func TestEpochs(t *testing.T) {
 	require.False(t, two[0].Seals)
 	require.True(t, two[1].Seals)
 
-	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, e.ClaimFresh(l.Slot))
 	require.Zero(t, list()[0].Outstanding)
 	require.NoError(t, r.Retire(e.ID()))
 	require.Len(t, list(), 1)

@@ -84,7 +84,7 @@ func TestFullFilesystem(t *testing.T) {
 			require.NoError(t, unix.Statfs(dir, &st))
 			return st.Blocks - st.Bfree
 		}
-		small := &Options{Outstanding: 512}
+		small := &Options{Capacity: 512}
 		r := openRing(t, dir, small)
 		if name == "no space" {
 			_, err := openRing(t, dir, nil).Current() // 256 KiB
@@ -117,7 +117,7 @@ func TestFullFilesystem(t *testing.T) {
 				break
 			}
 		}
-		require.NoError(t, e.Claim(l.Slot))
+		require.NoError(t, e.ClaimFresh(l.Slot))
 		require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH))
 	}
 }
@@ -130,8 +130,8 @@ func TestFullWhenAgeIsUp(t *testing.T) {
 		return
 	}
 	for name, options := range map[string][2]*Options{
-		"mapped elsewhere": {{Outstanding: 512, Age: time.Second}, {Outstanding: 512, Age: time.Second}},
-		"a larger one":     {{Outstanding: 512, Age: time.Second}, {Age: time.Second}},
+		"mapped elsewhere": {{Capacity: 512, Age: time.Second}, {Capacity: 512, Age: time.Second}},
+		"a larger one":     {{Capacity: 512, Age: time.Second}, {Age: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := mountTmpfs(t, "size=20k") // two would be 24
@@ -148,7 +148,7 @@ func TestFullWhenAgeIsUp(t *testing.T) {
 				require.Equal(t, id, e.ID())
 				l, err := e.Reserve(time.Second)
 				require.NoError(t, err)
-				require.NoError(t, e.Claim(l.Slot))
+				require.NoError(t, e.ClaimFresh(l.Slot))
 				e.Release()
 			}
 			require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=1m"))
@@ -179,7 +179,7 @@ func TestBootIDOfNamespace(t *testing.T) {
 	_, err = second.Current()
 	require.ErrorIs(t, err, ErrOtherBoot)
 	require.Len(t, files(t, dir), 1)
-	require.NoError(t, e.Claim(l.Slot))
+	require.NoError(t, e.ClaimFresh(l.Slot))
 	require.NoError(t, unix.Unmount(proc, 0))
 	require.Equal(t, e.ID(), current(t, openRing(t, dir, nil)).ID(), "the control: it was the boot id")
 }
@@ -268,7 +268,7 @@ func helpClock() error {
 	if out.Lease, err = e.Reserve(time.Minute); err != nil {
 		return err
 	}
-	return errors.Join(e.Claim(given.Slot), json.NewEncoder(os.Stdout).Encode(out))
+	return errors.Join(e.ClaimFresh(given.Slot), json.NewEncoder(os.Stdout).Encode(out))
 }
 
 // In a time namespace with a shifted clock lifetimes are what they are outside.
@@ -299,11 +299,11 @@ func TestTimeNamespace(t *testing.T) {
 	require.True(t, got.Valid)
 	require.False(t, got.Late)
 	require.False(t, got.Over)
-	require.ErrorIs(t, e.Claim(l.Slot), ErrSpent, "it was claimed inside")
+	require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrSpent, "it was claimed inside")
 	require.InDelta(t, before, got.Lease.Issued, float64(time.Minute))
 	require.NoError(t, e.Valid(got.Lease.Expires))
 	n, err := e.Outstanding()
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
-	require.NoError(t, e.Claim(got.Lease.Slot))
+	require.NoError(t, e.ClaimFresh(got.Lease.Slot))
 }

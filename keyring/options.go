@@ -14,19 +14,17 @@ type Options struct {
 	// Suite of new epochs. Zero: the one for this processor.
 	Suite suite.Suite
 
-	// Outstanding is how many tokens may be outstanding in one epoch. Zero:
-	// DefaultOutstanding. At most MaxOutstanding. The register takes 16 bytes for
-	// each.
-	Outstanding int
+	// Capacity is how many tokens can be outstanding in one epoch. Zero: 16,384.
+	// At most 16,777,216. The register takes 16 bytes for each.
+	Capacity int
 
-	// Age is how long an epoch seals before the next takes over. Zero:
-	// DefaultAge. One second to MaxAge. Where there is no room for the next, it
-	// seals on.
+	// Age is how long an epoch seals before the next takes over. Zero: one hour.
+	// One second to 30 days. If there is no room for the next, it seals on.
 	Age time.Duration
 
 	// MaxLifetime is the longest lifetime of a token, and how long a closed
-	// epoch still opens before it is retired. Zero: DefaultMaxLifetime. One
-	// second to MaxLifetime.
+	// epoch still opens before it is retired. Zero: one hour. One second to 7
+	// days.
 	MaxLifetime time.Duration
 
 	// AnyFilesystem allows a runtime directory that is not on tmpfs. The host
@@ -43,24 +41,24 @@ func (o *Options) withDefaults() (Options, error) {
 	if full.Suite == 0 {
 		full.Suite = suite.Default()
 	}
-	if full.Outstanding == 0 {
-		full.Outstanding = DefaultOutstanding
+	if full.Capacity == 0 {
+		full.Capacity = defaultCapacity
 	}
 	if full.Age == 0 {
-		full.Age = DefaultAge
+		full.Age = defaultAge
 	}
 	if full.MaxLifetime == 0 {
-		full.MaxLifetime = DefaultMaxLifetime
+		full.MaxLifetime = defaultMaxLifetime
 	}
 	switch {
 	case !full.Suite.Known():
 		return full, fmt.Errorf("%w: unknown %v", ErrOptions, full.Suite)
-	case full.Outstanding < 1 || full.Outstanding > MaxOutstanding:
-		return full, fmt.Errorf("%w: Outstanding is %d, not between 1 and %d", ErrOptions, full.Outstanding, MaxOutstanding)
-	case full.Age < time.Second || full.Age > MaxAge:
-		return full, fmt.Errorf("%w: Age is %v, not between 1s and %v", ErrOptions, full.Age, MaxAge)
-	case full.MaxLifetime < time.Second || full.MaxLifetime > MaxLifetime:
-		return full, fmt.Errorf("%w: MaxLifetime is %v, not between 1s and %v", ErrOptions, full.MaxLifetime, MaxLifetime)
+	case full.Capacity < 1 || full.Capacity > maxCapacity:
+		return full, fmt.Errorf("%w: Capacity is %d, not between 1 and %d", ErrOptions, full.Capacity, maxCapacity)
+	case full.Age < time.Second || full.Age > maxAge:
+		return full, fmt.Errorf("%w: Age is %v, not between 1s and %v", ErrOptions, full.Age, maxAge)
+	case full.MaxLifetime < time.Second || full.MaxLifetime > longestLifetime:
+		return full, fmt.Errorf("%w: MaxLifetime is %v, not between 1s and %v", ErrOptions, full.MaxLifetime, longestLifetime)
 	}
 	return full, nil
 }

@@ -98,7 +98,7 @@ func helpWatch() error {
 		} else {
 			e.Release()
 		}
-		if err := held.Claim(Slot{}); errors.Is(err, ErrRetired) {
+		if err := held.ClaimFresh(Slot{}); errors.Is(err, ErrRetired) {
 			_, err := derive(held)
 			fmt.Println("retired", errors.Is(err, ErrRetired))
 			held = nil
@@ -164,7 +164,7 @@ func helpChurn() error {
 // churn is a round of it; being overtaken by the others is no error.
 func churn(r *Ring) error {
 	overtaken := func(err error) bool {
-		return errors.Is(err, ErrRetired) || errors.Is(err, ErrNotOpen) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrFull)
+		return errors.Is(err, ErrRetired) || errors.Is(err, errNotOpen) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrFull)
 	}
 	err := func() error {
 		e, err := r.Current()
@@ -185,7 +185,7 @@ func churn(r *Ring) error {
 			_, err := derive(e)
 			return err
 		default:
-			return e.Claim(l.Slot)
+			return e.ClaimFresh(l.Slot)
 		}
 	}()
 	if errors.Is(err, ErrFull) {
@@ -249,8 +249,8 @@ func wholesome(t *testing.T, dir string) *Ring {
 	mustDerive(t, e)
 	l, err := e.Reserve(time.Minute)
 	require.NoError(t, err)
-	require.NoError(t, e.Claim(l.Slot))
-	require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
+	require.NoError(t, e.ClaimFresh(l.Slot))
+	require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrSpent)
 	require.Len(t, files(t, dir), len(r.epochs))
 	for _, other := range r.epochs {
 		require.Equal(t, other == e, other.open())
@@ -338,11 +338,11 @@ func TestKilledAtEachStep(t *testing.T) {
 	for step := range steps {
 		t.Run(step, func(t *testing.T) {
 			dir := shmDir(t, false)
-			r := openRing(t, dir, &Options{Outstanding: 1})
+			r := openRing(t, dir, &Options{Capacity: 1})
 			e := current(t, r)
 			l, err := e.Reserve(time.Minute)
 			require.NoError(t, err)
-			require.NoError(t, e.Claim(l.Slot))
+			require.NoError(t, e.ClaimFresh(l.Slot))
 			cmd := helper(t, "die", dir, "STEP="+step)
 			err = cmd.Run()
 			var exit *exec.ExitError
@@ -358,7 +358,7 @@ func TestKilledAtEachStep(t *testing.T) {
 				require.True(t, err == nil || errors.Is(err, ErrFull), err)
 				return err == nil
 			})
-			require.NoError(t, first.Claim(l.Slot))
+			require.NoError(t, first.ClaimFresh(l.Slot))
 			later := wholesome(t, dir)
 			require.Equal(t, current(t, r).ID(), current(t, later).ID())
 			switch step {
@@ -380,7 +380,7 @@ func TestKilledAtEachStep(t *testing.T) {
 // A process that is stopped between looking and swapping, and goes on when the
 // slot has long been another token's, claims nothing.
 func TestStoppedBeforeSwap(t *testing.T) {
-	e := current(t, newRingT(t, &Options{Outstanding: 1}))
+	e := current(t, newRingT(t, &Options{Capacity: 1}))
 	old, err := e.Reserve(time.Second)
 	require.NoError(t, err)
 	stopped, release := make(chan bool), make(chan bool)
@@ -389,20 +389,20 @@ func TestStoppedBeforeSwap(t *testing.T) {
 		held, err := e.Holds(old.Slot)
 		stopped <- held && err == nil
 		<-release
-		result <- e.Claim(old.Slot)
+		result <- e.ClaimFresh(old.Slot)
 	}()
 	require.True(t, <-stopped)
 	var next Lease
 	eventually(t, "the slot to be taken over", func() bool {
 		next, err = e.Reserve(time.Minute)
 		if err == nil && next.Index != old.Index {
-			require.NoError(t, e.Claim(next.Slot)) // the other slot
+			require.NoError(t, e.ClaimFresh(next.Slot)) // the other slot
 		}
 		return err == nil && next.Index == old.Index
 	})
 	close(release)
 	require.ErrorIs(t, <-result, ErrSpent)
-	require.NoError(t, e.Claim(next.Slot))
+	require.NoError(t, e.ClaimFresh(next.Slot))
 }
 
 // Many processes of one ring in this one: rotation by each of them at once makes
@@ -412,7 +412,7 @@ func TestRotationRace(t *testing.T) {
 	rings := make([]*Ring, 8)
 	for i := range rings {
 		rings[i] = openRing(t, dir, nil)
-		current(t, rings[i]).makeOlder(DefaultAge)
+		current(t, rings[i]).makeOlder(defaultAge)
 	}
 	var all sync.WaitGroup
 	for _, r := range rings {

@@ -122,10 +122,10 @@ func parseFixed(record []byte) (*fixed, error) {
 	case format != recordFormat:
 		return nil, fmt.Errorf("%w: format %d is not known to this version", ErrDamaged, format)
 	case !f.suite.Known(),
-		outstanding < 1 || outstanding > MaxOutstanding,
+		outstanding < 1 || outstanding > maxCapacity,
 		birth > math.MaxInt64/2,
-		f.age < time.Second || f.age > MaxAge,
-		f.maxLifetime < time.Second || f.maxLifetime > MaxLifetime:
+		f.age < time.Second || f.age > maxAge,
+		f.maxLifetime < time.Second || f.maxLifetime > longestLifetime:
 		return nil, fmt.Errorf("%w: its record holds a value out of range", ErrDamaged)
 	}
 	return &f, nil

@@ -39,15 +39,15 @@ func TestRecordRefuses(t *testing.T) {
 		"suite 0":          func(f *fixed, _ []byte) { f.suite = 0 },
 		"suite 3":          func(f *fixed, _ []byte) { f.suite = 3 },
 		"no slots":         func(f *fixed, _ []byte) { f.outstanding = 0 },
-		"too many slots":   func(f *fixed, _ []byte) { f.outstanding = MaxOutstanding + 1 },
+		"too many slots":   func(f *fixed, _ []byte) { f.outstanding = maxCapacity + 1 },
 		"huge slots":       func(f *fixed, _ []byte) { f.outstanding = math.MaxUint32 },
 		"negative birth":   func(f *fixed, _ []byte) { f.birth = -1 },
 		"far birth":        func(f *fixed, _ []byte) { f.birth = math.MaxInt64/2 + 1 },
 		"short age":        func(f *fixed, _ []byte) { f.age = time.Second - 1 },
-		"long age":         func(f *fixed, _ []byte) { f.age = MaxAge + 1 },
+		"long age":         func(f *fixed, _ []byte) { f.age = maxAge + 1 },
 		"negative age":     func(f *fixed, _ []byte) { f.age = math.MinInt64 },
 		"short lifetime":   func(f *fixed, _ []byte) { f.maxLifetime = time.Second - 1 },
-		"long lifetime":    func(f *fixed, _ []byte) { f.maxLifetime = MaxLifetime + 1 },
+		"long lifetime":    func(f *fixed, _ []byte) { f.maxLifetime = longestLifetime + 1 },
 		"magic":            func(_ *fixed, b []byte) { b[3] ^= 1 },
 		"format":           func(_ *fixed, b []byte) { b[8]++ },
 		"padding not zero": func(_ *fixed, b []byte) { b[79] = 1 },
@@ -83,24 +83,24 @@ func TestFileName(t *testing.T) {
 func TestOptions(t *testing.T) {
 	full, err := (*Options)(nil).withDefaults()
 	require.NoError(t, err)
-	require.Equal(t, Options{Suite: suite.Default(), Outstanding: DefaultOutstanding, Age: DefaultAge, MaxLifetime: DefaultMaxLifetime}, full)
+	require.Equal(t, Options{Suite: suite.Default(), Capacity: defaultCapacity, Age: defaultAge, MaxLifetime: defaultMaxLifetime}, full)
 	_, err = full.withDefaults()
 	require.NoError(t, err)
 	for name, o := range map[string]Options{
 		"suite":          {Suite: 3},
-		"few":            {Outstanding: -1},
-		"many":           {Outstanding: MaxOutstanding + 1},
+		"few":            {Capacity: -1},
+		"many":           {Capacity: maxCapacity + 1},
 		"short age":      {Age: time.Second - 1},
-		"long age":       {Age: MaxAge + 1},
+		"long age":       {Age: maxAge + 1},
 		"short lifetime": {MaxLifetime: -time.Second},
-		"long lifetime":  {MaxLifetime: MaxLifetime + 1},
+		"long lifetime":  {MaxLifetime: longestLifetime + 1},
 	} {
 		_, err := Open(shmDir(t, false), &o)
 		require.Error(t, err, name)
 		_, err = New(&o)
 		require.Error(t, err, name)
 	}
-	require.LessOrEqual(t, int64((MaxAge+MaxLifetime)/time.Second)+1, int64(maxExpiry), "the 22 bits of a word's expiry")
+	require.LessOrEqual(t, int64((maxAge+longestLifetime)/time.Second)+1, int64(maxExpiry), "the 22 bits of a word's expiry")
 	require.Equal(t, "AES-256-GCM", suite.AES256GCM.String())
 	require.Equal(t, "ChaCha20-Poly1305", suite.ChaCha20Poly1305.String())
 	require.Equal(t, "suite 9", suite.Suite(9).String())

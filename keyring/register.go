@@ -67,7 +67,7 @@ var freshWord = uint64(makeWord(0, 0, slotFree))
 // second after the epoch's birth. second is now on the same clock.
 func (r *register) reserve(second, expiry uint64, now time.Duration) (Slot, error) {
 	if expiry > maxExpiry {
-		return Slot{}, fmt.Errorf("%w: the epoch is too old for this lifetime", ErrNotOpen)
+		return Slot{}, fmt.Errorf("%w: the epoch is too old for this lifetime", errNotOpen)
 	}
 	for range reserveTries {
 		counted := tally(r.count.Add(oneMore)) // step: count

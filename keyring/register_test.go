@@ -74,7 +74,7 @@ func TestTransitions(t *testing.T) {
 		{"reserve past the 22 bits", freshWord, func(r *register) error {
 			_, err := r.reserve(second, maxExpiry+1, 0)
 			return err
-		}, ErrNotOpen, freshWord, 0},
+		}, errNotOpen, freshWord, 0},
 		{"reserve to the end of the 22 bits", freshWord, func(r *register) error {
 			_, err := r.reserve(second, maxExpiry, 0)
 			return err
@@ -137,16 +137,16 @@ func TestTally(t *testing.T) {
 	for _, c := range []struct {
 		turn         uint64
 		made, tokens int
-	}{{0, 0, 0}, {1, 2, 3}, {1<<19 - 1, maxMade, maxTokens}, {5, 0, MaxOutstanding}, {5, maxMade, 0}} {
+	}{{0, 0, 0}, {1, 2, 3}, {1<<19 - 1, maxMade, maxTokens}, {5, 0, maxCapacity}, {5, maxMade, 0}} {
 		w := makeTally(c.turn, c.tokens) | tally(c.made<<tokenBits)
 		require.Equal(t, c.turn, w.turn())
 		require.Equal(t, c.made, w.made())
 		require.Equal(t, c.tokens, w.tokens())
 	}
 	require.EqualValues(t, uint64(math.MaxUint64), makeTally(1<<19-1, maxTokens)|maxMade<<tokenBits, "the three fields fill the word")
-	require.Equal(t, maxTokens, makeTally(0, 4*MaxOutstanding).tokens(), "more than fits is as many as fit")
+	require.Equal(t, maxTokens, makeTally(0, 4*maxCapacity).tokens(), "more than fits is as many as fit")
 	require.Equal(t, makeTally(7, 1)|1<<tokenBits, makeTally(7, 0)+oneMore)
-	require.Greater(t, maxTokens, MaxOutstanding)
+	require.Greater(t, maxTokens, maxCapacity)
 }
 
 // count is how many tokens a register has counted.

@@ -147,9 +147,21 @@ func (r *Ring) Current() (*Epoch, error) {
 	return r.renew(now)
 }
 
-// Reserve is Reserve of the Current epoch, with the longest lifetime that it gives for
-// a longer one. The caller must Release the epoch. Errors: those of either.
+// Reserve reserves a slot in the current epoch. It cuts lifetime to the longest that
+// the epoch allows. The caller must Release the epoch. It returns the errors of Current
+// and of Epoch.Reserve.
 func (r *Ring) Reserve(lifetime time.Duration) (*Epoch, Lease, error) {
+	for try := 1; ; try++ {
+		e, l, err := r.reserve(lifetime)
+		if !errors.Is(err, errNotOpen) || try == rotationTries {
+			return e, l, err
+		}
+	}
+}
+
+// reserve takes the current epoch once. It returns an error wrapping errNotOpen if the
+// epoch was closed at this moment.
+func (r *Ring) reserve(lifetime time.Duration) (*Epoch, Lease, error) {
 	now, err := r.clock.Now()
 	if err != nil {
 		return nil, Lease{}, err

@@ -44,7 +44,7 @@ func (e *Epoch) makeOlder(d time.Duration) {
 }
 
 func TestReserveAndClaim(t *testing.T) {
-	eachKind(t, &Options{MaxLifetime: time.Minute, Outstanding: 4}, func(t *testing.T, r *Ring) {
+	eachKind(t, &Options{MaxLifetime: time.Minute, Capacity: 4}, func(t *testing.T, r *Ring) {
 		e := current(t, r)
 		require.Equal(t, time.Minute, e.MaxLifetime())
 		require.Equal(t, suite.Default(), e.Suite())
@@ -67,8 +67,8 @@ func TestReserveAndClaim(t *testing.T) {
 		require.NoError(t, e.Valid(l.Expires))
 		require.ErrorIs(t, e.Valid(before), ErrExpired)
 
-		require.NoError(t, e.Claim(l.Slot))
-		require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
+		require.NoError(t, e.ClaimFresh(l.Slot))
+		require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrSpent)
 		held, err = e.Holds(l.Slot)
 		require.NoError(t, err)
 		require.False(t, held)
@@ -85,7 +85,7 @@ func TestReserveAndClaim(t *testing.T) {
 // The words on the file's clock: a token is not taken over before its last
 // second has passed.
 func TestTakeOver(t *testing.T) {
-	eachKind(t, &Options{Outstanding: 1}, func(t *testing.T, r *Ring) {
+	eachKind(t, &Options{Capacity: 1}, func(t *testing.T, r *Ring) {
 		e := current(t, r)
 		l, err := e.Reserve(2 * time.Second)
 		require.NoError(t, err)
@@ -99,8 +99,8 @@ func TestTakeOver(t *testing.T) {
 		require.GreaterOrEqual(t, next.Issued, l.Expires, "taken over alive")
 		require.Less(t, next.Issued, l.Expires+3*time.Second)
 		require.ErrorIs(t, e.Valid(l.Expires), ErrExpired)
-		require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
-		require.NoError(t, e.Claim(next.Slot))
+		require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrSpent)
+		require.NoError(t, e.ClaimFresh(next.Slot))
 	})
 }
 
@@ -115,13 +115,13 @@ func TestRotateByHand(t *testing.T) {
 		require.NotEqual(t, a.ID(), b.ID())
 		require.NotEqual(t, key, mustDerive(t, b))
 		_, err = a.Reserve(time.Minute)
-		require.ErrorIs(t, err, ErrNotOpen)
+		require.ErrorIs(t, err, errNotOpen)
 
 		again, err := r.Epoch(a.ID())
 		require.NoError(t, err)
 		defer again.Release()
 		require.Equal(t, key, mustDerive(t, again))
-		require.NoError(t, again.Claim(l.Slot), "a closed epoch still opens")
+		require.NoError(t, again.ClaimFresh(l.Slot), "a closed epoch still opens")
 	})
 }
 
@@ -151,7 +151,7 @@ func TestRotateByAge(t *testing.T) {
 		})
 		b.Release()
 		rotated := time.Now()
-		require.ErrorIs(t, a.Claim(Slot{l.Index, l.Word + 1}), ErrSpent)
+		require.ErrorIs(t, a.ClaimFresh(Slot{l.Index, l.Word + 1}), ErrSpent)
 		eventually(t, "the retirement", func() bool {
 			e, err := r.Current()
 			require.NoError(t, err)
@@ -160,7 +160,7 @@ func TestRotateByAge(t *testing.T) {
 			return errors.Is(err, ErrRetired)
 		})
 		require.Greater(t, time.Since(rotated), 900*time.Millisecond, "retired with a token alive")
-		require.ErrorIs(t, a.Claim(l.Slot), ErrRetired)
+		require.ErrorIs(t, a.ClaimFresh(l.Slot), ErrRetired)
 		_, err = r.Epoch(a.ID())
 		require.Error(t, err)
 		require.Equal(t, make([]byte, keySize), a.record.key())
@@ -171,12 +171,12 @@ func TestRotateByAge(t *testing.T) {
 func TestAges(t *testing.T) {
 	eachKind(t, nil, func(t *testing.T, r *Ring) {
 		a := current(t, r)
-		a.makeOlder(DefaultAge - time.Second)
+		a.makeOlder(defaultAge - time.Second)
 		require.Equal(t, a.ID(), current(t, r).ID())
 		a.makeOlder(time.Second)
 		b := current(t, r)
 		require.NotEqual(t, a.ID(), b.ID())
-		a.makeOlder(DefaultMaxLifetime - time.Second)
+		a.makeOlder(defaultMaxLifetime - time.Second)
 		current(t, r)
 		_, err := derive(a)
 		require.NoError(t, err)
@@ -200,7 +200,7 @@ func TestRetire(t *testing.T) {
 		key, err := derive(a)
 		require.ErrorIs(t, err, ErrRetired)
 		require.Nil(t, key, "nothing is lent of a dead key")
-		require.ErrorIs(t, a.Claim(l.Slot), ErrRetired)
+		require.ErrorIs(t, a.ClaimFresh(l.Slot), ErrRetired)
 		_, err = a.Reserve(time.Minute)
 		require.ErrorIs(t, err, ErrRetired, "and not full")
 		_, err = a.Holds(l.Slot)
@@ -232,7 +232,7 @@ func TestMaxEpochs(t *testing.T) {
 		}
 		require.ErrorIs(t, r.Rotate(), ErrFull)
 		last := current(t, r)
-		last.makeOlder(DefaultAge)
+		last.makeOlder(defaultAge)
 		require.Equal(t, last.ID(), current(t, r).ID(), "better an old epoch than none")
 		_, err = last.Reserve(time.Minute)
 		require.NoError(t, err)
@@ -247,27 +247,27 @@ func TestMaxEpochs(t *testing.T) {
 // Rings of one directory, as processes have them: what one does the others see.
 func TestSharedDirectory(t *testing.T) {
 	dir := shmDir(t, false)
-	a, b := openRing(t, dir, nil), openRing(t, dir, &Options{Outstanding: 7})
+	a, b := openRing(t, dir, nil), openRing(t, dir, &Options{Capacity: 7})
 	e := current(t, a)
 	same := current(t, b)
 	require.Equal(t, e.ID(), same.ID())
 	require.Equal(t, mustDerive(t, e), mustDerive(t, same))
-	require.Equal(t, DefaultOutstanding, same.outstanding, "an adopted epoch keeps what it was born with")
+	require.Equal(t, defaultCapacity, same.outstanding, "an adopted epoch keeps what it was born with")
 
 	l, err := e.Reserve(time.Minute)
 	require.NoError(t, err)
-	require.NoError(t, same.Claim(l.Slot))
-	require.ErrorIs(t, e.Claim(l.Slot), ErrSpent)
+	require.NoError(t, same.ClaimFresh(l.Slot))
+	require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrSpent)
 
 	l, err = e.Reserve(time.Minute)
 	require.NoError(t, err)
 	require.NoError(t, b.Rotate())
 	require.Equal(t, current(t, b).ID(), current(t, a).ID())
 	_, err = e.Reserve(time.Minute)
-	require.ErrorIs(t, err, ErrNotOpen)
+	require.ErrorIs(t, err, errNotOpen)
 
 	require.NoError(t, b.Retire(e.ID()))
-	require.ErrorIs(t, e.Claim(l.Slot), ErrRetired)
+	require.ErrorIs(t, e.ClaimFresh(l.Slot), ErrRetired)
 	_, err = a.Epoch(e.ID())
 	require.ErrorIs(t, err, ErrRetired)
 }
@@ -284,7 +284,7 @@ func TestNumberOnce(t *testing.T) {
 	l, err := fresh.Reserve(time.Minute)
 	require.NoError(t, err)
 	require.ErrorIs(t, unix.Unlinkat(int(m.dir.Fd()), m.name, 0), unix.ENOENT) // and goes on
-	require.NoError(t, fresh.Claim(l.Slot))
+	require.NoError(t, fresh.ClaimFresh(l.Slot))
 }
 
 // A retirement removes the epoch's own file and no other that has come to its name.
@@ -352,7 +352,7 @@ func TestNumberTakenAgain(t *testing.T) {
 	found, err := importer.Epoch(fresh.ID())
 	require.NoError(t, err)
 	found.Release()
-	require.ErrorIs(t, e.Claim(Slot{}), ErrRetired)
+	require.ErrorIs(t, e.ClaimFresh(Slot{}), ErrRetired)
 }
 
 // Two changes of the directory within one tick of its clock are both seen.
@@ -365,7 +365,7 @@ func TestChangesWithinATick(t *testing.T) {
 		same, err := b.Epoch(e.ID())
 		require.NoError(t, err)
 		require.NoError(t, a.Retire(e.ID()))
-		require.ErrorIs(t, same.Claim(Slot{}), ErrRetired)
+		require.ErrorIs(t, same.ClaimFresh(Slot{}), ErrRetired)
 		same.Release()
 		e.Release()
 	}
@@ -383,7 +383,7 @@ func TestHeldBeyondClose(t *testing.T) {
 		require.NoError(t, r.Close())
 		require.NoError(t, r.Close())
 		mustDerive(t, e)
-		require.NoError(t, e.Claim(l.Slot))
+		require.NoError(t, e.ClaimFresh(l.Slot))
 		_, err = r.Current()
 		require.ErrorIs(t, err, ErrClosed)
 		_, err = r.Epoch(e.ID())
@@ -416,7 +416,7 @@ func TestHeldBeyondClose(t *testing.T) {
 // those that tell of a rotation, a retirement or the end.
 func TestConcurrently(t *testing.T) {
 	eachKind(t, nil, func(t *testing.T, r *Ring) {
-		expected := []error{ErrNotOpen, ErrRetired, ErrUnknown, ErrFull, ErrClosed, ErrSpent, memsafe.ErrLimit}
+		expected := []error{errNotOpen, ErrRetired, ErrUnknown, ErrFull, ErrClosed, ErrSpent, memsafe.ErrLimit}
 		known := func(err error) bool {
 			for _, e := range expected {
 				if errors.Is(err, e) {
@@ -455,7 +455,7 @@ func TestConcurrently(t *testing.T) {
 				return err
 			}
 			defer other.Release()
-			return other.Claim(l.Slot)
+			return other.ClaimFresh(l.Slot)
 		}
 		for range 4 {
 			run(use)

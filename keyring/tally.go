@@ -30,7 +30,7 @@ import (
 type tally uint64
 
 const (
-	tokenBits = 25 // MaxOutstanding, and as many again that are about to be refused
+	tokenBits = 25 // maxCapacity, and as many again that are about to be refused
 	madeBits  = 20 // more than can be reserved during a recount; what overflows changes the turn
 
 	maxTokens = 1<<tokenBits - 1

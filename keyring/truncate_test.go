@@ -41,7 +41,7 @@ func TestTruncatedUnderLoad(t *testing.T) {
 					}
 					derived.Add(1)
 					_, _ = e.Reserve(time.Minute)
-					_ = e.Claim(Slot{Index: 5, Word: uint64(makeWord(1, 1, slotOut))})
+					_ = e.ClaimFresh(Slot{Index: 5, Word: uint64(makeWord(1, 1, slotOut))})
 					_, _ = e.Outstanding()
 				}
 			})

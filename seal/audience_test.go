@@ -22,20 +22,20 @@ func TestAudienceReserve(t *testing.T) {
 	require.NoError(t, err)
 	tests := []struct {
 		name string
-		to   Audience
+		to   Party
 		want error
 	}{
-		{"zero", Audience{}, nil},
+		{"zero", Party{}, nil},
 		{"own user", User(uid), nil},
 		{"this process", self, nil},
 		{"another user", User(uid + 1), errAudience},
 		{"the overflow user", User(math.MaxUint32), errAudience},
 		{"own group", Group(uint32(os.Getegid())), errAudience},
 		{"service", service, errAudience},
-		{"unknown kind", Audience{9, "1234"}, errAudience},
-		{"user of three bytes", Audience{token.KindUser, "123"}, errAudience},
-		{"process without start", Audience{token.KindProcess, "1234"}, errAudience},
-		{"service without name", Audience{kind: token.KindService}, errAudience},
+		{"unknown kind", Party{9, "1234"}, errAudience},
+		{"user of three bytes", Party{token.KindUser, "123"}, errAudience},
+		{"process without start", Party{token.KindProcess, "1234"}, errAudience},
+		{"service without name", Party{kind: token.KindService}, errAudience},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestAudienceOpen(t *testing.T) {
 	require.NoError(t, err)
 	tests := []struct {
 		name string
-		to   Audience
+		to   Party
 		want error
 	}{
 		{"own user", User(uid), nil},
@@ -78,9 +78,9 @@ func TestAudienceOpen(t *testing.T) {
 		{"our number, another pid", process(pid+1, number), ErrUnauthorized},
 		{"own group", Group(uint32(os.Getegid())), ErrUnauthorized},
 		{"service", service, ErrUnauthorized},
-		{"kind of our user with too many bytes", Audience{token.KindUser, User(uid).value + "\x00"}, ErrUnauthorized},
-		{"unknown kind with the bytes of our user", Audience{9, User(uid).value}, ErrUnauthorized},
-		{"no kind", Audience{}, ErrUnauthorized},
+		{"kind of our user with too many bytes", Party{token.KindUser, User(uid).value + "\x00"}, ErrUnauthorized},
+		{"unknown kind with the bytes of our user", Party{9, User(uid).value}, ErrUnauthorized},
+		{"no kind", Party{}, ErrUnauthorized},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestServiceNames(t *testing.T) {
 }
 
 func TestAudienceString(t *testing.T) {
-	for want, a := range map[string]Audience{
+	for want, a := range map[string]Party{
 		"the reserving user":           {},
 		"user 1000":                    User(1000),
 		"group 4294967295":             Group(math.MaxUint32),

@@ -155,7 +155,7 @@ func TestTakeBack(t *testing.T) {
 	suites(t, func(t *testing.T, st suite.Suite) {
 		h := memHost(t, &keyring.Options{Suite: st})
 		plain := randomBytes(1165)
-		for _, audience := range []Audience{{}, process(1, 1)} { // for us, and for one that is not us
+		for _, audience := range []Party{{}, process(1, 1)} { // for us, and for one that is not us
 			req := testRequest
 			req.Audience = audience
 			sealed := sealToken(t, h, req, plain)
@@ -296,7 +296,7 @@ func TestRequestLimits(t *testing.T) {
 // Sealers, openers and rotations beside each other.
 func TestConcurrentUse(t *testing.T) {
 	suites(t, func(t *testing.T, st suite.Suite) {
-		h := memHost(t, &keyring.Options{Suite: st, Outstanding: 256})
+		h := memHost(t, &keyring.Options{Suite: st, Capacity: 256})
 		const workers, each = 8, 60
 		var wg sync.WaitGroup
 		errs := make(chan error, workers*each+16)

@@ -209,7 +209,7 @@ func claim(t *testing.T, h *Host, e *keyring.Epoch, parsed *token.Token) error {
 	t.Helper()
 	now, err := h.ring.Now()
 	require.NoError(t, err)
-	return fromRing(e.ClaimAt(keyring.Slot{Index: parsed.Slot, Word: parsed.Word}, now))
+	return fromRing(e.ClaimRecent(keyring.Slot{Index: parsed.Slot, Word: parsed.Word}, now))
 }
 
 // A wiped runtime directory makes its tokens worthless, for processes that run
@@ -361,7 +361,7 @@ func TestExpiryWithinOpen(t *testing.T) {
 // The register's limit holds, and a slot comes back by opening, cancelling and
 // expiring.
 func TestRegisterFull(t *testing.T) {
-	h := memHost(t, &keyring.Options{Outstanding: 2})
+	h := memHost(t, &keyring.Options{Capacity: 2})
 	log := &recorder{}
 	h = hookedHost(t, h, log)
 	req := testRequest

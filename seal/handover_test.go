@@ -377,7 +377,7 @@ func TestKilledAndStopped(t *testing.T) {
 		each, rounds = 10, 250
 	}
 	const limit = 256
-	o := &keyring.Options{Outstanding: limit, MaxLifetime: longLife, Suite: suite.AES256GCM}
+	o := &keyring.Options{Capacity: limit, MaxLifetime: longLife, Suite: suite.AES256GCM}
 	dir := shmDir(t) + "/ring"
 	h := dirHost(t, dir, o)
 	epoch := current(t, h).ID()

@@ -101,7 +101,7 @@ func OpenHost(o *Options) (*Host, error) {
 
 func (o *Options) ring() (*keyring.Ring, error) {
 	opts := &keyring.Options{
-		Outstanding: o.Capacity, Age: o.Age, MaxLifetime: o.MaxLifetime, AnyFilesystem: o.AnyFilesystem,
+		Capacity: o.Capacity, Age: o.Age, MaxLifetime: o.MaxLifetime, AnyFilesystem: o.AnyFilesystem,
 	}
 	if o.Suite != "" {
 		s, ok := suite.ByName(o.Suite)

@@ -31,7 +31,7 @@ func (h *Host) Keys() ([]Key, error) {
 	for i, e := range infos {
 		keys[i] = Key{
 			ID: e.ID, Suite: e.Suite.String(), Seals: e.Seals, Age: e.Age,
-			Outstanding: e.Outstanding, Capacity: e.Limit, MaxLifetime: e.MaxLifetime,
+			Outstanding: e.Outstanding, Capacity: e.Capacity, MaxLifetime: e.MaxLifetime,
 		}
 	}
 	return keys, nil

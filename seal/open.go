@@ -75,7 +75,7 @@ func (h *Host) open(op operation, b []byte, exporters []Party, formats []string)
 
 	// The claim: of all who get here, for one and the same token, one goes on.
 	if err == nil {
-		err = fromRing(e.ClaimAt(keyring.Slot{Index: t.Slot, Word: t.Word}, now))
+		err = fromRing(e.ClaimRecent(keyring.Slot{Index: t.Slot, Word: t.Word}, now))
 	}
 
 	// It is still in time, and its key alive: this process may have been stopped.

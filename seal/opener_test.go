@@ -49,7 +49,7 @@ func TestOpenedOnce(t *testing.T) {
 func openAll(t *testing.T, processes, tokens int, broken bool) []int {
 	const batch = 512 // of 1,024 slots: each is used about 100 times
 	dir := shmDir(t) + "/ring"
-	h := dirHost(t, dir, &keyring.Options{Outstanding: batch})
+	h := dirHost(t, dir, &keyring.Options{Capacity: batch})
 	type opener struct {
 		in  io.WriteCloser
 		out *bufio.Reader

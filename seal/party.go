@@ -21,9 +21,6 @@ type Party struct {
 	value string // as in the token
 }
 
-// An Audience is the Party that may open a token.
-type Audience = Party
-
 // User is every process that runs with this effective user id.
 func User(uid uint32) Party {
 	return Party{token.KindUser, string(binary.BigEndian.AppendUint32(nil, uid))}

@@ -48,11 +48,11 @@ func TestPeers(t *testing.T) {
 	nobody := &peer{uid: 3000}
 	tests := []struct {
 		name string
-		to   Audience
+		to   Party
 		may  *peer
 		not  []*peer
 	}{
-		{"its own user", Audience{}, &peer{uid: 1000}, []*peer{worker, stranger, nobody}},
+		{"its own user", Party{}, &peer{uid: 1000}, []*peer{worker, stranger, nobody}},
 		{"another user", User(2000), worker, []*peer{exporter, stranger, nobody}},
 		{"the first group", Group(7), worker, []*peer{exporter, stranger, nobody}},
 		{"the second group", Group(8), worker, []*peer{exporter, stranger, nobody}},
@@ -98,7 +98,7 @@ func TestPeers(t *testing.T) {
 // Forged kinds match no peer, not even one without a process.
 func TestPeersUnknownKind(t *testing.T) {
 	h := memHost(t, nil)
-	for _, a := range []Audience{{}, {9, "1234"}, {kind: token.KindProcess}, {kind: token.KindService}, {token.KindUser, ""}} {
+	for _, a := range []Party{{}, {9, "1234"}, {kind: token.KindProcess}, {kind: token.KindService}, {token.KindUser, ""}} {
 		sealed := forge(t, h, nil, func(head *token.Header) { head.Audience = a.wire() })
 		_, err := h.As(&peer{}, h.log).Open(sealed, testFormat)
 		require.ErrorIs(t, err, ErrUnauthorized)
@@ -214,7 +214,7 @@ func TestGrant(t *testing.T) {
 		require.ErrorIs(t, err, ErrRequest)
 
 		req := testRequest
-		req.Audience = Audience{9, "x"}
+		req.Audience = Party{9, "x"}
 		_, err = h.As(&peer{}, h.log).Reserve(req)
 		require.ErrorIs(t, err, errAudience)
 		req = testRequest

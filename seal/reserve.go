@@ -12,7 +12,7 @@ import (
 )
 
 // attempts is how often Reserve takes another epoch after the one that it had was
-// rotated away or retired.
+// retired or damaged.
 const attempts = 4
 
 // Reserve is described at Sealer.
@@ -34,8 +34,8 @@ func (h *Host) Reserve(req Request) (*Reservation, error) {
 			h.reserved(&head)
 			return r, nil
 		}
-		rotated := errors.Is(err, keyring.ErrNotOpen) || errors.Is(err, keyring.ErrRetired) || errors.Is(err, keyring.ErrDamaged)
-		if !rotated || try == attempts {
+		gone := errors.Is(err, keyring.ErrRetired) || errors.Is(err, keyring.ErrDamaged)
+		if !gone || try == attempts {
 			h.notReserved(&head, err)
 			return nil, unavailable(err)
 		}
@@ -139,7 +139,7 @@ func (s *hostSlot) Valid([]byte) error {
 	return err
 }
 
-func (s *hostSlot) Cancel() error { return s.epoch.Claim(s.lease.Slot) }
+func (s *hostSlot) Cancel() error { return s.epoch.ClaimFresh(s.lease.Slot) }
 func (s *hostSlot) Release()      { s.epoch.Release() }
 
 // State looks into the register, if the ring still has the epoch.

@@ -6,18 +6,17 @@ import (
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/keyring"
-	"github.com/sealctx/sealctx/seal/internal/ask"
 )
 
 // A State is how a token stands.
 type State int
 
-// The states of a token.
+// The states of a token. The agent's protocol has the same numbers.
 const (
-	Unknown     = State(ask.Unknown)     // this process cannot tell without asking another
-	Outstanding = State(ask.Outstanding) // it can be opened
-	Gone        = State(ask.Gone)        // it was opened, taken back or cancelled, or it expired and its slot was reused
-	Expired     = State(ask.Expired)     // its time is over
+	Unknown     State = iota // this process cannot tell without asking another
+	Outstanding              // it can be opened
+	Gone                     // it was opened, taken back or cancelled, or it expired and its slot was reused
+	Expired                  // its time is over
 )
 
 var stateNames = [...]string{Unknown: "unknown", Outstanding: "outstanding", Gone: "gone", Expired: "expired"}
@@ -101,5 +100,5 @@ func (h *Host) Cancel(start []byte) error {
 	if err := h.authorize(cancelling, t.Header, nil); err != nil {
 		return err
 	}
-	return fromRing(e.Claim(keyring.Slot{Index: t.Slot, Word: t.Word}))
+	return fromRing(e.ClaimFresh(keyring.Slot{Index: t.Slot, Word: t.Word}))
 }

@@ -96,7 +96,7 @@ func TestCancelFor(t *testing.T) {
 func TestAudienceBinary(t *testing.T) {
 	service, err := Service("mail")
 	require.NoError(t, err)
-	for _, a := range []Audience{{}, User(7), Group(8), service, process(10, 11)} {
+	for _, a := range []Party{{}, User(7), Group(8), service, process(10, 11)} {
 		b, err := a.MarshalBinary()
 		require.NoError(t, err)
 		back := User(1)

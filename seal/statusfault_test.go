@@ -13,6 +13,10 @@ import (
 )
 
 func TestStateNames(t *testing.T) {
+	require.Len(t, stateNames, int(Expired)+1)
+	for s, is := range map[State]ask.State{Unknown: ask.Unknown, Outstanding: ask.Outstanding, Gone: ask.Gone, Expired: ask.Expired} {
+		require.EqualValues(t, is, s)
+	}
 	for s, want := range map[State]string{Unknown: "unknown", Outstanding: "outstanding", Gone: "gone", Expired: "expired", 9: "state 9", -1: "state -1"} {
 		require.Equal(t, want, s.String())
 	}

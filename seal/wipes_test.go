@@ -60,9 +60,9 @@ var wipes = []wipe{
 	{file: "keyring/epoch.go", line: "memsafe.Wipe(e.record.key())", test: gcm + "retired under way", find: "host key"},
 	{file: "keyring/file.go", line: "_ = guard(func() error { memsafe.Wipe(m.record().bytes()); return nil })",
 		spare: "a file that got no name: its pages go with the mapping; nobody has sealed under the key"},
-	{file: "keyring/memory.go", line: "func (h held) free() error { h.secret.Wipe(); return nil }",
+	{file: "keyring/held.go", line: "func (h held) free() error { h.secret.Wipe(); return nil }",
 		spare: "retirement has zeroed the key before; gives the memory back"},
-	{file: "keyring/memory.go", line: "secret.Wipe()",
+	{file: "keyring/held.go", line: "secret.Wipe()",
 		spare: "an epoch that was not made: nobody has sealed under the key; gives the memory back"},
 
 	{file: "seal/reserve.go", line: "key.Wipe()", test: gcm + "retired under way", find: "locked memory not given back"},

@@ -19,7 +19,7 @@ type Config struct {
 	// Audience says which processes may import what the Export method of a context or
 	// a credential makes. [Export] and [ExportCredential] name another audience. Zero:
 	// processes of the exporting user.
-	Audience seal.Audience
+	Audience seal.Party
 
 	// Exporters says whose tokens are imported: a user, a group or a service of these
 	// (seal.User, seal.Group, seal.Service) must have exported the token, 16 at most.

@@ -25,7 +25,7 @@ import (
 //
 // The plain token is wiped. The sealed token is the caller's. Safe for concurrent
 // use as far as the credential is.
-func ExportCredential(cred gssapi.Credential, to seal.Audience) ([]byte, error) {
+func ExportCredential(cred gssapi.Credential, to seal.Party) ([]byte, error) {
 	if w, ok := cred.(interface{ wrapped() *credential }); ok {
 		return w.wrapped().export(to)
 	}
@@ -90,7 +90,7 @@ func acceptorOptions(opts []gssapi.AcceptSecContextOption) []gssapi.AcceptSecCon
 
 func (c *credential) Export() ([]byte, error) { return c.export(c.p.audience) }
 
-func (c *credential) export(to seal.Audience) ([]byte, error) {
+func (c *credential) export(to seal.Party) ([]byte, error) {
 	formats, err := c.p.exportFormats()
 	if err != nil {
 		return nil, err

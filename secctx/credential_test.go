@@ -145,12 +145,12 @@ func TestCredentialAudience(t *testing.T) {
 	require.ErrorIs(t, err, gssapi.ErrUnauthorized)
 	require.Zero(t, inner.imports.Load())
 
-	token, err = ExportCredential(cred, seal.Audience{})
+	token, err = ExportCredential(cred, seal.Party{})
 	require.NoError(t, err)
 	_, err = p.ImportCredential(token)
 	require.NoError(t, err)
 
-	token, err = ExportCredential(cred, seal.Audience{})
+	token, err = ExportCredential(cred, seal.Party{})
 	require.NoError(t, err)
 	stranger := (&Config{Sealer: h, Exporters: []seal.Party{seal.User(uint32(os.Geteuid()) + 1)}}).Wrap(inner).(gssapi.ProviderExtGGF)
 	_, err = stranger.ImportCredential(token)
@@ -162,7 +162,7 @@ func TestCredentialAudience(t *testing.T) {
 	require.ErrorIs(t, err, seal.ErrRequest)
 	require.ErrorIs(t, err, gssapi.ErrFailure)
 	for _, c := range []gssapi.Credential{nil, &fakeCredential{}, bare(cred)} {
-		_, err = ExportCredential(c, seal.Audience{})
+		_, err = ExportCredential(c, seal.Party{})
 		require.ErrorIs(t, err, gssapi.ErrUnavailable)
 	}
 }

@@ -47,7 +47,7 @@ const tagSize = 16
 // A token is worth nothing once its epoch is retired or its agent has ended. If that
 // happens before the token is sealed, Export fails and the context is here. Through an
 // agent this holds if it happened more than 50 microseconds before.
-func Export(sc gssapi.SecContext, to seal.Audience) ([]byte, error) {
+func Export(sc gssapi.SecContext, to seal.Party) ([]byte, error) {
 	c, err := unwrap(sc)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (c *secContext) Export() ([]byte, error) { return c.export(c.p.audience) }
 
 // export does everything that can fail before the mechanism gives up the context. If
 // something fails afterwards, export undoes it.
-func (c *secContext) export(to seal.Audience) ([]byte, error) {
+func (c *secContext) export(to seal.Party) ([]byte, error) {
 	if err := c.lock(); err != nil {
 		return nil, err
 	}

@@ -249,7 +249,7 @@ func TestExportAudience(t *testing.T) {
 	require.NoError(t, TakeBack(r.sc, token), "whoever exported may, whatever the audience")
 	r.talk(t, r.sc)
 
-	token, err = Export(r.sc, seal.Audience{})
+	token, err = Export(r.sc, seal.Party{})
 	require.NoError(t, err)
 	imported, err := r.p.ImportSecContext(token)
 	require.NoError(t, err)

@@ -137,7 +137,7 @@ func TestContextExtensions(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, methods(reflect.TypeOf(sc)), "initiated, set %d", set)
 
-		token, err := Export(r.sc, seal.Audience{})
+		token, err := Export(r.sc, seal.Party{})
 		require.NoError(t, err)
 		r.dead(t, r.sc)
 		sc, err = r.p.ImportSecContext(token)

@@ -270,7 +270,7 @@ func TestTakeBackOwnTokenOnly(t *testing.T) {
 func TestNotWrapped(t *testing.T) {
 	r := newRig(t, newHost(t, nil))
 	for _, sc := range []gssapi.SecContext{nil, r.peer, struct{ gssapi.SecContext }{r.sc}} {
-		_, err := Export(sc, seal.Audience{})
+		_, err := Export(sc, seal.Party{})
 		require.ErrorIs(t, err, ErrNotWrapped)
 		require.ErrorIs(t, err, gssapi.ErrFailure)
 		require.ErrorIs(t, TakeBack(sc, nil), ErrNotWrapped)

@@ -16,7 +16,7 @@ import (
 type provider struct {
 	inner    gssapi.Provider
 	sealer   seal.Sealer
-	audience seal.Audience
+	audience seal.Party
 	from     []seal.Party // empty: no demand
 	lifetime time.Duration
 	inquire  []gssapi.Oid

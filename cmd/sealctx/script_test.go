@@ -125,9 +125,9 @@ func tokenMain() {
 	fatal(err)
 	switch file := os.Args[2]; os.Args[1] {
 	case "seal":
-		err = sealTo(s, seal.Audience{}, file, os.Args[3])
+		err = sealTo(s, seal.Party{}, file, os.Args[3])
 	case "mine": // for this process, which opens it, and another
-		var self seal.Audience
+		var self seal.Party
 		self, err = seal.Process(os.Getpid())
 		fatal(err)
 		fatal(sealTo(s, self, file, "1m"))
@@ -154,7 +154,7 @@ func sealer() (seal.Sealer, error) {
 	return seal.OpenHost(nil)
 }
 
-func sealTo(s seal.Sealer, to seal.Audience, file, lifetime string) error {
+func sealTo(s seal.Sealer, to seal.Party, file, lifetime string) error {
 	d, err := time.ParseDuration(lifetime)
 	if err != nil {
 		return err

@@ -141,7 +141,7 @@ func run(ctx context.Context, a *negotiate.Authenticator, listener *os.File) err
 }
 
 // reply authenticates a request and seals the client's context for the worker.
-func reply(ctx context.Context, a *negotiate.Authenticator, q *question, to seal.Audience) *answer {
+func reply(ctx context.Context, a *negotiate.Authenticator, q *question, to seal.Party) *answer {
 	got := a.Check(&negotiate.Request{Context: ctx, Major: q.Major, Header: q.Header, Remote: q.Remote})
 	if got.Identity == nil {
 		return &answer{Status: got.Status, Header: got.Header}

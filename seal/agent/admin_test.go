@@ -22,7 +22,7 @@ func TestAdministrator(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &Account{Admin: true, Limit: 1024, Suites: []string{"AES-256-GCM"}}, st)
 
-	b := reserve(t, c, seal.Audience{})
+	b := reserve(t, c, seal.Party{})
 	head, err := seal.Inspect(b)
 	require.NoError(t, err)
 	expect := func(want seal.State) {

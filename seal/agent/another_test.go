@@ -28,9 +28,9 @@ func TestReservationForAnother(t *testing.T) {
 	require.NoError(t, err)
 	parent, err := seal.Process(os.Getppid())
 	require.NoError(t, err)
-	for _, tt := range []struct{ asked, answered seal.Audience }{
-		{seal.Audience{}, seal.User(self + 1)},
-		{seal.Audience{}, seal.Group(self)},
+	for _, tt := range []struct{ asked, answered seal.Party }{
+		{seal.Party{}, seal.User(self + 1)},
+		{seal.Party{}, seal.Group(self)},
 		{seal.User(4711), seal.User(4712)},
 		{seal.User(4711), seal.Group(4711)},
 		{seal.Group(4711), seal.User(4711)},
@@ -42,7 +42,7 @@ func TestReservationForAnother(t *testing.T) {
 		{parent, seal.Group(self)},
 	} {
 		t.Run(fmt.Sprintf("%v for %v", tt.answered, tt.asked), func(t *testing.T) {
-			reserveAs := func(to seal.Audience) error {
+			reserveAs := func(to seal.Party) error {
 				c := scripted(t, reservations(t, to))
 				req := testRequest
 				req.Audience = tt.asked
@@ -54,7 +54,7 @@ func TestReservationForAnother(t *testing.T) {
 			}
 			require.ErrorIs(t, reserveAs(tt.answered), ErrProtocol)
 			good := tt.asked
-			if good == (seal.Audience{}) {
+			if good == (seal.Party{}) {
 				good = seal.User(self)
 			}
 			require.NoError(t, reserveAs(good), "the control")
@@ -64,7 +64,7 @@ func TestReservationForAnother(t *testing.T) {
 
 // reservations answers each reserve request with a reservation for an audience, and cancels
 // with OK.
-func reservations(t *testing.T, to seal.Audience) func(wire.Op) []byte {
+func reservations(t *testing.T, to seal.Party) func(wire.Op) []byte {
 	t.Helper()
 	bin, err := to.MarshalBinary()
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestPolicyOfLivingConnection(t *testing.T) {
 		t.Helper()
 		worker.expect(code, openFrame(t, reserve(t, exporter, mail)))
 	}
-	reserveFor := func(to seal.Audience) error {
+	reserveFor := func(to seal.Party) error {
 		req := testRequest
 		req.Audience = to
 		_, err := exporter.Reserve(req)
@@ -131,7 +131,7 @@ func TestPolicyOfLivingConnection(t *testing.T) {
 	in.SetPolicy(with.Policy)
 	openAs(wire.OK)
 	in.SetPolicy(withPolicy(t, "quota user 0 outstanding 0").Policy)
-	require.ErrorIs(t, reserveFor(seal.Audience{}), ErrQuota)
+	require.ErrorIs(t, reserveFor(seal.Party{}), ErrQuota)
 	in.SetPolicy(withPolicy(t, "quota user %d requests 0", otherUID).Policy)
 	worker.expect(wire.Quota, statFrame(t))
 }

@@ -99,7 +99,7 @@ func TestAudit(t *testing.T) {
 		}
 		return got
 	}
-	b := reserve(t, c, seal.Audience{})
+	b := reserve(t, c, seal.Party{})
 	expect("token reserved", "peer_uid=", "peer_pid=")
 	_, err := c.Open(b[:len(b)-1], testFormat)
 	require.Error(t, err)
@@ -115,7 +115,7 @@ func TestAudit(t *testing.T) {
 	require.ErrorIs(t, err, seal.ErrSpent)
 	expect("level=ERROR", eventAlarm)
 
-	b = reserve(t, c, seal.Audience{})
+	b = reserve(t, c, seal.Party{})
 	secret, err = c.TakeBack(b, testFormat)
 	require.NoError(t, err)
 	secret.Wipe()
@@ -227,7 +227,7 @@ func TestAlarmsAmongRefusals(t *testing.T) {
 		require.Equal(t, seal.ErrDefective, err)
 	}
 	for range stolen {
-		b := reserve(t, owner, seal.Audience{})
+		b := reserve(t, owner, seal.Party{})
 		plain, err := thief.Open(b, testFormat)
 		require.NoError(t, err)
 		plain.Wipe()

@@ -159,7 +159,7 @@ func reserveRequest(req seal.Request, suites []byte) (frame []byte, subject int,
 	if req.Lifetime < 0 {
 		return nil, -1, fmt.Errorf("%w: lifetime of %v", seal.ErrRequest, req.Lifetime)
 	}
-	if req.Audience != (seal.Audience{}) {
+	if req.Audience != (seal.Party{}) {
 		if ask.Audience, err = req.Audience.MarshalBinary(); err != nil {
 			return nil, -1, err
 		}
@@ -188,7 +188,7 @@ func asAsked(start []byte, req seal.Request, subject int) error {
 		return fmt.Errorf("%w: its reservation is none", ErrProtocol)
 	}
 	want := req.Audience
-	if want == (seal.Audience{}) {
+	if want == (seal.Party{}) {
 		want = seal.User(uint32(os.Geteuid()))
 	}
 	bin, err := want.MarshalBinary()
@@ -211,7 +211,7 @@ func asAsked(start []byte, req seal.Request, subject int) error {
 		}
 	}
 	if string(h.Format) != req.Format || string(h.Mechanism) != string(req.Mechanism) || !sameAudience {
-		if !sameAudience && req.Audience == (seal.Audience{}) {
+		if !sameAudience && req.Audience == (seal.Party{}) {
 			return fmt.Errorf("%w: it takes user %d for another: is it in another user namespace?", ErrProtocol, os.Geteuid())
 		}
 		return fmt.Errorf("%w: its reservation is not the one asked for", ErrProtocol)

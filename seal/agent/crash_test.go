@@ -119,7 +119,7 @@ func TestAgentKilled(t *testing.T) {
 		rounds = 12
 	}
 	for round := range rounds {
-		before := reserve(t, clients[0], seal.Audience{})
+		before := reserve(t, clients[0], seal.Party{})
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		for i := range 6 {
@@ -196,7 +196,7 @@ func TestOpenIsNotRetried(t *testing.T) {
 	c, err := (&Dialer{Timeout: 100 * time.Millisecond}).Dial(path)
 	require.NoError(t, err)
 	defer c.Close()
-	b := reserve(t, c, seal.Audience{})
+	b := reserve(t, c, seal.Party{})
 	agent.freeze(t)
 	start := time.Now()
 	_, err = c.Open(b, testFormat)

@@ -43,7 +43,7 @@ func TestDeafPeers(t *testing.T) {
 	}
 	require.Greater(t, most, in.pool.Size()/4, "no answer waited: nothing was shown")
 	require.LessOrEqual(t, most, in.pool.Size()/2+2*token.MaxPlain)
-	plain, err := c.Open(reserve(t, c, seal.Audience{}), testFormat)
+	plain, err := c.Open(reserve(t, c, seal.Party{}), testFormat)
 	require.NoError(t, err)
 	plain.Wipe()
 	settles(t, 0, func() int { return int(in.waiting.Load()) })

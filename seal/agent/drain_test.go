@@ -84,7 +84,7 @@ func TestTerminate(t *testing.T) {
 	c, err := Dial(path)
 	require.NoError(t, err)
 	defer c.Close()
-	b := reserve(t, c, seal.Audience{})
+	b := reserve(t, c, seal.Party{})
 	require.NoError(t, agent.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, agent.Wait())
 	_, err = c.Account()
@@ -93,7 +93,7 @@ func TestTerminate(t *testing.T) {
 	_, err = c.Open(b, testFormat)
 	require.ErrorIs(t, err, seal.ErrDefective)
 	require.ErrorContains(t, err, "(agent at "+path+")")
-	reserve(t, c, seal.Audience{})
+	reserve(t, c, seal.Party{})
 	next.kill()
 }
 
@@ -125,7 +125,7 @@ func TestActivation(t *testing.T) {
 	require.Equal(t, wire.OK, h.Status)
 	c, err := Dial(path)
 	require.NoError(t, err)
-	reserve(t, c, seal.Audience{})
+	reserve(t, c, seal.Party{})
 	require.NoError(t, c.Close())
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	require.Equal(t, "STOPPING=1\nSTATUS=draining", notice(t, notices))

@@ -48,7 +48,7 @@ func roleExporter(path string) error {
 }
 
 // seals has an exporter seal a token.
-func (p *process) seals(t testing.TB, to seal.Audience) []byte {
+func (p *process) seals(t testing.TB, to seal.Party) []byte {
 	t.Helper()
 	bin, err := to.MarshalBinary()
 	require.NoError(t, err)
@@ -218,7 +218,7 @@ func TestQuotaNamesLine(t *testing.T) {
 	o.Log = slog.New(slog.NewJSONHandler(&log, nil))
 	in := serveHere(t, o)
 	c := in.dial(t)
-	b := reserve(t, c, seal.Audience{})
+	b := reserve(t, c, seal.Party{})
 	_, err := c.Reserve(testRequest)
 	require.ErrorIs(t, err, ErrQuota)
 	require.Regexp(t, `too many tokens outstanding: 1; the line "quota user \S+ outstanding N"`, err.Error())
@@ -272,7 +272,7 @@ func TestGroupLists(t *testing.T) {
 // the importer reads which agent it asked.
 func TestOtherAgent(t *testing.T) {
 	in := serveHere(t, nil)
-	b := reserve(t, serveHere(t, nil).dial(t), seal.Audience{})
+	b := reserve(t, serveHere(t, nil).dial(t), seal.Party{})
 	c := in.dial(t)
 	head, err := seal.Inspect(b)
 	require.NoError(t, err)
@@ -284,7 +284,7 @@ func TestOtherAgent(t *testing.T) {
 		require.ErrorContains(t, err, fmt.Sprintf("no living key %x in ", head.Epoch))
 		require.ErrorContains(t, err, "(agent at "+in.path+")")
 	}
-	own := reserve(t, c, seal.Audience{})
+	own := reserve(t, c, seal.Party{})
 	own[len(own)-1] ^= 1
 	_, err = c.Open(own, testFormat)
 	require.Equal(t, seal.ErrDefective, err)
@@ -293,7 +293,7 @@ func TestOtherAgent(t *testing.T) {
 // A demand that cannot be read opens nothing.
 func TestBadDemand(t *testing.T) {
 	in := serveHere(t, nil)
-	b := reserve(t, in.dial(t), seal.Audience{})
+	b := reserve(t, in.dial(t), seal.Party{})
 	for _, tt := range []struct {
 		exporter []byte
 		want     wire.Code

@@ -141,7 +141,7 @@ func (c *conn) grant(g *ask.Grant, room int64) (wire.Code, error) {
 
 // audience decides whether the peer may reserve for an audience, and returns it
 // in full. A process comes as a descriptor.
-func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, text string) {
+func (c *conn) audience(b []byte, fd int) (to seal.Party, code wire.Code, text string) {
 	if len(b) == 1 && b[0] == token.KindProcess {
 		if fd < 0 {
 			return to, wire.Protocol, "no descriptor of the process"
@@ -164,7 +164,7 @@ func (c *conn) audience(b []byte, fd int) (to seal.Audience, code wire.Code, tex
 	return to, wire.OK, ""
 }
 
-func (c *conn) processAudience(fd int) (to seal.Audience, code wire.Code, text string) {
+func (c *conn) processAudience(fd int) (to seal.Party, code wire.Code, text string) {
 	to, uid, err := peer.Process(fd)
 	if err != nil {
 		return to, codeOf(err), err.Error()

@@ -77,7 +77,7 @@ func (in *instance) dial(t testing.TB) *Client {
 	return c
 }
 
-func reserve(t testing.TB, s seal.Sealer, to seal.Audience) []byte {
+func reserve(t testing.TB, s seal.Sealer, to seal.Party) []byte {
 	t.Helper()
 	req := testRequest
 	req.Audience = to

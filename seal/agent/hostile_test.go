@@ -215,7 +215,7 @@ func TestNoLeaks(t *testing.T) {
 	c, err := Dial(in.path)
 	require.NoError(t, err)
 	for range 50 {
-		b := reserve(t, c, seal.Audience{})
+		b := reserve(t, c, seal.Party{})
 		secret, err := c.Open(b, testFormat)
 		require.NoError(t, err)
 		secret.Wipe()

@@ -35,14 +35,14 @@ service mail is user %d group %d`, otherUID, someGID, otherUID, someGID))
 
 	for _, tt := range []struct {
 		name string
-		to   seal.Audience
+		to   seal.Party
 		may  []*process
 		not  []*process
 	}{
 		{"user", seal.User(otherUID), []*process{other}, []*process{third, member, primary}},
 		{"group", seal.Group(someGID), []*process{member, primary}, []*process{other, third}},
 		{"service", service, []*process{other, member, primary}, []*process{third}},
-		{"ourselves", seal.Audience{}, nil, []*process{other, third, member}},
+		{"ourselves", seal.Party{}, nil, []*process{other, third, member}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, p := range tt.may {
@@ -58,7 +58,7 @@ service mail is user %d group %d`, otherUID, someGID, otherUID, someGID))
 		})
 	}
 	// The worker reserves for nobody but itself: what it may open it may not make.
-	for _, to := range []seal.Audience{seal.User(0), seal.Group(someGID), service} {
+	for _, to := range []seal.Party{seal.User(0), seal.Group(someGID), service} {
 		req := testRequest
 		req.Audience = to
 		in.SetPolicy(nil)
@@ -89,7 +89,7 @@ func TestAudienceProcess(t *testing.T) {
 	bin, err := processOf(t, two).MarshalBinary()
 	require.NoError(t, err)
 	bin[len(bin)-1] ^= 1
-	var earlier seal.Audience
+	var earlier seal.Party
 	require.NoError(t, earlier.UnmarshalBinary(bin))
 	_, err = c.Reserve(seal.Request{Format: testFormat, Audience: earlier})
 	require.ErrorIs(t, err, ask.ErrAudience)
@@ -167,7 +167,7 @@ func file(t testing.TB, c *net.UnixConn) *os.File {
 // spends nothing; the process that made it can use it.
 func TestConnectionThroughFork(t *testing.T) {
 	in := serveHere(t, nil)
-	b := reserve(t, in.dial(t), seal.Audience{})
+	b := reserve(t, in.dial(t), seal.Party{})
 	heir := func(c *rawConn, change ...func(*exec.Cmd)) string {
 		p := spawn(t, "inherited", "", append(change, func(cmd *exec.Cmd) {
 			cmd.ExtraFiles = []*os.File{file(t, c.UnixConn)}
@@ -190,7 +190,7 @@ func TestConnectionThroughFork(t *testing.T) {
 func TestConnectionThroughSetuid(t *testing.T) {
 	needRoot(t)
 	in := serveHere(t, nil)
-	b := reserve(t, in.dial(t), seal.Audience{})
+	b := reserve(t, in.dial(t), seal.Party{})
 	p := spawn(t, "setuid", in.path, func(cmd *exec.Cmd) { cmd.Stdin = bytes.NewReader(openFrame(t, b)) })
 	require.Equal(t, wire.NotYou.String(), p.line(t))
 	in.raw(t).expect(wire.OK, openFrame(t, b))
@@ -219,7 +219,7 @@ func TestOverflowUser(t *testing.T) {
 	require.NoError(t, err)
 	uid, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 32)
 	require.NoError(t, err)
-	b := reserve(t, in.dial(t), seal.Audience{})
+	b := reserve(t, in.dial(t), seal.Party{})
 	require.Contains(t, opener(t, in.path, as(uint32(uid))).open(t, b), "refused by the agent's policy")
 	require.Contains(t, opener(t, in.path, as(uint32(uid)-1)).open(t, b), "for another audience")
 }

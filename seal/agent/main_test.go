@@ -264,7 +264,7 @@ func needRoot(t testing.TB) {
 	}
 }
 
-func processOf(t testing.TB, p *process) seal.Audience {
+func processOf(t testing.TB, p *process) seal.Party {
 	t.Helper()
 	a, err := seal.Process(p.Process.Pid)
 	require.NoError(t, err)

@@ -284,7 +284,7 @@ func TestStaleConnection(t *testing.T) {
 	s.times.idle = 50 * time.Millisecond
 	in := serveAs(t, s)
 	c := in.dial(t)
-	b := reserve(t, c, seal.Audience{})
+	b := reserve(t, c, seal.Party{})
 	settles(t, 0, in.connections)
 	secret, err := c.Open(b, testFormat)
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func TestQuotaOutstanding(t *testing.T) {
 		require.Equal(t, 3, st.Outstanding)
 		require.Equal(t, 3, st.Limit)
 	}
-	tokens := [][]byte{reserve(t, a, seal.Audience{}), reserve(t, b, seal.Audience{}), reserve(t, a, seal.Audience{})}
+	tokens := [][]byte{reserve(t, a, seal.Party{}), reserve(t, b, seal.Party{}), reserve(t, a, seal.Party{})}
 	full()
 
 	s, err := b.Open(tokens[0], testFormat)
@@ -55,18 +55,18 @@ func TestQuotaOutstanding(t *testing.T) {
 	time.Sleep(short.Lifetime)
 	full() // for as long as the slot is taken
 	time.Sleep(slotLinger)
-	reserve(t, b, seal.Audience{})
+	reserve(t, b, seal.Party{})
 	full()
 	s, err = a.TakeBack(tokens[1], testFormat)
 	require.NoError(t, err)
 	s.Wipe()
-	reserve(t, a, seal.Audience{})
+	reserve(t, a, seal.Party{})
 	full()
 	head, err := seal.Inspect(tokens[2])
 	require.NoError(t, err)
 	require.NoError(t, a.Retire(head.Epoch))
 	for range 3 {
-		reserve(t, a, seal.Audience{})
+		reserve(t, a, seal.Party{})
 	}
 	full()
 }
@@ -138,7 +138,7 @@ func TestConnectionsAreShared(t *testing.T) {
 func TestQuotaToken(t *testing.T) {
 	in := serveHere(t, withPolicy(t, "quota user %d token 2000", selfUID))
 	c := in.dial(t)
-	small := reserve(t, c, seal.Audience{})
+	small := reserve(t, c, seal.Party{})
 	r, err := c.Reserve(testRequest)
 	require.NoError(t, err)
 	large, err := r.Seal(make([]byte, 4000))

@@ -48,7 +48,7 @@ func TestSealAfterKeysAreGone(t *testing.T) {
 		_, err = r.Seal(nil)
 		require.ErrorIs(t, err, seal.ErrRequest)
 		tt.after()
-		b = reserve(t, c, seal.Audience{}) // the control: a living agent's token leaves
+		b = reserve(t, c, seal.Party{}) // the control: a living agent's token leaves
 		secret, err := c.Open(b, testFormat)
 		require.NoError(t, err)
 		secret.Wipe()
@@ -97,7 +97,7 @@ func TestSealAtOnceAsksNothing(t *testing.T) {
 	c := in.dial(t)
 	const tokens = 500
 	for range tokens {
-		reserve(t, c, seal.Audience{})
+		reserve(t, c, seal.Party{})
 	}
 	require.Less(t, asked.n.Load(), int64(tokens), "not one of them was sealed within %v", recentGrant)
 	t.Logf("%d of %d asked", asked.n.Load(), tokens)

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/internal/unixsock"
-	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/seal/agent/metrics"
@@ -37,22 +36,18 @@ type agentCmd struct {
 	JSON           bool           `help:"Log as JSON."`
 }
 
-// Validate is called by kong. Zero means the default to package keyring; who
-// writes it means something else.
+// Validate is called by kong. Zero means the default to package agent; a person who
+// writes it means something else. The other limits are the agent's.
 func (a *agentCmd) Validate() error {
-	return cmp.Or(
-		within("--outstanding", a.Outstanding, 1, keyring.MaxOutstanding),
-		within("--age", a.Age, time.Second, keyring.MaxAge),
-		within("--max-lifetime", a.MaxLifetime, time.Second, keyring.MaxLifetime),
-	)
+	return cmp.Or(positive("--outstanding", a.Outstanding), positive("--age", a.Age), positive("--max-lifetime", a.MaxLifetime))
 }
 
-// within checks a flag, if it was given.
-func within[T int | time.Duration](flag string, value *T, least, most T) error {
-	if value == nil || *value >= least && *value <= most {
+// positive checks a flag, if it was given.
+func positive[T int | time.Duration](flag string, value *T) error {
+	if value == nil || *value > 0 {
 		return nil
 	}
-	return fmt.Errorf("%s is %v, not between %v and %v", flag, *value, least, most)
+	return fmt.Errorf("%s is %v, which is too small", flag, *value)
 }
 
 func (*agentCmd) Help() string {

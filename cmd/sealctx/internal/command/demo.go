@@ -1,6 +1,8 @@
 package command
 
 import (
+	"fmt"
+
 	"os"
 	"os/signal"
 
@@ -14,7 +16,12 @@ type demoCmd struct {
 }
 
 // Validate is called by kong.
-func (d *demoCmd) Validate() error { return within("--crowd", &d.Crowd, 0, demo.MaxCrowd) }
+func (d *demoCmd) Validate() error {
+	if d.Crowd < 0 || d.Crowd > demo.MaxCrowd {
+		return fmt.Errorf("--crowd is %d, not between 0 and %d", d.Crowd, demo.MaxCrowd)
+	}
+	return nil
+}
 
 func (*demoCmd) Help() string {
 	return `Initiators, an acceptor and workers, each a process of its own, and a Kerberos

@@ -52,8 +52,8 @@ const (
 	// agentLimit is the same for an agent, which serves everybody.
 	agentLimit = 8 << 20
 
-	// littleSpace is room for two registers of the default size.
-	littleSpace = 2 * 16 * keyring.DefaultOutstanding
+	// littleSpace is room for two registers of the default capacity.
+	littleSpace = 512 << 10
 
 	// fewInodes is room for two epochs.
 	fewInodes = 2
