@@ -83,17 +83,37 @@ func (d *doctorCmd) print(w io.Writer, list []doctor.Finding, worst doctor.Level
 	if tty.Colour(w) {
 		paint = func(l doctor.Level) string { return fmt.Sprintf("\x1b[%sm%-8s\x1b[0m", colours[l], l) }
 	}
+	width := tty.Width(w)
+	row := func(level, name, text string) {
+		lines := tty.Wrap(text, roomBeside(width))
+		fmt.Fprintf(w, "%s %-18s %s\n", level, name, lines[0])
+		for _, line := range lines[1:] {
+			fmt.Fprintf(w, "%*s%s\n", doctorIndent, "", line)
+		}
+	}
 	for _, x := range list {
-		fmt.Fprintf(w, "%s %-18s %s\n", paint(x.Level), x.Check, x.Found)
+		row(paint(x.Level), x.Check, x.Found)
 		if !d.Brief {
-			fmt.Fprintf(w, "         %-18s %s\n", "means", x.Means)
+			row("        ", "means", x.Means)
 		}
 		if x.Remedy != "" {
-			fmt.Fprintf(w, "         %-18s %s\n", "to mend it", x.Remedy)
+			row("        ", "to mend it", x.Remedy)
 		}
 	}
 	_, err := fmt.Fprintf(w, "%s all in all\n", paint(worst))
 	return err
+}
+
+// doctorIndent is the column at which the text of a line begins.
+const doctorIndent = 28
+
+// roomBeside is how many columns of a terminal there are for the text of a line, or 0 if
+// the text is not to be broken: a narrow terminal does it as well.
+func roomBeside(width int) int {
+	if width < doctorIndent+20 {
+		return 0
+	}
+	return width - doctorIndent
 }
 
 // colours are the terminal's: green, blue, yellow, red.
