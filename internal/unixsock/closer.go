@@ -135,22 +135,45 @@ func Ended(conn *net.UnixConn) (harmless bool) {
 		return true // there is none
 	}
 	if raw.Control(func(fd uintptr) {
-		if unix.Shutdown(int(fd), unix.SHUT_RDWR) != nil || setOn(int(fd), unix.SO_OOBINLINE, unix.SO_PASSCRED) != nil {
-			return
-		}
-		r := Receiver{buf: make([]byte, 4096), oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}
-		for {
-			r.one[0] = r.buf
-			n, err := r.readPlain(fd)
-			if err != nil || n == 0 {
-				harmless = err == nil || errors.Is(err, unix.ECONNRESET)
-				return
-			}
-		}
+		harmless = setOn(int(fd), unix.SO_PASSCRED) == nil && EndedFD(fd)
 	}) != nil {
 		return true // it is closed
 	}
 	return harmless
+}
+
+// lookers look at what lies in a connection.
+var lookers = sync.Pool{New: func() any {
+	return &Receiver{buf: make([]byte, 4096), oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}
+}}
+
+// EndedFD is Ended for the descriptor of a connection. Prepare must have been called on the
+// connection or on its listener.
+func EndedFD(fd uintptr) (harmless bool) {
+	if unix.Shutdown(int(fd), unix.SHUT_RDWR) != nil {
+		return false
+	}
+	r := lookers.Get().(*Receiver)
+	defer lookers.Put(r)
+	defer r.msg.Forget()
+	// Most connections have few bytes, which one look shows. It does not show a byte out of
+	// band, which SIOCINQ counts.
+	r.one[0] = r.buf
+	if n, err := r.msg.lookAt(fd, r.one[:], r.oob); err == nil && n < len(r.buf) {
+		if all, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ); err == nil && all == n {
+			return true
+		}
+	}
+	if setOn(int(fd), unix.SO_OOBINLINE) != nil {
+		return false
+	}
+	for {
+		r.one[0] = r.buf
+		n, err := r.readPlain(fd)
+		if err != nil || n == 0 {
+			return err == nil || errors.Is(err, unix.ECONNRESET)
+		}
+	}
 }
 
 // isSocket asks the kernel and runs no code of the party that made the descriptor.

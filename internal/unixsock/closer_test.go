@@ -163,3 +163,30 @@ func TestUnanswered(t *testing.T) {
 	})
 	require.True(t, returns(func() { new(Closer).HangUp(c) }), "what was never received has no flush")
 }
+
+// A byte out of band is seen, with its descriptor, also if it is all that there is. The
+// control: without a descriptor it is harmless.
+func TestEndedOutOfBand(t *testing.T) {
+	for _, brings := range []bool{true, false} {
+		for _, before := range []string{"", "x"} {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			if before != "" {
+				_, err = unix.Write(pair[0], []byte(before))
+				require.NoError(t, err)
+			}
+			if brings {
+				linger.OutOfBand(t, pair[0], linger.Socket(t))
+			} else {
+				require.NoError(t, unix.Sendto(pair[0], []byte("x"), unix.MSG_OOB, nil))
+			}
+			f := os.NewFile(uintptr(pair[1]), "receiver")
+			c, err := net.FileConn(f)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			require.Equal(t, !brings, Ended(c.(*net.UnixConn)), "after %q", before)
+			<-HangUp(c.(*net.UnixConn))
+			require.NoError(t, unix.Close(pair[0]))
+		}
+	}
+}

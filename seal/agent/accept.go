@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -72,6 +73,10 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 func (s *Server) accept(ctx context.Context, l *net.UnixListener, conns *sync.WaitGroup) error {
 	pause := acceptPause
 	gate := &gate{l: l}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("agent: accepting: %w", err)
+	}
 	for {
 		sock, err := l.AcceptUnix()
 		switch {
@@ -83,6 +88,7 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener, conns *sync.Wa
 		case err == nil:
 			pause = acceptPause
 			s.greet(ctx, sock, gate, conns)
+			s.acceptMore(ctx, raw, gate, conns)
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
 			s.log.Error(eventNoDescriptor, "reason", err)
 			s.observe.Refused("accept", wire.Unavailable.String())
@@ -98,55 +104,117 @@ func (s *Server) accept(ctx context.Context, l *net.UnixListener, conns *sync.Wa
 	}
 }
 
-// greet asks who has connected and counts the connection in, or refuses it, before it
-// costs more than its own descriptor.
+// greet asks who has connected and counts the connection in, or refuses it.
 func (s *Server) greet(ctx context.Context, sock *net.UnixConn, gate *gate, conns *sync.WaitGroup) {
 	raw, err := sock.SyscallConn()
 	if err != nil {
 		return // it is closed
 	}
-	c := &conn{s: s, sock: sock, raw: raw, acct: s.nameless}
-	if c.cred, err = s.ns.Who(sock); err != nil {
-		code := wire.NotYou
-		if !errors.Is(err, peer.ErrUnknown) {
-			code = wire.Unavailable
-		}
-		s.refuse(ctx, c, code, err, gate)
-		return
-	}
-	acct, counted := s.users.connect(c.cred.Uid, s.policy.Load().quota(c.cred.Uid).Connections)
-	c.acct = acct
-	if !counted {
-		s.refuse(ctx, c, wire.Quota, nil, gate)
-		return
-	}
-	if code := s.admit(c); code != wire.OK {
-		acct.disconnect()
-		s.refuse(ctx, c, code, nil, gate)
+	cred, err := s.ns.Who(sock)
+	c := &conn{s: s, sock: sock, raw: raw, cred: cred}
+	if code := s.count(c, err); code != wire.OK {
+		s.noteRefusal(ctx, c, code, err)
+		c.refuse("connect", code)
+		s.hangUp(ctx, sock, c.acct, gate)
 		return
 	}
 	conns.Go(c.serve)
 }
 
-// refuse tells a peer why it is refused and closes its connection.
-func (s *Server) refuse(ctx context.Context, c *conn, code wire.Code, err error, gate *gate) {
-	if ok, dropped := c.acct.log.take(time.Now()); ok {
-		log := s.log
-		if c.acct != s.nameless {
-			log = log.With("peer_uid", c.cred.Uid, "peer_pid", c.cred.Pid)
+// acceptMore accepts what waits behind a connection, as bare descriptors, so that to be
+// refused costs the agent about as much as to connect costs the peer. What fails fails
+// again in accept, which knows what to do.
+func (s *Server) acceptMore(ctx context.Context, l syscall.RawConn, gate *gate, conns *sync.WaitGroup) {
+	for ctx.Err() == nil {
+		var fd int
+		var err error
+		ctlErr := l.Control(func(listener uintptr) { fd, _, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC) })
+		if ctlErr != nil || err != nil {
+			return
 		}
-		reason := any(code.String())
-		if err != nil {
-			reason = err
-		}
-		attrs := []any{"reason", reason}
-		if dropped > 0 {
-			attrs = append(attrs, droppedBefore, dropped)
-		}
-		log.Log(ctx, slog.LevelWarn, eventPeer, attrs...)
+		s.greetFD(ctx, fd, gate, conns)
 	}
-	c.refuse("connect", code)
-	s.hangUp(ctx, c.sock, c.acct, gate)
+}
+
+// greetFD is greet for a bare descriptor.
+func (s *Server) greetFD(ctx context.Context, fd int, gate *gate, conns *sync.WaitGroup) {
+	cred, err := s.ns.WhoFD(fd)
+	c := &conn{s: s, cred: cred}
+	code := s.count(c, err)
+	if code != wire.OK {
+		s.noteRefusal(ctx, c, code, err)
+		s.observe.Refused("connect", code.String())
+		_, _ = unix.SendmsgN(fd, refusalFrame("connect", code), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if unixsock.EndedFD(uintptr(fd)) {
+			_ = unix.Close(fd)
+			return
+		}
+	}
+	f := os.NewFile(uintptr(fd), "connection")
+	sock, err := net.FileConn(f) // which duplicates the descriptor
+	if err != nil {              // there is none left
+		if code == wire.OK {
+			s.dismiss(c)
+			c.acct.disconnect()
+		}
+		go func() { _ = f.Close() }()
+		return
+	}
+	_ = f.Close()
+	c.sock = sock.(*net.UnixConn)
+	if code != wire.OK {
+		s.hangUp(ctx, c.sock, c.acct, gate)
+		return
+	}
+	if c.raw, err = c.sock.SyscallConn(); err != nil {
+		s.dismiss(c)
+		c.acct.disconnect()
+		return // it is closed
+	}
+	conns.Go(c.serve)
+}
+
+// count counts a connection in its user's account and in all, or says why not. err is what
+// came of asking who has connected.
+func (s *Server) count(c *conn, err error) wire.Code {
+	c.acct = s.nameless
+	switch {
+	case errors.Is(err, peer.ErrUnknown):
+		return wire.NotYou
+	case err != nil:
+		return wire.Unavailable
+	}
+	acct, counted := s.users.connect(c.cred.Uid, s.policy.Load().quota(c.cred.Uid).Connections)
+	c.acct = acct
+	if !counted {
+		return wire.Quota
+	}
+	code := s.admit(c)
+	if code != wire.OK {
+		acct.disconnect()
+	}
+	return code
+}
+
+// noteRefusal logs that a connection is refused.
+func (s *Server) noteRefusal(ctx context.Context, c *conn, code wire.Code, err error) {
+	ok, dropped := c.acct.log.take(time.Now())
+	if !ok {
+		return
+	}
+	log := s.log
+	if c.acct != s.nameless {
+		log = log.With("peer_uid", c.cred.Uid, "peer_pid", c.cred.Pid)
+	}
+	reason := any(code.String())
+	if err != nil {
+		reason = err
+	}
+	attrs := []any{"reason", reason}
+	if dropped > 0 {
+		attrs = append(attrs, droppedBefore, dropped)
+	}
+	log.Log(ctx, slog.LevelWarn, eventPeer, attrs...)
 }
 
 // hangUp closes a refused connection. Where descriptors lie in it that may be slow to

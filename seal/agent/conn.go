@@ -277,17 +277,22 @@ func violation(err error) wire.Code {
 // refuse tells the peer why its connection ends, if it still listens.
 func (c *conn) refuse(where string, code wire.Code) {
 	c.s.observe.Refused(where, code.String())
-	text := "connection " + where + ": " + code.String()
-	if code == wire.NotYou {
-		text += ", who connected and who sends are not the same, or the user has no number where the agent runs"
-	}
 	_, _ = peer.TrySend(c.raw, func() {
 		if c.recv == nil { // the server accepts nothing until this is sent
 			_ = c.sock.SetDeadline(time.Unix(1, 0))
 			return
 		}
 		c.hurry(time.Now())
-	}, wire.Failure(0, code, text))
+	}, refusalFrame(where, code))
+}
+
+// refusalFrame is what a peer gets whose connection is refused.
+func refusalFrame(where string, code wire.Code) []byte {
+	text := "connection " + where + ": " + code.String()
+	if code == wire.NotYou {
+		text += ", who connected and who sends are not the same, or the user has no number where the agent runs"
+	}
+	return wire.Failure(0, code, text)
 }
 
 // send writes the parts of an answer.

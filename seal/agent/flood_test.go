@@ -324,7 +324,9 @@ func TestDescriptorBeforeAccept(t *testing.T) {
 	c, err := (&Dialer{Timeout: time.Minute}).Dial(path)
 	require.NoError(t, err)
 	defer c.Close()
-	_, err = c.idle[0].send([]byte("x"), 0, time.Now().Add(50*time.Millisecond))
+	require.NoError(t, c.idle[0].raw.Control(func(fd uintptr) {
+		err = unix.Sendmsg(int(fd), []byte("x"), unix.UnixRights(0), nil, unix.MSG_NOSIGNAL)
+	}))
 	require.ErrorIs(t, err, unix.EPERM, "the control")
 
 	reserved := make(chan error)

@@ -44,6 +44,7 @@ func conditional() []seccomp.NameWithConditions {
 		rule("prlimit64", equal(0, 0), equal(2, null)),  // its own limits, to be read
 		rule("sendto", equal(4, null)),                  // to whom the socket is connected
 		rule("ioctl", equal(1, unix.PIDFD_GET_INFO)),    // who is behind what waitid called a process's descriptor
+		rule("ioctl", equal(1, unix.SIOCINQ)),           // how many bytes of a peer's are unread
 		rule("mmap", notSet(2, unix.PROT_EXEC)),
 		rule("mprotect", notSet(2, unix.PROT_EXEC)),
 		rule("openat", notSet(2, write)),

@@ -73,17 +73,24 @@ type Identity struct {
 // word and with one question. It returns ErrUnknown for the overflow user and for a
 // process outside this process's namespace.
 func (ns *Namespace) Who(c syscall.Conn) (cred unix.Ucred, err error) {
-	err = control(c, func(fd int) error {
-		got, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-		if err != nil {
-			return fmt.Errorf("peer: SO_PEERCRED: %w", err)
-		}
-		cred = *got
+	ctlErr := control(c, func(fd int) error {
+		cred, err = ns.WhoFD(fd)
 		return nil
 	})
+	if ctlErr != nil {
+		err = ctlErr
+	}
+	return cred, err
+}
+
+// WhoFD is Who for the descriptor of a connection.
+func (ns *Namespace) WhoFD(fd int) (cred unix.Ucred, err error) {
+	got, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return cred, fmt.Errorf("peer: SO_PEERCRED: %w", err)
+	}
+	cred = *got
 	switch {
-	case err != nil:
-		return cred, err
 	case ns.Unmapped(cred.Uid):
 		return cred, fmt.Errorf("%w: user %d is the one for unmapped users", ErrUnknown, cred.Uid)
 	case cred.Pid <= 0:
