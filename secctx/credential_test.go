@@ -1,6 +1,7 @@
 package secctx
 
 import (
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -213,15 +214,21 @@ func TestCredentialImportFaults(t *testing.T) {
 		require.ErrorIs(t, err, seal.ErrDefective)
 		require.ErrorIs(t, err, gssapi.ErrDefectiveToken)
 	}
-	for _, refusal := range []error{seal.ErrUnavailable, seal.ErrExpired, seal.ErrUnauthorized} {
-		s.open = refusal
+	for _, refusal := range []struct{ err, status error }{
+		{seal.ErrUnavailable, gssapi.ErrFailure},
+		{seal.ErrUnauthorized, gssapi.ErrUnauthorized},
+		{seal.ErrExpired, gssapi.ErrNoCred},
+		{seal.ErrSpent, gssapi.ErrNoCred},
+		{errTooLate, gssapi.ErrNoCred},
+		{fmt.Errorf("%w: %v", seal.ErrLost, seal.ErrDefective), gssapi.ErrNoCred}, // at the agent
+	} {
+		s.open = refusal.err
 		_, err = p.ImportCredential(token)
-		require.ErrorIs(t, err, refusal)
+		require.ErrorIs(t, err, refusal.err)
+		require.ErrorIs(t, err, refusal.status)
+		require.NotErrorIs(t, err, gssapi.ErrNoContext, "no context is lost")
+		require.NotErrorIs(t, err, ErrLost)
 	}
-	s.open = errTooLate
-	_, err = p.ImportCredential(token)
-	require.ErrorIs(t, err, gssapi.ErrNoCred)
-	require.NotErrorIs(t, err, gssapi.ErrNoContext, "no context is lost")
 	s.open = nil
 	require.Zero(t, inner.imports.Load())
 
