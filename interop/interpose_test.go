@@ -184,6 +184,22 @@ func TestInterposeScenarios(t *testing.T) {
 	}
 }
 
+// A plugin of MIT's library, as gssproxy's, exports as a part of an export that is sealed
+// as a whole: its own calls pass. The same module without the plugin's mark is sealed.
+func TestInterposePlugin(t *testing.T) {
+	in := interpose(t, mit, "")
+	module := func(name, flag string) string {
+		return build(t, name, func(out string) *exec.Cmd {
+			return exec.Command("sh", "-c", "exec cc -shared -fPIC -O0 "+flag+" -o "+out+" cexport/through.c $(pkg-config --cflags --libs "+mit.module()+")")
+		})
+	}
+	plugin := []byte(in.run(t, nil, "through", module("plugin.so", "-DPLUGIN")))
+	require.Equal(t, []byte{0, 0, 0, 9}, plugin[:4])
+	sealed := []byte(in.run(t, nil, "through", module("module.so", "")))
+	require.Equal(t, "SLCX", string(sealed[:4]))
+	require.Contains(t, in.run(t, sealed, "import"), "00000000 ")
+}
+
 // A token imports once. Altered, expired and plain ones are refused with a text, and
 // spend nothing. Without the library the same token imports twice.
 func TestInterposeTokens(t *testing.T) {

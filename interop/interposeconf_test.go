@@ -56,6 +56,18 @@ func TestInterposeConfiguration(t *testing.T) {
 		require.Contains(t, in.run(t, nil, "refused"), "sealctx: the configuration cannot be used: "+file+": line 2", option)
 		require.Contains(t, in.run(t, []byte("SLCX token"), "import"), "000d0000 sealctx: the configuration", option)
 	}
+	write("named off\n* socket=%s\n", in.socket)
+	require.Contains(t, in.run(t, nil, "refused"), "line 1: a program is named by its absolute path")
+	write("* socket=%s\n\x00", in.socket)
+	require.Contains(t, in.run(t, nil, "refused"), "is no text")
+	write("* socket=%s off\n", in.socket)
+	forced := *in
+	forced.options = "on"
+	before = in.opened()
+	require.Equal(t, "ok\n", forced.run(t, nil, "roundtrip", "2"))
+	in.requireOpened(t, before+2)
+	forced.options = strings.Repeat("lifetime=60 ", 100)
+	require.Contains(t, forced.run(t, nil, "refused"), "SEALCTX_GSS: is longer than 1,000 bytes")
 	write("* socket=%s\n%s", in.socket, strings.Repeat("#", 70_000))
 	require.Contains(t, in.run(t, nil, "refused"), "64 KiB")
 

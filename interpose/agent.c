@@ -18,14 +18,15 @@
 
 #include "sealctx.h"
 
-enum { PREPARE = 9, SEAL = 10, OPEN_ANY = 11 };
+enum { STATUS = 6, PREPARE = 9, SEAL = 10, OPEN_ANY = 11 };
 
 #define SECOND INT64_C(1000000000)
 
 /*
- * A call waits PATIENCE for the agent. After a call has waited in vain, calls wait
- * only HASTE until one of them is answered, so that a program that exports a
- * thousand contexts as it stops does not wait a thousand times.
+ * A call waits PATIENCE for the agent. After a call has waited in vain, calls first ask
+ * how the agent is and wait only HASTE for that, until one of them is answered. So a
+ * program that exports a thousand contexts as it stops does not wait a thousand times,
+ * and no token is sent to an agent that might open it after the call has given up.
  */
 #ifndef PATIENCE
 #define PATIENCE (5 * SECOND)
@@ -104,37 +105,30 @@ static enum fault connected(struct agent *a)
 	if (a->fd < 0)
 		return AWAY;
 	/* A full backlog lets connect wait: as long as the time to send allows. */
-	int64_t wait = a->deadline - now();
-	struct timeval limit = { .tv_sec = wait / SECOND, .tv_usec = wait % SECOND / 1000 + 1 };
-	if (setsockopt(a->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit))
-		return AWAY;
-	while (connect(a->fd, (void *)&to, sizeof to)) {
-		if (errno != EINTR) {
-			if (errno == EAGAIN)
-				atomic_store(&stands_still, true);
+	do {
+		int64_t left = (a->deadline - now()) / 1000;
+		struct timeval limit = { .tv_sec = left / 1000000, .tv_usec = left % 1000000 };
+		errno = EAGAIN;
+		if (left > 0 && setsockopt(a->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit))
 			return AWAY;
-		}
-	}
+		if (left > 0 && !connect(a->fd, (void *)&to, sizeof to))
+			errno = 0;
+	} while (errno == EINTR);
+	if (errno == EAGAIN)
+		atomic_store(&stands_still, true);
+	if (errno)
+		return AWAY;
 	if (getsockopt(a->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || (peer.uid != 0 && peer.uid != owner))
 		return IMPOSTOR;
 	return OK;
 }
 
-enum fault dial(struct agent *a)
-{
-	a->fd = -1;
-	a->text[0] = 0;
-	a->deadline = now() + (atomic_load(&stands_still) ? HASTE : PATIENCE);
-	a->frame = malloc(MAX_FRAME);
-	if (!a->frame)
-		return NO_MEMORY;
-	return connected(a);
-}
-
 void hang_up(struct agent *a)
 {
-	if (a->fd >= 0)
+	if (a->fd >= 0) {
+		shutdown(a->fd, SHUT_RDWR); /* a child of another thread may hold a copy */
 		close(a->fd);
+	}
 	if (a->frame)
 		explicit_bzero(a->frame, MAX_FRAME);
 	free(a->frame);
@@ -233,6 +227,24 @@ static enum fault ask(struct agent *a, int op, const uint8_t *end, size_t *size)
 		return a->frame[5] == op ? OK : PROTOCOL;
 	keep_text(a, *size);
 	return status <= LAST_STATUS ? (enum fault)status : PROTOCOL;
+}
+
+enum fault dial(struct agent *a)
+{
+	bool haste = atomic_load(&stands_still);
+	size_t size;
+	a->fd = -1;
+	a->text[0] = 0;
+	a->deadline = now() + (haste ? HASTE : PATIENCE);
+	a->frame = malloc(MAX_FRAME);
+	if (!a->frame)
+		return NO_MEMORY;
+	enum fault f = connected(a);
+	if (f == OK && haste) {
+		f = ask(a, STATUS, a->frame + HEADER, &size);
+		a->deadline = now() + PATIENCE;
+	}
+	return f == UNCERTAIN ? AWAY : f;
 }
 
 enum fault reserve(struct agent *a, const char *format, uint8_t *start, size_t *start_size)

@@ -99,6 +99,10 @@ static bool option(const char *text)
 		return config.accept_plain = true;
 	if (!strcmp(text, "off"))
 		return config.off = true;
+	if (!strcmp(text, "on")) {
+		config.off = false;
+		return true;
+	}
 	return false;
 }
 
@@ -111,17 +115,19 @@ static bool options(const char *where, int line, char **rest)
 }
 
 /* Reports whether the running program is the file at path, or was started from there. */
-static bool is_program(const char *path)
+static bool is_program(const char *file, int line, const char *path)
 {
 	struct stat a, b;
 	char exe[PATH_MAX];
 	if (!strcmp(path, "*"))
 		return true;
-	if (!stat(path, &a) && !stat("/proc/self/exe", &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-		return true;
+	if (path[0] != '/')
+		return !bad(file, line, "a program is named by its absolute path, or *");
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-	if (n < 0)
-		return false;
+	if (n < 0 || stat("/proc/self/exe", &b))
+		return !bad(file, line, "/proc does not say which program runs");
+	if (!stat(path, &a) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+		return true;
 	exe[n] = 0;
 	char *gone = strstr(exe, " (deleted)"); /* the package was upgraded */
 	if (gone && gone[10] == 0)
@@ -139,9 +145,9 @@ static void read_lines(const char *file, char *text)
 			*next++ = 0;
 		current[strcspn(current, "#\r")] = 0;
 		char *program = strtok_r(current, " \t", &rest);
-		if (!program || !is_program(program))
+		if (!program || !is_program(file, line, program))
 			continue;
-		if (!strcmp(program, "*") || program[0] == '/')
+		if (!config.bad)
 			options(file, line, &rest);
 		return;
 	}
@@ -158,11 +164,14 @@ static void read_file(const char *file)
 			bad(file, 0, "cannot be opened");
 		return;
 	}
-	ssize_t n = -1;
+	ssize_t n = 0, k = -1;
 	if (!trusted_path(file, 0, &owner) || owner != 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != 0 || st.st_mode & 022)
 		bad(file, 0, "must be a file of root, in directories of root, that only root can write");
-	else if ((n = read(fd, text, sizeof text - 1)) < 0 || n == sizeof text - 1)
-		bad(file, 0, "cannot be read, or has 64 KiB or more");
+	else
+		while ((k = read(fd, text + n, sizeof text - 1 - (size_t)n)) > 0)
+			n += k;
+	if (!config.bad && (k < 0 || n == sizeof text - 1 || memchr(text, 0, (size_t)n)))
+		bad(file, 0, "cannot be read, has 64 KiB or more, or is no text");
 	close(fd);
 	if (config.bad)
 		return;
@@ -175,9 +184,11 @@ __attribute__((constructor)) static void load(void)
 	const char *own = secure_getenv(VARIABLE);
 	int saved = errno;
 	read_file(CONFIG_FILE);
-	if (own && strlen(own) < 1024 && !config.bad) {
+	if (own && strlen(own) > 1000)
+		bad(VARIABLE, 0, "is longer than 1,000 bytes");
+	if (own && !config.bad) {
 		char words[1024] = "x ", *rest;
-		memcpy(words + 2, own, strlen(own) < 1021 ? strlen(own) : 1021);
+		memcpy(words + 2, own, strlen(own));
 		strtok_r(words, " ", &rest);
 		options(VARIABLE, 0, &rest);
 	}

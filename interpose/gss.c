@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <syslog.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "sealctx.h"
 
@@ -28,6 +30,7 @@ typedef struct { size_t length; void *value; } gss_buffer_desc, *gss_buffer_t;
 #define GSS_S_NO_CONTEXT (UINT32_C(8) << 16)
 #define GSS_S_FAILURE (UINT32_C(13) << 16)
 #define GSS_S_UNAUTHORIZED (UINT32_C(15) << 16)
+#define GSS_S_CALL_INACCESSIBLE_WRITE (UINT32_C(2) << 24)
 #define GSS_ERROR(major) ((major) & UINT32_C(0xffff0000))
 #define GSS_C_MECH_CODE 2
 
@@ -119,9 +122,32 @@ static struct library *loaded(struct library *l)
 	return known(l) ? l : known(other) ? other : NULL;
 }
 
+/* Reports whether a call comes from the library or from a plugin that interposes
+ * mechanisms in it, as gssproxy's: then it is part of a call that was sealed already. */
 static bool inside(struct library *l, const void *caller)
 {
-	return (uintptr_t)caller >= atomic_load(&l->from) && (uintptr_t)caller < atomic_load(&l->to);
+	Dl_info info;
+	struct link_map *map;
+	if ((uintptr_t)caller >= atomic_load(&l->from) && (uintptr_t)caller < atomic_load(&l->to))
+		return true;
+	if (!dladdr1(caller, &info, (void **)&map, RTLD_DL_LINKMAP) || !*map->l_name)
+		return false; /* the program itself */
+	void *handle = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+	if (!handle)
+		return false;
+	/* dlsym also looks at what the object depends on, so the place is compared. */
+	void *mark = dlsym(handle, "gss_mech_interposer");
+	Dl_info where;
+	bool plugin = mark && dladdr(mark, &where) && where.dli_fbase == info.dli_fbase;
+	dlclose(handle);
+	return plugin;
+}
+
+/* The next function of a name behind this library, for a GSS-API library of no known
+ * version. Its contexts are not sealed; what it allocated is its own to free. */
+static void *next_function(const char *name)
+{
+	return dlsym(RTLD_NEXT, name);
 }
 
 static const struct { OM_uint32 major; const char *text; } faults[LAST_FAULT + 1] = {
@@ -147,6 +173,7 @@ static const struct { OM_uint32 major; const char *text; } faults[LAST_FAULT + 1
 	[CONFIG] = { GSS_S_FAILURE, "the configuration cannot be used" },
 	[NOT_SEALED] = { GSS_S_DEFECTIVE_TOKEN, "the token is not sealed; accept-plain in gss.conf allows that for a migration" },
 	[LOST] = { GSS_S_NO_CONTEXT, "the context is lost: the library could not import what it had exported" },
+	[TOO_LARGE] = { GSS_S_FAILURE, "the library's token is too large to be sealed" },
 	[NO_LIBRARY] = { GSS_S_FAILURE, "no GSS-API library of a known version is loaded" },
 	[NO_MEMORY] = { GSS_S_FAILURE, "out of memory" },
 };
@@ -158,14 +185,15 @@ static OM_uint32 fail(OM_uint32 *minor, enum fault f, const char *detail)
 {
 	last.fault = f;
 	snprintf(last.detail, sizeof last.detail, "%s", detail);
-	*minor = BASE + f;
+	if (minor)
+		*minor = BASE + f;
 	return faults[f].text ? faults[f].major : GSS_S_FAILURE;
 }
 
 /* Clears what a call has left below its caller on the stack. */
 static __attribute__((noinline)) void scrub(void)
 {
-	char below[32768];
+	char below[16384]; /* threads may have little more */
 	explicit_bzero(below, sizeof below);
 }
 
@@ -181,7 +209,7 @@ static enum fault sealed(struct agent *a, const uint8_t *start, size_t start_siz
 	const uint8_t *at;
 	size_t size;
 	if (plain->length > MAX_PLAIN)
-		return PROTOCOL;
+		return TOO_LARGE;
 	enum fault f = seal(a, start, start_size, plain->value, plain->length, &at, &size);
 	if (f != OK)
 		return f;
@@ -235,6 +263,20 @@ static OM_uint32 export_context(struct library *l, OM_uint32 *minor, void **cont
 	return major;
 }
 
+/* Writes a line to the system's log. syslog(3) would keep a descriptor, which a daemon
+ * may close and give another meaning. */
+static void log_plain(void)
+{
+	char line[128];
+	struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int n = snprintf(line, sizeof line, "<84>sealctx[%d]: imported a plain interprocess token, as accept-plain allows", getpid());
+	if (fd >= 0) {
+		sendto(fd, line, (size_t)n, MSG_NOSIGNAL, (void *)&to, sizeof to);
+		close(fd);
+	}
+}
+
 static OM_uint32 import_context(struct library *l, OM_uint32 *minor, gss_buffer_t token, void **context)
 {
 	struct agent a;
@@ -247,7 +289,7 @@ static OM_uint32 import_context(struct library *l, OM_uint32 *minor, gss_buffer_
 	if (token->length < 4 || memcmp(token->value, "SLCX", 4)) {
 		if (!config.accept_plain)
 			return fail(minor, NOT_SEALED, "");
-		syslog(LOG_AUTHPRIV | LOG_WARNING, "sealctx: imported a plain interprocess token, as accept-plain allows");
+		log_plain();
 		return l->import(minor, token, context);
 	}
 	enum fault f = dial(&a);
@@ -296,7 +338,9 @@ static OM_uint32 do_export(struct library *l, const void *caller, OM_uint32 *min
 	l = loaded(l);
 	if (!l)
 		return fail(minor, NO_LIBRARY, "");
-	if (config.off || inside(l, caller) || !minor || !context || !*context || !token)
+	if (!minor || !token)
+		return GSS_S_CALL_INACCESSIBLE_WRITE | GSS_S_FAILURE;
+	if ((config.off && !config.bad) || !context || !*context || inside(l, caller))
 		return l->export(minor, context, token);
 	return UNCANCELLED(export_context(l, minor, context, token));
 }
@@ -306,7 +350,9 @@ static OM_uint32 do_import(struct library *l, const void *caller, OM_uint32 *min
 	l = loaded(l);
 	if (!l)
 		return fail(minor, NO_LIBRARY, "");
-	if (config.off || inside(l, caller) || !minor || !context || !token || !token->value || !token->length)
+	if (!minor || !context)
+		return GSS_S_CALL_INACCESSIBLE_WRITE | GSS_S_FAILURE;
+	if ((config.off && !config.bad) || !token || !token->value || !token->length || inside(l, caller))
 		return l->import(minor, token, context);
 	return UNCANCELLED(import_context(l, minor, token, context));
 }
@@ -314,10 +360,11 @@ static OM_uint32 do_import(struct library *l, const void *caller, OM_uint32 *min
 static OM_uint32 do_release(struct library *l, OM_uint32 *minor, gss_buffer_t b)
 {
 	l = loaded(l);
-	if (!l)
+	release_function *release = l ? l->release : (release_function *)next_function("gss_release_buffer");
+	if (!release)
 		return fail(minor, NO_LIBRARY, "");
 	wipe(b);
-	return l->release(minor, b);
+	return release(minor, b);
 }
 
 static OM_uint32 do_display(struct library *l, OM_uint32 *minor, OM_uint32 value, int type, void *mech, OM_uint32 *more, gss_buffer_t text)
@@ -325,9 +372,10 @@ static OM_uint32 do_display(struct library *l, OM_uint32 *minor, OM_uint32 value
 	if (type == GSS_C_MECH_CODE && value > BASE && value <= BASE + LAST_FAULT && minor && more && text)
 		return display(minor, value, more, text);
 	l = loaded(l);
-	if (!l)
+	display_function *next = l ? l->display : (display_function *)next_function("gss_display_status");
+	if (!next)
 		return fail(minor, NO_LIBRARY, "");
-	return l->display(minor, value, type, mech, more, text);
+	return next(minor, value, type, mech, more, text);
 }
 
 /* The functions, once for each version. An unversioned caller gets MIT's. */

@@ -42,7 +42,8 @@ enum fault {
 	LOST,           /* the context was given up and could not be restored */
 	NO_LIBRARY,     /* no GSS-API library is loaded */
 	NO_MEMORY,
-	LAST_FAULT = NO_MEMORY,
+	TOO_LARGE,      /* the mechanism's token */
+	LAST_FAULT = TOO_LARGE,
 };
 
 /* The configuration of this process. It does not change after the library was loaded. */

@@ -10,6 +10,7 @@
  *	cexport burst N         N exports that fail
  *	cexport import          import the token on standard input, print how it went
  *	cexport export          print a token on standard output
+ *	cexport through MODULE  print a token that a module exported
  *	cexport threads T N     T threads, N round trips each, with forks in between
  *	cexport forks T N       T children, N round trips each
  *	cexport vfork           an export while a vfork'ed child runs
@@ -32,6 +33,7 @@
 #include <gssapi/gssapi_ext.h>
 #endif
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -514,7 +516,16 @@ int main(int argc, char **argv)
 		read_token(&token), import_and_tell(&token);
 	else if (!strcmp(what, "export"))
 		p = establish(), export_to(&p, &token), fwrite(token.value, 1, token.length, stdout);
-	else if (!strcmp(what, "capture"))
+	else if (!strcmp(what, "through")) {
+		void *module = dlopen(argv[2], RTLD_NOW);
+		OM_uint32 (*through)(OM_uint32 *, gss_ctx_id_t *, gss_buffer_t) = module ? dlsym(module, "through") : NULL;
+		OM_uint32 minor;
+		if (!through)
+			fail("%s", dlerror());
+		p = establish();
+		check(through(&minor, &p.acceptor, &token), &minor, "export");
+		fwrite(token.value, 1, token.length, stdout);
+	} else if (!strcmp(what, "capture"))
 		scenario_capture(!strcmp(argv[2], "initiator"), m);
 	else if (!strcmp(what, "threads"))
 		scenario_threads(n, m);

@@ -129,7 +129,7 @@ func (p *Provider) ImportSecContext(b []byte) (gssapi.SecContext, error) {
 	if err := p.alive(); err != nil {
 		return nil, err
 	}
-	if mitctx.Is(b) {
+	if p.ImportFormats() != nil && mitctx.Is(b) {
 		return p.importMIT(b)
 	}
 	f, state, err := parseExported(b)

@@ -152,6 +152,8 @@ func TestImportMITRefuses(t *testing.T) {
 		"key of 4 GiB":               set(key+8, 0xffffffff),
 		"replay flag without window": queueWord(0, 0),
 		"window's flag is 2":         queueWord(4, 2),
+		"impossible window":          queueWord(8+8+8, 1),
+		"another first number":       queueWord(8+8, 0xff),
 		"window of 32 bits":          queueWord(12, 0),
 		"trailing byte":              func(b []byte) []byte { return append(b, 0) },
 		"trailer":                    func(b []byte) []byte { b[len(b)-1] ^= 1; return b },

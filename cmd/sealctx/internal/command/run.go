@@ -59,7 +59,7 @@ func tryAgent(socket place) error {
 
 // options are the library's, as in its configuration file.
 func (r *runCmd) options(socket place) []string {
-	options := []string{"socket=" + string(socket)}
+	options := []string{"on", "socket=" + string(socket)}
 	if r.Audience != "" {
 		options = append(options, "audience="+r.Audience)
 	}

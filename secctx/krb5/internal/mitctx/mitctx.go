@@ -22,6 +22,7 @@ package mitctx
 
 import (
 	"bytes"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 
@@ -208,16 +209,19 @@ func (r *reader) context(lists, ints int) *Context {
 	c.EndTime = r.u32("end time")
 	r.bytes(2*4, "ticket flags")
 	c.SendSeq = r.u64("send number")
-	r.u64("receive number") // the window has it
+	first := r.u64("receive number")
 	r.oid()
 	c.Own, c.Peer = r.name(), r.name()
 	c.Enctype, c.Key = r.aesKey()
 	for range 2 { // copies for sealing and sequence numbers
-		if r.is(keyblock) {
-			r.aesKey()
+		if !r.is(keyblock) {
+			continue
+		}
+		if enctype, key := r.aesKey(); enctype != c.Enctype || subtle.ConstantTimeCompare(key, c.Key) != 1 {
+			r.fail("copy of the key")
 		}
 	}
-	r.window(c)
+	r.window(c, first)
 	r.krb5Context(lists, ints)
 	r.authContext()
 	if r.u32("protocol") != 1 {
@@ -280,8 +284,9 @@ func (r *reader) aesKey() (enctype uint8, key []byte) {
 	return uint8(id), key
 }
 
-// window reads {int, int, 4 times u64} of the library's memory.
-func (r *reader) window(c *Context) {
+// window reads {int, int, 4 times u64} of the library's memory: the services, a mask, the
+// first number, how many have come, and a bit for each of the last 64 of these.
+func (r *reader) window(c *Context, first uint64) {
 	const size = 2*4 + 4*8
 	r.magic(gssQueue, "window")
 	w := r.bytes(size, "window")
@@ -292,7 +297,8 @@ func (r *reader) window(c *Context) {
 	order := binary.NativeEndian
 	replay, sequence := order.Uint32(w), order.Uint32(w[4:])
 	mask, base, next, seen := order.Uint64(w[8:]), order.Uint64(w[16:]), order.Uint64(w[24:]), order.Uint64(w[32:])
-	if replay > 1 || sequence > 1 || mask != 1<<64-1 {
+	impossible := next < 64 && seen>>next != 0 || next > 0 && seen&1 == 0
+	if replay > 1 || sequence > 1 || mask != 1<<64-1 || base != first || impossible {
 		r.fail("window")
 	}
 	c.Replay, c.Sequence = replay == 1, sequence == 1
