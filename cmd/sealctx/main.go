@@ -10,6 +10,9 @@
 //	sealctx policy check     read an agent's policy
 //	sealctx policy explain   what a policy gives to a user
 //	sealctx version          this build and its protections
+//
+// The variable SEALCTX_AGENT names the agent that a command asks, unless its flag --agent
+// does. doc/OPERATIONS.md describes the command, doc/json.md what --json prints.
 package main
 
 import (

@@ -25,7 +25,7 @@ import (
 )
 
 type agentCmd struct {
-	Socket         place          `default:"${socket}" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. Its directory must be root's or this user's, all above it root's, and none of them anybody else's to write."`
+	Socket         place          `default:"${socket}" aliases:"agent" placeholder:"PATH" help:"Where to listen (${default}), unless a service manager hands over a socket. Its directory must be root's or this user's, all above it root's, and none of them anybody else's to write."`
 	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. Only root and this user may be able to write the file and the directories above it. The other files in its directory stay readable to the agent."`
 	Metrics        place          `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
 	RequireSandbox bool           `help:"Do not start where the kernel cannot lock the agent in."`

@@ -61,7 +61,7 @@ func (a asked) fault(err error) error {
 
 // whose is the flag of each subcommand about keys.
 type whose struct {
-	Agent place `placeholder:"SOCKET" help:"Ask the agent at this socket instead of this user's keyring. The variable SEALCTX_AGENT is its default."`
+	Agent place `aliases:"socket" placeholder:"SOCKET" help:"Ask the agent at this socket instead of this user's keyring. The variable SEALCTX_AGENT is its default."`
 }
 
 // with opens the holder that is asked, notes its name in a, and uses it.

@@ -9,7 +9,7 @@ import (
 )
 
 type doctorCmd struct {
-	Agent   place `placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring. The variable SEALCTX_AGENT is its default."`
+	Agent   place `aliases:"socket" placeholder:"SOCKET" help:"Examine the agent at this socket instead of this user's keyring. The variable SEALCTX_AGENT is its default."`
 	Process int   `placeholder:"PID" help:"Say only whether libsealctx-gss is mapped in this process: for ExecStartPost= of a unit."`
 	JSON    bool  `help:"Print JSON."`
 	Brief   bool  `short:"b" help:"Leave out what each line means."`

@@ -9,7 +9,7 @@ import (
 )
 
 type runCmd struct {
-	Agent    place    `placeholder:"SOCKET" help:"The agent's socket. Its default is the variable SEALCTX_AGENT, else ${socket}."`
+	Agent    place    `aliases:"socket" placeholder:"SOCKET" help:"The agent's socket. Its default is the variable SEALCTX_AGENT, else ${socket}."`
 	Library  place    `default:"${library}" placeholder:"FILE" help:"The library (${default})."`
 	Audience string   `placeholder:"WHO" help:"Who may import: user:UID, group:GID or service:NAME. The default is the exporting user."`
 	Lifetime int      `placeholder:"SECONDS" help:"How long a token can be imported. The agent's default is two minutes."`
