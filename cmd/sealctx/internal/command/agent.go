@@ -36,18 +36,31 @@ type agentCmd struct {
 	JSON           bool           `help:"Log as JSON."`
 }
 
+// The limits of package agent, which are not exported. A mistaken flag is then told with
+// its own name, as a mistaken command line.
+const (
+	maxOutstanding = 1 << 24
+	leastDuration  = time.Second
+	maxAge         = 30 * 24 * time.Hour
+	maxMaxLifetime = 7 * 24 * time.Hour
+)
+
 // Validate is called by kong. Zero means the default to package agent; a person who
-// writes it means something else. The other limits are the agent's.
+// writes it means something else.
 func (a *agentCmd) Validate() error {
-	return cmp.Or(positive("--outstanding", a.Outstanding), positive("--age", a.Age), positive("--max-lifetime", a.MaxLifetime))
+	return cmp.Or(
+		within("--outstanding", a.Outstanding, 1, maxOutstanding),
+		within("--age", a.Age, leastDuration, maxAge),
+		within("--max-lifetime", a.MaxLifetime, leastDuration, maxMaxLifetime),
+	)
 }
 
-// positive checks a flag, if it was given.
-func positive[T int | time.Duration](flag string, value *T) error {
-	if value == nil || *value > 0 {
+// within checks a flag, if it was given.
+func within[T int | time.Duration](flag string, value *T, least, most T) error {
+	if value == nil || *value >= least && *value <= most {
 		return nil
 	}
-	return fmt.Errorf("%s is %v, which is too small", flag, *value)
+	return fmt.Errorf("%s is %v, not between %v and %v", flag, *value, least, most)
 }
 
 func (*agentCmd) Help() string {

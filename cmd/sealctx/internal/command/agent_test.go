@@ -6,11 +6,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/internal/apart"
+	"github.com/sealctx/sealctx/seal/agent"
 )
 
 // What is in the way of a socket is told apart, for each has a remedy of its own.
@@ -54,4 +56,28 @@ func TestWarnOfPlace(t *testing.T) {
 	require.NoError(t, os.Chown(base, apart.Nobody, apart.Nobody))
 	require.Contains(t, warned(), `level=WARN msg="other users' clients refuse this socket"`)
 	require.Contains(t, warned(), base+" belongs to user 65534")
+}
+
+// The flags have the limits that package agent has: its error of a value beyond them says
+// the same two.
+func TestLimitsOfFlags(t *testing.T) {
+	for flag, o := range map[string]*agent.Options{
+		"outstanding":  {Capacity: maxOutstanding + 1},
+		"age":          {Age: maxAge + 1},
+		"max-lifetime": {MaxLifetime: maxMaxLifetime + 1},
+	} {
+		_, err := agent.NewServer(o)
+		require.Error(t, err)
+		_, agents, found := strings.Cut(err.Error(), "not between ")
+		require.True(t, found, err)
+		value := "721h"
+		if flag == "outstanding" {
+			value = "16777217"
+		}
+		status, _, errs := run("agent", "--"+flag, value)
+		require.Equal(t, exitUsage, status)
+		_, flags, found := strings.Cut(errs, "not between ")
+		require.True(t, found, errs)
+		require.Equal(t, agents+"; see sealctx --help\n", flags)
+	}
 }

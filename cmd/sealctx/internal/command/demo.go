@@ -1,8 +1,6 @@
 package command
 
 import (
-	"fmt"
-
 	"os"
 	"os/signal"
 
@@ -16,12 +14,7 @@ type demoCmd struct {
 }
 
 // Validate is called by kong.
-func (d *demoCmd) Validate() error {
-	if d.Crowd < 0 || d.Crowd > demo.MaxCrowd {
-		return fmt.Errorf("--crowd is %d, not between 0 and %d", d.Crowd, demo.MaxCrowd)
-	}
-	return nil
-}
+func (d *demoCmd) Validate() error { return within("--crowd", &d.Crowd, 0, demo.MaxCrowd) }
 
 func (*demoCmd) Help() string {
 	return `Initiators, an acceptor and workers, each a process of its own, and a Kerberos
