@@ -64,7 +64,7 @@ func canSeal(st agent.Stats, suite string) error {
 		}
 		seals++
 		if e.Outstanding >= e.Capacity {
-			return fmt.Errorf("%s: all %d tokens are outstanding; find the program that exports and is not imported", suite, e.Capacity)
+			return fmt.Errorf("%s: all tokens that can be outstanding (%d) are; find the program that exports and is not imported", suite, e.Capacity)
 		}
 	}
 	if epochs > 0 && seals == 0 {
