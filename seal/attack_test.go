@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -207,7 +208,7 @@ func TestForgedHeaders(t *testing.T) {
 			{"expired", func(h *token.Header) { h.Expires = h.Issued + 1 }, ErrExpired},
 			{"issued later than now", func(h *token.Header) { h.Issued += time.Second }, nil},
 			{"another format", func(h *token.Header) { h.Format = []byte(otherForm) }, ErrFormat},
-			{"the other suite", func(h *token.Header) { h.Suite = 3 - h.Suite }, ErrDefective},
+			{"the other suite", func(h *token.Header) { h.Suite = otherThan(h.Suite) }, ErrDefective},
 			{"another epoch", func(h *token.Header) { h.Epoch[7]++ }, ErrDefective},
 		}
 		for _, tt := range tests {
@@ -262,4 +263,10 @@ func TestOrderOfRefusals(t *testing.T) {
 	requireRefused(t, h, make(false, true, true), ErrUnauthorized)
 	requireRefused(t, h, make(false, false, true), ErrFormat)
 	requireRefused(t, h, make(false, false, false), ErrSpent)
+}
+
+// otherThan is another suite.
+func otherThan(st suite.Suite) suite.Suite {
+	all := suite.All()
+	return all[(slices.Index(all, st)+1)%len(all)]
 }

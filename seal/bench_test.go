@@ -21,7 +21,7 @@ const plainSize = 1165
 // over a register in a file, as processes share it. internal/bench compares it
 // with MIT's plain export and import.
 func BenchmarkCycle(b *testing.B) {
-	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+	for _, st := range suite.All() {
 		b.Run(st.String(), func(b *testing.B) {
 			h, _ := benchHost(b, &seal.Options{Suite: st.String()})
 			plain := make([]byte, plainSize)

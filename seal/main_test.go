@@ -52,7 +52,7 @@ var testRequest = Request{Format: testFormat, Mechanism: []byte{0x2a, 0x86, 0x48
 
 // suites runs a test once for each suite.
 func suites(t *testing.T, f func(*testing.T, suite.Suite)) {
-	for _, s := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+	for _, s := range suite.All() {
 		t.Run(s.String(), func(t *testing.T) { f(t, s) })
 	}
 }

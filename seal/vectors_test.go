@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sealctx/sealctx/internal/boottime"
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/vectors"
 	"github.com/sealctx/sealctx/keyring"
 	"github.com/sealctx/sealctx/memsafe"
@@ -58,6 +61,35 @@ func TestVectors(t *testing.T) {
 	}
 	require.Equal(t, 4, skipped, "the last and the first instant, in both suites")
 	require.Zero(t, pool.InUse())
+}
+
+// Every suite has as many vectors as the others.
+func TestVectorsOfEverySuite(t *testing.T) {
+	all, err := vectors.Read(filepath.Join("..", vectors.Dir))
+	require.NoError(t, err)
+	count := map[suite.Suite]int{}
+	for _, v := range all {
+		count[suite.Suite(v.Suite)]++
+	}
+	for _, st := range suite.All() {
+		require.Greater(t, count[st], 10, st)
+		require.Equal(t, count[suite.Default()], count[st], st)
+	}
+}
+
+// The specification has a row for each suite and each kind of party.
+func TestSpecNamesChoices(t *testing.T) {
+	b, err := os.ReadFile("../doc/SPEC.md")
+	require.NoError(t, err)
+	spec := string(b)
+	for _, st := range suite.All() {
+		require.Contains(t, spec, fmt.Sprintf("%d %v", st, st))
+	}
+	for k := range kinds {
+		if known(uint8(k)) {
+			require.Regexp(t, fmt.Sprintf(`(?m)^\| %d %s \|`, k, strings.Fields(kinds[k].text(bytes.Repeat([]byte("1"), kinds[k].least)))[0]), spec)
+		}
+	}
 }
 
 func runVector(t *testing.T, v *vectors.Vector, pool *memsafe.Pool) {

@@ -211,7 +211,7 @@ var krb5ImportFaults = []krb5Fault{
 // eachFault runs f for each fault and each suite that it concerns.
 func eachFault(t *testing.T, faults []krb5Fault, f func(*testing.T, krb5Fault, *krb5Rig)) {
 	for _, fault := range faults {
-		for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+		for _, st := range suite.All() {
 			if fault.suite == 0 || fault.suite == st {
 				t.Run(fault.name+"/"+st.String(), func(t *testing.T) { f(t, fault, newKrb5Rig(t, st)) })
 			}

@@ -19,7 +19,7 @@ import (
 // the same value, the mechanism's import is not called, and the genuine token
 // still opens afterwards. Only an epoch that is not here gets a text of its own.
 func TestAlteredTokens(t *testing.T) {
-	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+	for _, st := range suite.All() {
 		t.Run(st.String(), func(t *testing.T) {
 			h := newHost(t, &seal.Options{Suite: st.String()})
 			r, other := newRig(t, h), newRig(t, h)

@@ -28,7 +28,8 @@ const (
 
 // An entry is what there is to know of a suite.
 type entry struct {
-	name string
+	name  string
+	short string // for a command line
 
 	// drawsNonce: the AEAD draws its nonce and puts it in front of what it seals,
 	// as FIPS 140 wants it. Else the nonce is the caller's.
@@ -43,7 +44,7 @@ type entry struct {
 
 var table = [...]entry{
 	AES256GCM: {
-		name:       "AES-256-GCM",
+		name: "AES-256-GCM", short: "aes",
 		drawsNonce: true,
 		new:        newGCM,
 		suits: func() bool {
@@ -51,7 +52,7 @@ var table = [...]entry{
 		},
 	},
 	ChaCha20Poly1305: {
-		name:  "ChaCha20-Poly1305",
+		name: "ChaCha20-Poly1305", short: "chacha",
 		new:   newChaCha,
 		suits: func() bool { return true },
 	},
@@ -60,7 +61,7 @@ var table = [...]entry{
 // Known reports whether this version has the suite.
 func (s Suite) Known() bool { return s > 0 && int(s) < len(table) }
 
-// String returns the suite's name, as ByName takes it.
+// String returns the suite's name.
 func (s Suite) String() string {
 	if !s.Known() {
 		return fmt.Sprintf("suite %d", uint8(s))
@@ -101,10 +102,30 @@ func All() []Suite {
 // Default returns the suite for this processor.
 func Default() Suite { return All()[0] }
 
-// ByName returns the suite with a name.
+// ByName returns the suite with a name, as String returns it.
 func ByName(name string) (Suite, bool) {
-	for _, s := range All() {
-		if s.String() == name {
+	return find(func(e *entry) bool { return e.name == name })
+}
+
+// ByShort returns the suite with a name as the command line has it.
+func ByShort(name string) (Suite, bool) {
+	return find(func(e *entry) bool { return e.short == name })
+}
+
+// Shorts returns the names for a command line, in the order of the table.
+func Shorts() []string {
+	var all []string
+	for _, e := range table {
+		if e.short != "" {
+			all = append(all, e.short)
+		}
+	}
+	return all
+}
+
+func find(is func(*entry) bool) (Suite, bool) {
+	for i := range table {
+		if s := Suite(i); s.Known() && is(&table[i]) {
 			return s, true
 		}
 	}

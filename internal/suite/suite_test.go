@@ -23,6 +23,10 @@ func TestTable(t *testing.T) {
 		again, ok := ByName(s.String())
 		require.True(t, ok)
 		require.Equal(t, s, again)
+		again, ok = ByShort(e.short)
+		require.True(t, ok)
+		require.Equal(t, s, again)
+		require.Contains(t, Shorts(), e.short)
 
 		a, err := s.New(key)
 		require.NoError(t, err)
@@ -55,6 +59,12 @@ func TestTable(t *testing.T) {
 		_, err := s.New(key)
 		require.Error(t, err)
 	}
-	_, ok := ByName("suite 0")
-	require.False(t, ok)
+	for _, name := range []string{"", "suite 0", "aes"} {
+		_, ok := ByName(name)
+		require.False(t, ok, name)
+	}
+	for _, name := range []string{"", "AES-256-GCM"} {
+		_, ok := ByShort(name)
+		require.False(t, ok, name)
+	}
 }

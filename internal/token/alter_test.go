@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -133,7 +134,7 @@ func TestOtherKey(t *testing.T) {
 		_, err = tok.Open(dst, com)
 		require.Equal(t, ErrOpen, err)
 		other := tok
-		other.Suite = 3 - st
+		other.Suite = suites[(slices.Index(suites, st)+1)%len(suites)]
 		_, err = other.Open(dst, enc)
 		require.Equal(t, ErrOpen, err)
 		_, err = tok.Open(dst, enc)

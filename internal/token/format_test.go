@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	suites  = []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305}
+	suites  = suite.All()
 	testKey = randomBytes(32)
 
 	errCommitment = errors.New("header not authentic")

@@ -46,7 +46,7 @@ func TestVectors(t *testing.T) {
 // opener, which finds the keys in the runtime directory as the specification
 // says; then with this one, and then with the other again.
 func TestFreshTokens(t *testing.T) {
-	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+	for _, st := range suite.All() {
 		t.Run(st.String(), func(t *testing.T) {
 			h := newHost(t, st)
 			var tokens [][]byte

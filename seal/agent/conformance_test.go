@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 			},
 		})
 	})
-	for _, st := range []suite.Suite{suite.AES256GCM, suite.ChaCha20Poly1305} {
+	for _, st := range suite.All() {
 		t.Run("agent/"+st.String(), func(t *testing.T) {
 			conformance.Run(t, conformance.Suite{
 				Sealer: func(t *testing.T) seal.Sealer {

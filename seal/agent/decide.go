@@ -99,17 +99,18 @@ func (p *Policy) noMore(what string, uid uint32, word string, limit int) string 
 	return fmt.Sprintf("%s: %d; the line %q with a greater N would allow more", what, limit, "quota user "+p.userName(uid)+" "+word+" N")
 }
 
-// target is a user, a group or a service as a line names it.
-func (p *Policy) target(kind uint8, value []byte) who {
-	switch kind {
-	case token.KindUser:
-		id := binary.BigEndian.Uint32(value)
+// targets are the kinds of party that a line can name, with the words for them. A
+// process is named by its user.
+var targets = map[uint8]func(p *Policy, value []byte) who{
+	token.KindUser: func(p *Policy, v []byte) who {
+		id := binary.BigEndian.Uint32(v)
 		return who{kind: wordUser, id: id, name: p.userName(id)}
-	case token.KindGroup:
-		id := binary.BigEndian.Uint32(value)
+	},
+	token.KindGroup: func(p *Policy, v []byte) who {
+		id := binary.BigEndian.Uint32(v)
 		return who{kind: wordGroup, id: id, name: p.groupName(id)}
-	}
-	return who{kind: wordService, name: string(value)}
+	},
+	token.KindService: func(_ *Policy, v []byte) who { return who{kind: wordService, name: string(v)} },
 }
 
 // userName is how a line names a user: by its name, if the policy's files have it.

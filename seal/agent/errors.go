@@ -52,15 +52,40 @@ var (
 // errAudience is the error of an audience that is nobody or cannot be held to.
 var errAudience = fmt.Errorf("%w: %w", seal.ErrRequest, ask.ErrAudience)
 
-// codeOf is the code of an error of package seal. The order matters if an error wraps
+// A status is a code of an answer and its error.
+type status struct {
+	code wire.Code
+	err  error // of a client
+	of   error // of package seal, which the agent answers with the code; nil: no such error
+
+	closes bool // the connection ends with the answer
+}
+
+// statuses are all codes but OK. The order matters if an error of package seal wraps
 // several: seal.ErrLost comes before the error that it wraps.
+var statuses = []status{
+	{wire.Lost, seal.ErrLost, seal.ErrLost, false},
+	{wire.Defective, seal.ErrDefective, seal.ErrDefective, false},
+	{wire.Expired, seal.ErrExpired, seal.ErrExpired, false},
+	{wire.Unauthorized, seal.ErrUnauthorized, seal.ErrUnauthorized, false},
+	{wire.OtherFormat, seal.ErrFormat, seal.ErrFormat, false},
+	{wire.Spent, seal.ErrSpent, seal.ErrSpent, false},
+	{wire.BadAudience, errAudience, ask.ErrAudience, false},
+	{wire.BadRequest, seal.ErrRequest, seal.ErrRequest, false},
+	{wire.Unavailable, seal.ErrUnavailable, seal.ErrUnavailable, false},
+	{wire.Refused, ErrRefused, nil, false},
+	{wire.Quota, ErrQuota, nil, true},
+	{wire.Protocol, ErrProtocol, nil, true},
+	{wire.NotYou, ErrRefused, nil, true},
+	{wire.Unknown, ErrUnknownEpoch, nil, false},
+	{wire.Stopping, ErrAway, nil, true},
+}
+
+// codeOf is the code of an error of package seal.
 func codeOf(err error) wire.Code {
-	if errors.Is(err, ask.ErrAudience) { // which is a seal.ErrRequest too
-		return wire.BadAudience
-	}
-	for _, c := range sealCodes {
-		if errors.Is(err, c.err) {
-			return c.code
+	for _, s := range statuses {
+		if s.of != nil && errors.Is(err, s.of) {
+			return s.code
 		}
 	}
 	return wire.Unavailable
@@ -69,14 +94,9 @@ func codeOf(err error) wire.Code {
 // errorOf is the error of a code, with the agent's text behind it.
 func errorOf(code wire.Code, text string) error {
 	err := seal.ErrUnavailable
-	for _, c := range sealCodes {
-		if c.code == code {
-			err = c.err
-		}
-	}
-	for _, c := range ownCodes {
-		if c.code == code {
-			err = c.err
+	for _, s := range statuses {
+		if s.code == code {
+			err = s.err
 		}
 	}
 	// The text of an error of package seal begins as the error here does.
@@ -85,30 +105,4 @@ func errorOf(code wire.Code, text string) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, text)
-}
-
-type coded struct {
-	code wire.Code
-	err  error
-}
-
-var sealCodes = []coded{
-	{wire.Lost, seal.ErrLost},
-	{wire.Defective, seal.ErrDefective},
-	{wire.Expired, seal.ErrExpired},
-	{wire.Unauthorized, seal.ErrUnauthorized},
-	{wire.OtherFormat, seal.ErrFormat},
-	{wire.Spent, seal.ErrSpent},
-	{wire.BadAudience, errAudience},
-	{wire.BadRequest, seal.ErrRequest},
-	{wire.Unavailable, seal.ErrUnavailable},
-}
-
-var ownCodes = []coded{
-	{wire.Refused, ErrRefused},
-	{wire.Quota, ErrQuota},
-	{wire.Protocol, ErrProtocol},
-	{wire.NotYou, ErrRefused},
-	{wire.Unknown, ErrUnknownEpoch},
-	{wire.Stopping, ErrAway},
 }

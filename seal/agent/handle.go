@@ -154,11 +154,12 @@ func (c *conn) audience(b []byte, fd int) (to seal.Party, code wire.Code, text s
 	if len(b) == 0 {
 		return seal.User(c.id.UID), wire.OK, ""
 	}
-	if err := to.UnmarshalBinary(b); err != nil || b[0] == 0 || b[0] == token.KindProcess {
+	named := targets[b[0]]
+	if err := to.UnmarshalBinary(b); err != nil || named == nil {
 		return to, wire.BadAudience, "no such audience"
 	}
 	policy := c.s.policy.Load()
-	if target := policy.target(b[0], b[1:]); !policy.mayReserve(c.id.UID, c.id.Groups, target) {
+	if target := named(policy, b[1:]); !policy.mayReserve(c.id.UID, c.id.Groups, target) {
 		return to, wire.Refused, policy.refusal(c.id.UID, target)
 	}
 	return to, wire.OK, ""

@@ -175,11 +175,12 @@ func (c *Client) askPlainly(op wire.Op, frame []byte, deadline time.Time) ([]byt
 
 // closes reports whether the agent ends the connection after a status.
 func closes(code wire.Code) bool {
-	switch code {
-	case wire.Quota, wire.Protocol, wire.NotYou, wire.Stopping:
-		return true
+	for _, s := range statuses {
+		if s.code == code {
+			return s.closes
+		}
 	}
-	return !code.Known()
+	return code != wire.OK
 }
 
 func closedByPeer(err error) bool {

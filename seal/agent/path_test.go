@@ -234,6 +234,20 @@ func TestErrors(t *testing.T) {
 		require.Equal(t, errorOf(code, "why").Error(), errorOf(code, want.Error()+": why").Error())
 	}
 	require.Equal(t, wire.Unavailable, codeOf(net.ErrClosed))
+
+	// Every code of the protocol has one row, and goes to the client and back.
+	for code := wire.OK + 1; code.Known(); code++ {
+		rows := 0
+		for _, s := range statuses {
+			if s.code == code {
+				rows++
+				if s.of != nil {
+					require.Equal(t, code, codeOf(fmt.Errorf("%w: why", s.err)), code)
+				}
+			}
+		}
+		require.Equal(t, 1, rows, code)
+	}
 }
 
 // A token that was claimed too late is spent, and whoever asked is told so and

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -97,6 +98,29 @@ func TestNoPolicy(t *testing.T) {
 		require.False(t, p.mayReserve(5, nil, who{kind: wordService, name: "x"}))
 		require.Empty(t, p.servicesOf(5, nil))
 		require.Equal(t, DefaultQuota(), p.quota(5))
+	}
+}
+
+// Each kind of party can be named by a line, but for a process, whose user is. What is
+// no kind cannot.
+func TestTargets(t *testing.T) {
+	p := testPolicy(t, policyText)
+	for k := range 256 {
+		valid := false
+		for n := range token.MaxAudience + 1 {
+			var party seal.Party
+			value := append([]byte{byte(k)}, bytes.Repeat([]byte("a"), n)...)
+			if k == 0 || party.UnmarshalBinary(value) != nil {
+				continue
+			}
+			valid = true
+			if named := targets[byte(k)]; named != nil {
+				target := named(p, value[1:])
+				require.NotEmpty(t, target.kind)
+				require.True(t, strings.HasPrefix(party.String(), target.kind+" "), "%v is %v", party, target)
+			}
+		}
+		require.Equal(t, valid && k != token.KindProcess, targets[byte(k)] != nil, "kind %d", k)
 	}
 }
 

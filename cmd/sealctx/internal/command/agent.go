@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/suite"
 	"github.com/sealctx/sealctx/internal/unixsock"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal/agent"
@@ -29,7 +30,7 @@ type agentCmd struct {
 	Policy         place          `placeholder:"FILE" help:"Who may seal for whom; without it, every user for itself. SIGHUP reads it again. Only root and this user may be able to write the file and the directories above it. The other files in its directory stay readable to the agent."`
 	Metrics        place          `placeholder:"ADDR" help:"Serve Prometheus metrics over HTTP, at a loopback HOST:PORT or unix:PATH."`
 	RequireSandbox bool           `help:"Do not start where the kernel cannot lock the agent in."`
-	Suite          []string       `enum:"aes,chacha" placeholder:"aes|chacha" help:"Seal with this suite only; may be repeated, the preferred one first."`
+	Suite          []string       `enum:"${suites}" placeholder:"NAME" help:"Seal with this suite only; may be repeated, the preferred one first: ${suites}."`
 	Outstanding    *int           `placeholder:"N" help:"Tokens that may be outstanding at a time."`
 	Age            *time.Duration `placeholder:"DURATION" help:"How long a key seals before the next takes over."`
 	MaxLifetime    *time.Duration `placeholder:"DURATION" help:"The longest lifetime of a token."`
@@ -152,7 +153,9 @@ func (a *agentCmd) handler(out io.Writer) slog.Handler {
 func (a *agentCmd) newServer(policy *agent.Policy, log *slog.Logger, o agent.Observer) (*agent.Server, error) {
 	var suites []string
 	for _, name := range a.Suite {
-		suites = append(suites, map[string]string{"aes": "AES-256-GCM", "chacha": "ChaCha20-Poly1305"}[name])
+		if s, ok := suite.ByShort(name); ok {
+			suites = append(suites, s.String())
+		}
 	}
 	opts := &agent.Options{Suites: suites, Policy: policy, Log: log, Observer: o}
 	if a.Outstanding != nil {

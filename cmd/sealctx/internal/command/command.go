@@ -16,12 +16,14 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/cprogram"
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
+	"github.com/sealctx/sealctx/internal/suite"
 )
 
 // Exit statuses. Doctor has those of a monitoring plug-in: see there.
@@ -114,7 +116,7 @@ func Main(args []string, in io.Reader, out, errs io.Writer) int {
 		}),
 		kong.Exit(func(int) { first.done = true }),
 		kong.Bind(&first),
-		kong.Vars{"crowd": strconv.Itoa(demo.MaxCrowd), "socket": defaultSocket, "library": cprogram.Library},
+		kong.Vars{"suites": strings.Join(suite.Shorts(), ","), "crowd": strconv.Itoa(demo.MaxCrowd), "socket": defaultSocket, "library": cprogram.Library},
 	)
 	if err != nil {
 		return status(errs, err)
