@@ -155,6 +155,7 @@ func EndedFD(fd uintptr) (harmless bool) {
 	}
 	r := lookers.Get().(*Receiver)
 	defer lookers.Put(r)
+	defer clear(r.buf) // of a request that holds a secret
 	defer r.msg.Forget()
 	// Most connections have few bytes, which one look shows. It does not show a byte out of
 	// band, which SIOCINQ counts.

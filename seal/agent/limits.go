@@ -83,6 +83,10 @@ const (
 	waitingPart     = 4
 	waitingUserPart = 3
 
+	// preparedPart is the part that the keys of prepared reservations may take in all:
+	// they stay as long as their connections, and other requests need the rest.
+	preparedPart = 6
+
 	// acceptPause and acceptPauseMax are how long Serve waits when the kernel
 	// has no descriptor for it: others give theirs back meanwhile.
 	acceptPause    = 5 * time.Millisecond

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -61,14 +62,18 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 	if !ok {
 		return c.deny(op, wire.Quota, tooMuchLocked)
 	}
+	if c.s.prepared.Add(room) > c.s.part(preparedPart) {
+		c.unprepared(room)
+		return c.deny(op, wire.Quota, tooMuchLocked)
+	}
 	if !c.acct.reserve(c.quota().Outstanding, now) {
-		c.acct.unhold(room)
+		c.unprepared(room)
 		return c.deny(op, wire.Quota, c.noMore("too many tokens outstanding", wordOutstanding, c.quota().Outstanding))
 	}
 	grant, err := grantOf(c.host(c.s.hosts[0].suite).Reserve(*req))
 	if err != nil {
 		c.acct.unreserved()
-		c.acct.unhold(room)
+		c.unprepared(room)
 		return c.failWith(op, err)
 	}
 	head, _, err := token.ParseHeader(grant.Start)
@@ -78,7 +83,7 @@ func (c *conn) prepareOne(op wire.Op, req *seal.Request) (wire.Code, error) {
 	}
 	if err != nil {
 		c.acct.unreserved()
-		c.acct.unhold(room)
+		c.unprepared(room)
 		grant.Key.Wipe()
 		grant.Slot.Release()
 		return c.failWith(op, err)
@@ -102,18 +107,31 @@ func (c *conn) sealPlain(r *request) (wire.Code, error) {
 	p := c.prepared[i]
 	c.prepared = slices.Delete(c.prepared, i, i+1)
 	sealed, err := p.reservation.Seal(plain)
-	c.acct.unhold(p.room)
+	c.unprepared(p.room)
 	if err != nil {
 		c.acct.spent(p.key)
 		return c.failWith(r.op, err)
 	}
-	if err := c.send(wire.MarshalSealed(sealed)); err != nil {
+	unsent := func() {
 		if host := c.host(token.SuiteOf(sealed)); host != nil && host.Cancel(start) == nil {
 			c.acct.spent(p.key)
 		}
+	}
+	if most := c.quota().TokenSize; len(sealed) > most { // nobody under this quota could open it
+		unsent()
+		return c.deny(r.op, wire.Quota, fmt.Sprintf("the token would have %d bytes; this user's tokens have at most %d", len(sealed), most))
+	}
+	if err := c.send(wire.MarshalSealed(sealed)); err != nil {
+		unsent()
 		return wire.OK, err
 	}
 	return wire.OK, nil
+}
+
+// unprepared takes the room of a prepared key off every account.
+func (c *conn) unprepared(room int64) {
+	c.s.prepared.Add(-room)
+	c.acct.unhold(room)
 }
 
 // cancelPrepared gives back what was reserved and not sealed, but for the first keep.
@@ -128,7 +146,7 @@ func (c *conn) giveBack(p *prepared) {
 	if p.reservation.Cancel() == nil {
 		c.acct.spent(p.key)
 	}
-	c.acct.unhold(p.room)
+	c.unprepared(p.room)
 }
 
 // expirePrepared gives back what was reserved and whose time is over, so that a
@@ -167,9 +185,10 @@ func (c *conn) openAny(r *request) (wire.Code, error) {
 	return c.openOne(r.op, &one)
 }
 
-// wipePlain wipes a request that carried a plain token.
+// wipePlain wipes a request that carried a plain token, or may have: its operation is not
+// known until its header is read.
 func (r *request) wipePlain() {
-	if r.op.Operation().Body == wire.WithPlain {
+	if r.op == 0 || r.op.Operation().Body == wire.WithPlain {
 		memsafe.Wipe(r.buf)
 	}
 }

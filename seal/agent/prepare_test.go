@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealctx/sealctx/internal/token"
 	"github.com/sealctx/sealctx/memsafe"
+	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent/internal/wire"
 )
 
@@ -189,4 +190,35 @@ func TestLockedShare(t *testing.T) {
 	require.False(t, a.hold(1, 100))
 	a.unhold(1000)
 	require.Zero(t, a.locked.Load())
+}
+
+// A token that its exporter's quota does not let anybody open is not sealed, and its
+// slot comes back. One byte less is.
+func TestSealBeyondQuota(t *testing.T) {
+	in := serveHere(t, withPolicy(t, "quota everyone token 2000 outstanding 1"))
+	c := in.raw(t)
+	for _, plain := range []int{1800, 1600} {
+		start := c.prepare(wire.OK, prepareOne)[0]
+		c.seal(wire.Quota, start, make([]byte, plain)) // a body of 2,048 bytes
+	}
+	sealed := c.seal(wire.OK, c.prepare(wire.OK, prepareOne)[0], make([]byte, 1500))
+	require.LessOrEqual(t, len(sealed), 2000)
+	c.openAny(wire.OK, sealed, testFormat)
+}
+
+// The keys of all users' prepared reservations together leave room for other requests.
+func TestPreparedRoom(t *testing.T) {
+	const size = 4096
+	s, err := newServer(nil, size)
+	require.NoError(t, err)
+	in := serveAs(t, s)
+	in.prepared.Store(in.part(preparedPart) - 64) // of other users
+	c := in.raw(t)
+	start := c.prepare(wire.OK, prepareOne)[0]
+	c.prepare(wire.Quota, prepareOne)
+	reserve(t, in.dial(t), seal.Party{}) // other requests go on
+	c.seal(wire.OK, start, []byte("plain"))
+	c.prepare(wire.OK, prepareOne)
+	require.NoError(t, c.Close())
+	require.Eventually(t, func() bool { return in.prepared.Load() == in.part(preparedPart)-64 }, time.Minute, time.Millisecond)
 }

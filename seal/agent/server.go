@@ -59,6 +59,7 @@ type Server struct {
 
 	nameless *account      // of peers that the kernel cannot name
 	closing  chan struct{} // one in it for each refused connection that waits to be closed
+	prepared atomic.Int64  // bytes of locked memory in keys that are not used yet
 	waiting  atomic.Int64  // bytes of locked memory in answers that peers do not read
 	times    times
 
