@@ -98,9 +98,9 @@ func (s *Sender) Send(ctx context.Context, worker *net.UnixConn, sc gssapi.SecCo
 type waiter struct {
 	conn *net.UnixConn
 	from *unixsock.Receiver
-	peer Peer          // the process that said READY
+	peer Peer       // the process that said READY
 	to   seal.Party // what the token for it will name
-	good bool          // conn is between two exchanges: the next thing on it is READY
+	good bool       // conn is between two exchanges: the next thing on it is READY
 }
 
 // newWaiter prepares a worker's connection, once. The receiver never takes descriptors: they

@@ -173,7 +173,7 @@ var (
 
 // callEmpty calls a method with zero arguments. It returns the results, the error
 // among them, and what it panicked with.
-func callEmpty(on any, method string) (results []reflect.Value, err error, panicked any) {
+func callEmpty(on any, method string) (results []reflect.Value, panicked any, err error) {
 	defer func() { panicked = recover() }()
 	m := reflect.ValueOf(on).MethodByName(method)
 	var args []reflect.Value
@@ -187,7 +187,7 @@ func callEmpty(on any, method string) (results []reflect.Value, err error, panic
 	if n := len(results); n > 0 {
 		err, _ = results[n-1].Interface().(error)
 	}
-	return results, err, nil
+	return results, nil, err
 }
 
 // nils counts the nil values in a result that a caller would trip on: a nil
@@ -227,7 +227,7 @@ func nils(v reflect.Value, optional bool) (n int) {
 func tripping[T any](t *testing.T, fresh func() any) (bad []string) {
 	t.Helper()
 	for _, method := range iface[T]() {
-		results, err, panicked := callEmpty(fresh(), method)
+		results, panicked, err := callEmpty(fresh(), method)
 		require.Nil(t, panicked, "%s panicked", method)
 		count := 0
 		for _, r := range results {
@@ -339,7 +339,7 @@ func TestNilFromCredential(t *testing.T) {
 		mayBeNil := []string{"Add", "AddFrom", "AddImpersonateName", "AddWithPassword"}
 		require.Equal(t, mayBeNil, tripping[everyCredentialMethod](t, func() any { return cred }))
 		for _, method := range mayBeNil {
-			results, err, _ := callEmpty(cred, method)
+			results, _, err := callEmpty(cred, method)
 			require.NoError(t, err)
 			require.True(t, results[0].IsNil(), method)
 		}

@@ -26,13 +26,12 @@ type account struct {
 	log    logBucket // warnings and errors that the user causes
 	alarms logBucket // second imports of tokens that the user reserved
 
-	closer   unixsock.Closer // of descriptors that came and are not to stay
-	hangups  unixsock.Closer // of connections, which may have descriptors in them
-	closing  chan struct{}   // one in it for each refused connection that waits to be closed
-	stuck    atomic.Bool     // none of them was closed for a while
-	locked   atomic.Int64    // bytes of the pool that its secrets take
-	waiting  atomic.Int64    // of which so many are in answers that its peers do not read
-	prepared atomic.Int64    // and so many in keys of reservations that are not sealed
+	closer  unixsock.Closer // of descriptors that came and are not to stay
+	hangups unixsock.Closer // of connections, which may have descriptors in them
+	closing chan struct{}   // one in it for each refused connection that waits to be closed
+	stuck   atomic.Bool     // none of them was closed for a while
+	locked  atomic.Int64    // bytes of the pool that its secrets take
+	waiting atomic.Int64    // of which so many are in answers that its peers do not read
 
 	mu          sync.Mutex
 	connections int

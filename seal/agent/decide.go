@@ -47,24 +47,6 @@ func (p *Policy) isWho(uid uint32, groups []uint32, w who) bool {
 	return w.is(uid, groups)
 }
 
-// isParty is isWho for a user, a group or a service that a peer names.
-func (p *Policy) isParty(uid uint32, groups []uint32, who seal.Party) bool {
-	if who == seal.User(uid) {
-		return true
-	}
-	for _, g := range groups {
-		if who == seal.Group(g) {
-			return true
-		}
-	}
-	for _, name := range p.servicesOf(uid, groups) {
-		if service, err := seal.Service(name); err == nil && who == service {
-			return true
-		}
-	}
-	return false
-}
-
 // limitsImports reports whether a line says who must have exported something.
 func (p *Policy) limitsImports() bool { return p != nil && len(p.imports) > 0 }
 

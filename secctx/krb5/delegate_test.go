@@ -27,7 +27,6 @@ type forwarder struct {
 	granter
 	forwarded []*krb5test.Minted
 	client    string // of what it forwards
-	flags     uint32
 	refused   error
 }
 

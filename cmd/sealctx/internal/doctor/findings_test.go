@@ -120,8 +120,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// otherBootErr is what the keyring says of a directory with another boot's epochs.
-var otherBootErr = fmt.Errorf("seal: %w", keyring.ErrOtherBoot)
+// errOtherBoot is what the keyring says of a directory with another boot's epochs.
+var errOtherBoot = fmt.Errorf("seal: %w", keyring.ErrOtherBoot)
 
 // What is advised is what helps: nobody is told to give up tokens, or to start
 // what runs, for another's fault.
@@ -146,8 +146,8 @@ func TestRemedies(t *testing.T) {
 		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EROFS }, "remount,rw"},
 		{"runtime directory", healthy, func(f *Facts) { f.DirErr = unix.EACCES }, "mode 0700"},
 		{"runtime directory", healthy, func(f *Facts) { f.Inodes = 0 }, "nr_inodes"},
-		{"runtime directory", healthy, func(f *Facts) { f.KeysErr = otherBootErr }, "fuser -v /run/sealctx/epoch-*"},
-		{"runtime directory", healthy, func(f *Facts) { f.KeysErr = otherBootErr }, keyring.DirVariable},
+		{"runtime directory", healthy, func(f *Facts) { f.KeysErr = errOtherBoot }, "fuser -v /run/sealctx/epoch-*"},
+		{"runtime directory", healthy, func(f *Facts) { f.KeysErr = errOtherBoot }, keyring.DirVariable},
 		{"runtime directory", healthy, func(f *Facts) { f.Free = 0 }, "size="},
 	} {
 		f := c.facts()

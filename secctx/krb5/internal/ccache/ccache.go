@@ -256,8 +256,10 @@ func (s *reader) credential(c *Credential) (ok, usable bool, err error) {
 	if ok, err = s.keyAndTimes(c, &usable); err != nil || !ok {
 		return false, false, err
 	}
-	if !s.list() || !s.list() {
-		return false, false, nil
+	for range 2 { // addresses and authorization data
+		if !s.list() {
+			return false, false, nil
+		}
 	}
 	if usable {
 		ok = s.octets(&c.Ticket)
