@@ -63,12 +63,15 @@ func (r *release) agentPackage(arch string) *nfpm.Info {
 	for _, unit := range []string{"sealctx-agent.service", "sealctx-agent.socket", "sealctx-metrics.service", "sealctx-metrics.socket"} {
 		p.Contents = append(p.Contents, r.file(filepath.Join(units, unit), "/usr/lib/systemd/system/"+unit, 0o644))
 	}
+	p.Contents = append(p.Contents,
+		r.file(filepath.Join(r.source, "dist/prometheus/sealctx.rules.yml"), "/usr/share/doc/sealctx/examples/sealctx.rules.yml", 0o644),
+		r.file(filepath.Join(r.source, "dist/grafana/sealctx.json"), "/usr/share/doc/sealctx/examples/grafana.json", 0o644))
 	pages, _ := filepath.Glob(r.path("share", "man/man1/*.gz")) // the pattern is well-formed
 	for _, page := range pages {
 		p.Contents = append(p.Contents, r.file(page, "/usr/share/man/man1/"+filepath.Base(page), 0o644))
 	}
 	p.Contents = append(p.Contents, r.file(r.path("share", "bash-completion/completions/sealctx"), "/usr/share/bash-completion/completions/sealctx", 0o644))
-	p.Contents = append(p.Contents, r.docs("sealctx", "OPERATIONS.md", "THREATS.md", "SPEC.md", "agent-protocol.md", "krb5-context.md")...)
+	p.Contents = append(p.Contents, r.docs("sealctx", "OPERATIONS.md", "THREATS.md", "SPEC.md", "agent-protocol.md", "krb5-context.md", "json.md")...)
 	p.Scripts = nfpm.Scripts{
 		PostInstall: filepath.Join(pkg, "postinst.sh"), PreRemove: filepath.Join(pkg, "prerm.sh"), PostRemove: filepath.Join(pkg, "postrm.sh"),
 	}
