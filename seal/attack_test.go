@@ -241,8 +241,8 @@ func TestRefusalsSpendNothing(t *testing.T) {
 	requireOpens(t, h, sealed, plain)
 }
 
-// The order of refusals, worst first: whoever is not meant learns no more than
-// that, and an expired token is expired to everybody.
+// The order of refusals. A process that is not the audience learns no more than that. An
+// expired token is expired to every process.
 func TestOrderOfRefusals(t *testing.T) {
 	h := memHost(t, nil)
 	make := func(expired, stranger, format bool) []byte {

@@ -91,7 +91,7 @@ func TestAudienceOpen(t *testing.T) {
 				return
 			}
 			requireRefused(t, h, sealed, tt.want)
-			// Nothing was spent: whoever reserved it gets it back.
+			// Nothing was spent: its exporter can take it back.
 			s, err := h.TakeBack(sealed, testFormat)
 			require.NoError(t, err)
 			s.Wipe()
@@ -110,8 +110,7 @@ func TestTakeBackOfOthers(t *testing.T) {
 	requireOpens(t, h, sealed, plain) // the audience may
 }
 
-// A process is its id and its start: a dead one is nobody, and the start time
-// is the kernel's.
+// A process is its id and its number. A process that has ended is no audience.
 func TestProcess(t *testing.T) {
 	cmd := exec.Command("/bin/sleep", "60")
 	require.NoError(t, cmd.Start())
@@ -142,7 +141,7 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// A process that has ended and waits for its parent is nobody either.
+// Nor is a process that has ended and waits for its parent.
 func TestProcessZombie(t *testing.T) {
 	cmd := exec.Command("/bin/true")
 	require.NoError(t, cmd.Start())

@@ -87,8 +87,8 @@ func TestAuditEvents(t *testing.T) {
 	expect(eventRefused, ErrExpired.Error())
 }
 
-// Nobody who listens only for worse is told of what went well, and a host
-// without a log logs nothing.
+// A log that takes only warnings gets no event of success. A host without a log logs
+// nothing.
 func TestAuditLevels(t *testing.T) {
 	h := memHost(t, nil)
 	for _, tt := range []struct {

@@ -7,7 +7,7 @@ import (
 	"github.com/sealctx/sealctx/internal/token"
 )
 
-// An operation is what somebody wants with an authentic token.
+// An operation is what a caller wants with an authentic token.
 type operation int
 
 const (
@@ -17,9 +17,9 @@ const (
 	inspecting
 )
 
-// authorize decides whether the one who asks may do what it wants with an authentic
-// token. Its error wraps ErrUnauthorized and says for whom the token is, or whose;
-// or it says why that is not known now.
+// authorize decides whether the process that asks may do an operation with an authentic
+// token. Its error wraps ErrUnauthorized and names the audience or the exporter. Any
+// other error says why the answer is not known now.
 func (h *Host) authorize(op operation, t token.Header, exporters []Party) error {
 	own := t.Exporter == h.who.User()
 	switch op {
@@ -58,7 +58,8 @@ func (h *Host) authorize(op operation, t token.Header, exporters []Party) error 
 	return fmt.Errorf("%w: user %d exported it, and %s is demanded", ErrUnauthorized, t.Exporter, names(exporters))
 }
 
-// checkExporters refuses a demand that nobody can meet, or that nobody here can tell.
+// checkExporters refuses a demand that no exporter can meet, and a demand whose answer
+// only an agent knows.
 func (h *Host) checkExporters(exporters []Party) error {
 	if n := len(exporters); n == 0 || n > token.MaxExporters {
 		return fmt.Errorf("%w: %d exporters, 1 to %d can be demanded", ErrRequest, n, token.MaxExporters)

@@ -86,8 +86,7 @@ func sealOne(b *testing.B, h *seal.Host, req seal.Request, plain []byte) []byte 
 	return sealed
 }
 
-// fill makes n tokens outstanding: the register does not see that nobody sealed
-// them.
+// fill makes n tokens outstanding. The register does not know that they are not sealed.
 func fill(b *testing.B, h *seal.Host, dir string, n int) {
 	if err := h.Rotate(); err != nil { // it makes the first key, of the host's capacity
 		b.Fatal(err)

@@ -232,7 +232,7 @@ func loadThenStore(h *Host, b []byte, between func()) (*memsafe.Secret, error) {
 		return nil, err
 	}
 	between()
-	_ = e.ClaimFresh(slot) // the store: whoever else has loaded stores as well
+	_ = e.ClaimFresh(slot) // the store: all who have loaded store
 	runtime.KeepAlive(slot)
 	return plain, nil
 }

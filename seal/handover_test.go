@@ -204,7 +204,7 @@ func (f *fleet) interrupt(i int, p plan) (done bool, err error) {
 }
 
 // take lets one process go up to a step, does the deed, and lets the others
-// try. It counts who has the context.
+// try. It counts the processes that have the context.
 func (f *fleet) take(p plan, o order, plain []byte) error {
 	victim, others := importer1, []int{importer2, exporter}
 	if p.step <= stepBackClaimed {

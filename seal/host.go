@@ -28,6 +28,7 @@ type Host struct {
 	random io.Reader
 	log    *slog.Logger
 	who    ask.Who
+	user   Party // of who
 }
 
 // Options for OpenHost. The zero value is the recommendation. Suite, Capacity, Age
@@ -130,7 +131,8 @@ func newHost(ring *keyring.Ring, o *Options) (*Host, error) {
 	if o == nil {
 		o = &Options{}
 	}
-	h := &Host{ring: ring, pool: o.Pool, random: rand.Reader, log: o.Log, who: thisProcess()}
+	who := thisProcess()
+	h := &Host{ring: ring, pool: o.Pool, random: rand.Reader, log: o.Log, who: who, user: who.user}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -148,7 +150,7 @@ func newHost(ring *keyring.Ring, o *Options) (*Host, error) {
 // agent uses it. The result is not to be closed.
 func (h *Host) As(who ask.Who, log *slog.Logger) *Host {
 	as := *h
-	as.who, as.log = who, log
+	as.who, as.user, as.log = who, User(who.User()), log
 	return &as
 }
 

@@ -48,7 +48,7 @@ func (h *Host) Rotate() error {
 }
 
 // Retire ends a key now. Its outstanding tokens are worthless from now on. The
-// error wraps ErrRequest if there is no living key with this id, and else
+// error wraps ErrRequest if no living key has this id. Any other error wraps
 // ErrUnavailable.
 func (h *Host) Retire(id [16]byte) error {
 	err := h.ring.Retire(id)

@@ -100,7 +100,7 @@ func victim(t *testing.T, c *victimCase, st suite.Suite, ops int, o memscan.Opti
 		require.NoError(t, err)
 		tokenNeedles(t, &set, st, i < schedules, key, parsed.Bound, parsed.Sealed[:token.NonceSize])
 		if original := tokens[i][:len(parsed.Bound)]; !bytes.Equal(parsed.Bound, original) {
-			// Nobody has shown the commitment that goes with this header.
+			// No token holds the commitment of this header.
 			enc, err := hkdf.Expand(sha256.New, key, token.EncLabel+string(parsed.Bound), token.KeySize)
 			require.NoError(t, err)
 			com := sha256.Sum256(append([]byte(token.ComLabel), enc...))

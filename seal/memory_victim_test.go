@@ -44,7 +44,7 @@ type victimCase struct {
 	alter func([]byte)
 	// keyGone: the host key must not even be in its own page afterwards.
 	keyGone bool
-	// holds: it keeps opened tokens in locked memory, and nothing else.
+	// holds: it keeps opened tokens in locked memory, and keeps no other secret.
 	holds bool
 	// leaks: these needles must be found: a control.
 	leaks []string
@@ -135,8 +135,8 @@ func reserveFor(v *memscan.Victim, h *Host) (*Reservation, error) {
 	return r, nil
 }
 
-// newPlain makes a plain token on the heap. On a stack that grows, as a victim's
-// may, it would be copied, and the first copy left where nobody can wipe it.
+// newPlain makes a plain token on the heap. On a stack that grows it would be copied, and
+// the first copy could not be wiped.
 //
 //go:noinline
 func newPlain() []byte {
@@ -277,7 +277,7 @@ func victimAsks(_ *memscan.Victim, h *Host, tokens [][]byte) error {
 	return nil
 }
 
-// victimCancelsOthers tries to cancel reservations by headers that nobody made.
+// victimCancelsFor tries to cancel reservations by headers that no Host made.
 func victimCancelsFor(want error) func(*memscan.Victim, *Host, [][]byte) error {
 	return func(_ *memscan.Victim, h *Host, tokens [][]byte) error {
 		for _, b := range tokens {

@@ -30,10 +30,10 @@ func (h *Host) TakeBack(b []byte, formats ...string) (*memsafe.Secret, error) {
 	return h.open(takingBack, b, nil, formats)
 }
 
-// open is the way of a token from its bytes to its plain token (doc/SPEC.md,
-// section 9). Nothing before the claim changes anything, so that only the token's
-// own audience, in its time, can spend it. After the claim nothing is refused but
-// what would be wrong to give: the token is spent.
+// open is the way from a token's bytes to its plain token (doc/SPEC.md, section 9).
+// Nothing before the claim changes anything, so only the token's audience can spend it,
+// and only in its time. After the claim the token is spent. open refuses it then only if
+// it came too late.
 func (h *Host) open(op operation, b []byte, exporters []Party, formats []string) (*memsafe.Secret, error) {
 	// The bytes are a token's.
 	t, err := token.Parse(b)
@@ -58,8 +58,8 @@ func (h *Host) open(op operation, b []byte, exporters []Party, formats []string)
 		return nil, err
 	}
 
-	// It is in time, for the one who asks, from whom that one wants, and of a format
-	// that the mechanism reads.
+	// It is in time. It is for the process that asks, of an exporter that this process
+	// takes tokens from, and of a format that its mechanism reads.
 	now, err := h.ring.Now()
 	switch {
 	case err != nil:
@@ -73,12 +73,12 @@ func (h *Host) open(op operation, b []byte, exporters []Party, formats []string)
 		err = fmt.Errorf("%w: it is %q, and %q was asked for", ErrFormat, t.Format, strings.Join(formats, " or "))
 	}
 
-	// The claim: of all who get here, for one and the same token, one goes on.
+	// The claim. Of all calls that get here with the same token, one goes on.
 	if err == nil {
 		err = fromRing(e.ClaimRecent(keyring.Slot{Index: t.Slot, Word: t.Word}, now))
 	}
 
-	// It is still in time, and its key alive: this process may have been stopped.
+	// It is still in time, and its key alive. This process may have been stopped before.
 	if err == nil {
 		if late := fromRing(e.Valid(t.Expires)); late != nil {
 			err = fmt.Errorf("%w: %w", ErrLost, late)
@@ -99,8 +99,9 @@ var (
 	errBody   = errors.New("header genuine, body altered")
 )
 
-// authenticate returns the plain token of an authentic one. It needs a function that
-// the key is lent to: the key lies in memory of the keyring, and is wiped there.
+// authenticate returns the plain token of an authentic token. It passes a function to
+// the keyring, which lends the key: the key stays in the keyring's locked memory, and is
+// wiped there.
 func (h *Host) authenticate(e *keyring.Epoch, t *token.Token) (*memsafe.Secret, error) {
 	if e.Suite() != t.Suite {
 		h.refused(t, "suite is not the epoch's")

@@ -118,7 +118,7 @@ var kinds = [...]kind{
 	},
 }
 
-// known reports whether there is such a kind: zero is none.
+// known reports whether the table has a kind. Zero is no kind.
 func known(k uint8) bool { return int(k) < len(kinds) && kinds[k].is != nil }
 
 // validParty reports whether kind and value go together.
@@ -154,8 +154,8 @@ func (p Party) String() string {
 	return kinds[p.kind].text([]byte(p.value))
 }
 
-// isParty reports whether somebody is the party that stands in a token. No process
-// is of an unknown kind.
+// isParty reports whether somebody is the party that stands in a token. No process is a
+// party of an unknown kind.
 func isParty(who ask.Somebody, p token.Audience) (bool, error) {
 	if !validParty(p.Kind, p.Value) {
 		return false, nil

@@ -105,8 +105,8 @@ func TestPeersUnknownKind(t *testing.T) {
 	}
 }
 
-// A demand of exporters is met by the kernel's and the policy's word on whoever
-// exported; and a policy can refuse what nobody demanded. No refusal spends anything.
+// A demand of exporters is met by what the kernel and the policy say of the exporter. A
+// policy can refuse an exporter that no opener demanded. No refusal spends anything.
 func TestExporters(t *testing.T) {
 	service, err := Service("front")
 	require.NoError(t, err)
@@ -155,7 +155,8 @@ func TestExporters(t *testing.T) {
 	}
 }
 
-// Each kind of party has all of its entry. What is not in the table is nobody.
+// Each kind of party has all of its entry. No process is of a kind that is not in the
+// table.
 func TestKinds(t *testing.T) {
 	count := 0
 	for k := range 256 {

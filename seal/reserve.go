@@ -17,9 +17,8 @@ const attempts = 4
 
 // Reserve is described at Sealer.
 func (h *Host) Reserve(req Request) (*Reservation, error) {
-	uid := h.who.User()
 	if req.Audience == (Party{}) {
-		req.Audience = User(uid)
+		req.Audience = h.user
 	}
 	if err := h.who.MayReserve(req.Audience.kind, req.Audience.value); err != nil {
 		return nil, err
@@ -27,7 +26,7 @@ func (h *Host) Reserve(req Request) (*Reservation, error) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
-	head := req.header(uid)
+	head := req.header(h.who.User())
 	for try := 1; ; try++ {
 		r, err := h.reserve(head, req.Lifetime)
 		if err == nil {
@@ -42,7 +41,7 @@ func (h *Host) Reserve(req Request) (*Reservation, error) {
 	}
 }
 
-// check refuses what cannot stand in a token's header.
+// check returns an error for a field that cannot stand in a token's header.
 func (req *Request) check() error {
 	switch {
 	case !req.Audience.valid():
@@ -57,8 +56,8 @@ func (req *Request) check() error {
 	return nil
 }
 
-// header is what the request says of a token's header. It is small enough to be
-// inlined, which keeps what it makes on the stack.
+// header returns the fields of a token's header that the request determines. The
+// compiler inlines it, which keeps the slices that it makes on the stack.
 func (req *Request) header(exporter uint32) token.Header {
 	return token.Header{Mechanism: req.Mechanism, Format: []byte(req.Format), Exporter: exporter, Audience: req.Audience.wire()}
 }
@@ -94,8 +93,8 @@ func (h *Host) prepare(r *hostReservation, head token.Header) error {
 	head.Epoch = s.id
 	head.Slot, head.Word = s.lease.Index, s.lease.Word
 	head.Issued, head.Expires = s.lease.Issued, s.lease.Expires
-	// The salt is drawn where the header will be written over it: drawn into
-	// head it would take head to the heap.
+	// The salt is drawn into the room of the header. Drawn into head, it would move
+	// head to the heap.
 	room := make([]byte, token.SaltSize, head.Size()+token.CommitmentSize)
 	if _, err := io.ReadFull(h.random, room); err != nil {
 		return fmt.Errorf("random source: %w", err)

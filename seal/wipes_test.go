@@ -29,7 +29,7 @@ type wipe struct {
 	// GOEXPERIMENT=runtimesecret the runtime erases the same bytes.
 	plain bool
 
-	// spare says why nothing is found, where that is so: what else erases the
+	// spare says why nothing is found without the line: which other code erases the
 	// same bytes. A test, if one is named, passes without the line.
 	spare string
 }
@@ -177,7 +177,7 @@ func TestEveryWipeListed(t *testing.T) {
 			t.Errorf("%s: %s (%d) is listed and not there", p.file, p.line, p.nth)
 		}
 	}
-	// The control: the search sees a call that nobody listed.
+	// The control: the search sees calls that are not in the list.
 	require.Len(t, places("x.go", "func f() {\n\tdefer key.Wipe()\n\t// Wipe(b)\n\tclear(b)\n\tclear(b)\n}\n"), 3)
 }
 
@@ -207,8 +207,8 @@ func guarded(name, source string) string {
 	return out.String()
 }
 
-// sparing builds the tests of this package from guarded source. Locked memory is
-// memguard's in it, since what memfd_secret holds is shown to nobody.
+// sparing builds the tests of this package from guarded source. Its locked memory is
+// memguard's, since no process can read memory of memfd_secret.
 func sparing(t testing.TB) string {
 	t.Helper()
 	root, dir := moduleRoot(t), t.TempDir()
@@ -295,8 +295,8 @@ func leavesNothing(t testing.TB, binary, test, spare string) (out string, passed
 	return out, err == nil
 }
 
-// The control of TestLeavesNothing: it fails without each wipe of our own code
-// in turn, but for those that have a second line behind them.
+// The control of TestLeavesNothing: it fails without each wipe of our own code in turn.
+// The wipes with a second line behind them are the exception.
 func TestEveryWipeIsMissed(t *testing.T) {
 	if underRace {
 		return // what it builds is without the race detector either way

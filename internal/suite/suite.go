@@ -1,8 +1,8 @@
-// Package suite is the AEADs that tokens are sealed with: a closed set, in one
-// table, from which everything reads that depends on a token's suite.
+// Package suite is the AEADs that seal tokens. They are a closed set, in one table. All
+// code that depends on a token's suite reads the table.
 //
-// A suite's number is the version byte of its tokens and stands in the file of its
-// epochs, so it means the same for good. doc/CHANGING.md says how one is added.
+// A suite's number is the version byte of its tokens and stands in the files of its
+// epochs, so it never changes its meaning. doc/CHANGING.md says how to add a suite.
 package suite
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/sealctx/sealctx/internal/wipe"
 )
 
-// A Suite is an AEAD with a key of 32 bytes, a nonce of 12 and a tag of 16. Zero is
-// none.
+// A Suite is an AEAD with a key of 32 bytes, a nonce of 12 and a tag of 16. Zero is no
+// suite.
 type Suite uint8
 
 // The suites.
@@ -26,13 +26,13 @@ const (
 	ChaCha20Poly1305 Suite = 2 // for processors on which Go's AES is not constant-time
 )
 
-// An entry is what there is to know of a suite.
+// An entry describes a suite.
 type entry struct {
 	name  string
 	short string // for a command line
 
-	// drawsNonce: the AEAD draws its nonce and puts it in front of what it seals,
-	// as FIPS 140 wants it. Else the nonce is the caller's.
+	// drawsNonce: the AEAD draws its nonce and puts it in front of the ciphertext, as
+	// FIPS 140 asks. Otherwise the caller draws the nonce.
 	drawsNonce bool
 
 	new func(key []byte) (AEAD, error)

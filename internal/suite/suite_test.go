@@ -50,7 +50,7 @@ func TestTable(t *testing.T) {
 		require.Error(t, err)
 		a.Wipe()
 	}
-	require.Len(t, names, len(table)-1) // zero is none
+	require.Len(t, names, len(table)-1) // zero is no suite
 	require.Contains(t, All(), Default())
 	for _, s := range []Suite{0, Suite(len(table)), 255} {
 		require.False(t, s.Known())

@@ -12,8 +12,8 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 )
 
-// Commit writes the commitment to key, which is K_enc, into dst. It is to be
-// called inside memsafe.Do.
+// Commit writes the commitment to key, which is K_enc, into dst. Call it inside
+// memsafe.Do.
 func Commit(dst, key []byte) {
 	var in [len(ComLabel) + KeySize]byte
 	copy(in[copy(in[:], ComLabel):], key)
@@ -23,9 +23,9 @@ func Commit(dst, key []byte) {
 	clear(sum[:])
 }
 
-// CommitsTo reports whether the token's commitment is to key. What it should be is
-// worth as much as a key where nobody has shown it, so this too is to be called
-// inside memsafe.Do.
+// CommitsTo reports whether the token's commitment is to key, in constant time. The
+// commitment that it computes is as secret as a key if the token was altered, so call
+// CommitsTo inside memsafe.Do.
 func (t *Token) CommitsTo(key []byte) bool {
 	var com [CommitmentSize]byte
 	Commit(com[:], key)
@@ -34,7 +34,8 @@ func (t *Token) CommitsTo(key []byte) bool {
 	return same
 }
 
-// SuiteOf returns the suite of a token or of its start, which the caller made.
+// SuiteOf returns the suite of a token or of its start. It panics on bytes that are
+// shorter than a header, so the bytes must come from Append or Parse.
 func SuiteOf(start []byte) suite.Suite { return suite.Suite(start[len(magic)]) }
 
 // ErrOpen is returned for a body that is not authentic.
@@ -43,10 +44,10 @@ var ErrOpen = errors.New("token: body is not authentic")
 // ErrTooLarge is returned for a plain token of more than MaxPlain bytes.
 var ErrTooLarge = fmt.Errorf("token: the plain token is longer than %d bytes", MaxPlain)
 
-// Seal returns a token: start, which is header, context and commitment, then
-// length, nonce, body and tag. key is K_enc; random gives the nonce of a suite that does not draw its own. The
-// caller wipes plain and key. Seal leaves neither behind, and no copy of plain but
-// the sealed one.
+// Seal returns a token: start, which is header, context and commitment, then length,
+// nonce, body and tag. key is K_enc. random is the source of the nonce if the suite does
+// not draw its own. The caller wipes plain and key. Seal leaves no copy of them. It
+// returns ErrTooLarge for a plain token longer than MaxPlain.
 func Seal(s suite.Suite, start, key, plain []byte, random io.Reader) ([]byte, error) {
 	if len(plain) > MaxPlain {
 		return nil, ErrTooLarge
@@ -57,8 +58,8 @@ func Seal(s suite.Suite, start, key, plain []byte, random io.Reader) ([]byte, er
 	copy(token, start)
 	binary.BigEndian.PutUint32(token[len(start):], uint32(size))
 
-	// The plain token is laid where it will be encrypted: at the place of the
-	// nonce if the AEAD draws one, and moves it, and else behind the nonce.
+	// The plain token is copied to where it is encrypted. An AEAD that draws its nonce
+	// takes it from the nonce's place and moves it. Any other takes it behind the nonce.
 	at := prefix
 	if !s.DrawsNonce() {
 		at += NonceSize
@@ -80,8 +81,8 @@ func Seal(s suite.Suite, start, key, plain []byte, random io.Reader) ([]byte, er
 	return token, nil
 }
 
-// seal encrypts body in place, and writes the tag behind it and, if the AEAD draws
-// one, the nonce in front.
+// seal encrypts body in place and writes the tag behind it. If the AEAD draws its nonce,
+// it writes the nonce in front.
 func seal(s suite.Suite, token []byte, prefix int, key, body []byte) error {
 	aead, err := s.New(key)
 	if err != nil {
@@ -96,9 +97,9 @@ func seal(s suite.Suite, token []byte, prefix int, key, body []byte) error {
 	return nil
 }
 
-// Open decrypts the body of a parsed token into dst, which must have BodySize
-// bytes of locked memory, and returns the length of the plain token in it. On
-// an error dst is zeroed.
+// Open decrypts the body of a parsed token into dst, which must be BodySize bytes of
+// locked memory. It returns the length of the plain token in dst. It returns ErrOpen for
+// a body that is not authentic or badly padded, and zeroes dst on every error.
 func (t *Token) Open(dst, key []byte) (n int, err error) {
 	memsafe.Do(func() { err = t.open(dst, key) })
 	if err == nil {

@@ -1,6 +1,6 @@
-// Package token is the sealed token's bytes: what doc/SPEC.md says, and nothing
-// about whose it is or whether it still opens. It sees hostile bytes and keeps
-// to cryptobyte for them.
+// Package token is the bytes of a sealed token, as doc/SPEC.md has them. It does not
+// know whose a token is, or whether it still opens. It reads hostile bytes, and reads
+// them with cryptobyte alone.
 //
 //	token   = header | context | commitment(32) | length(4) | nonce(12) | body | tag(16)
 //	header  = "SLCX" | version(1) | epoch(16) | slot(4) | word(8) | salt(32) | issued(8) | expires(8)
@@ -14,7 +14,7 @@
 //	K_enc      = HKDF-Expand-SHA256(host key, "sealctx token enc\x00" | header | context, 32)
 //	commitment = SHA-256("sealctx token com\x00" | K_enc)
 //
-// There is one way to write a token: what parses marshals to the same bytes.
+// There is one way to write a token: a token that parses marshals to the same bytes.
 package token
 
 import (
@@ -42,7 +42,8 @@ const (
 	MaxFormat    = 64 // the longest name of a plain format
 	MaxAudience  = 64 // the longest value of an audience
 
-	// MaxExporters is how many exporters an opener can name. A program has one or two.
+	// MaxExporters is how many exporters an opener can demand. Programs demand one or
+	// two.
 	MaxExporters = 16
 
 	// MaxBound is the most that header and context take.
@@ -58,11 +59,11 @@ const (
 	ComLabel = "sealctx token com\x00"
 )
 
-// ErrMalformed is the one error for bytes that are no token.
+// ErrMalformed is the error for all bytes that are no token.
 var ErrMalformed = errors.New("token: malformed")
 
-// A Header is the part of a token that is in clear: the RFCs' interprocess
-// token does not hide who it is for.
+// A Header is the part of a token that is in clear. An interprocess token does not hide
+// its audience.
 type Header struct {
 	Suite   suite.Suite
 	Epoch   [16]byte
@@ -78,7 +79,7 @@ type Header struct {
 	Audience  Audience
 }
 
-// An Audience is who may open a token, as it stands there; package seal gives
+// An Audience is the audience of a token as it stands in the token. Package seal gives
 // the kinds their meaning.
 type Audience struct {
 	Kind  uint8
@@ -98,8 +99,8 @@ func (h *Header) Size() int {
 	return headerSize + 1 + len(h.Mechanism) + 1 + len(h.Format) + 4 + 1 + 1 + len(h.Audience.Value)
 }
 
-// Append appends header and context to dst. It returns ErrMalformed for a value
-// that Parse would refuse.
+// Append appends header and context to dst. It returns ErrMalformed for a header that
+// Parse would refuse.
 func (h *Header) Append(dst []byte) ([]byte, error) {
 	if !h.valid() {
 		return nil, ErrMalformed
@@ -146,7 +147,7 @@ func ValidFormat(s []byte) bool {
 	return len(s) > 0 && len(s) <= MaxFormat
 }
 
-// A Token is a token taken apart. Its slices point into what was parsed.
+// A Token is a parsed token. Its slices point into the bytes that were parsed.
 type Token struct {
 	Header
 	Bound      []byte // header | context: what the keys are bound to
@@ -155,8 +156,8 @@ type Token struct {
 	Sealed     []byte // nonce | body | tag
 }
 
-// Parse takes a token apart, or returns ErrMalformed. Nothing of it is authentic
-// yet. It copies nothing.
+// Parse parses a token, or returns ErrMalformed. It copies nothing. Nothing of the
+// result is authentic yet.
 func Parse(b []byte) (t Token, err error) {
 	if len(b) > MaxToken {
 		return Token{}, ErrMalformed

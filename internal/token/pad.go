@@ -31,15 +31,15 @@ func isPadded(n int) bool {
 	return n >= bodySizes[0] && n <= maxBody && paddedSize(n-1) == n
 }
 
-// pad fills what follows the first n bytes of body: 0x80 and zeros (ISO/IEC
-// 7816-4), so that the plain token starts where the body does.
+// pad fills body behind its first n bytes with 0x80 and zeros (ISO/IEC 7816-4). The plain
+// token starts where the body does.
 func pad(body []byte, n int) {
 	clear(body[n:])
 	body[n] = 0x80
 }
 
-// unpad returns the length of the plain token in an authentic body, or false if
-// the body is not what pad makes.
+// unpad returns the length of the plain token in an authentic body. It returns false for
+// a body that pad does not make.
 func unpad(body []byte) (int, bool) {
 	n := len(body)
 	for n >= 8 && binary.NativeEndian.Uint64(body[n-8:n]) == 0 {

@@ -9,38 +9,38 @@ import (
 	"github.com/sealctx/sealctx/memsafe"
 )
 
-// Who is the one that asks a host: this process, or a peer of the agent. It decides
-// what it is. One goroutine at a time uses it, unless it says otherwise.
+// Who is the process that asks a host: the host's own, or a peer of the agent. It knows
+// what it is. One goroutine at a time uses a Who, unless the type says otherwise.
 type Who interface {
 	Somebody
 
-	// Exporter returns the exporter of an authentic token that is in time. The
-	// error refuses the token.
+	// Exporter returns the exporter of an authentic token that is in time. An error
+	// refuses the token.
 	Exporter(token.Header) (Somebody, error)
 
-	// MayReserve returns why it may not reserve a token for an audience, or nil.
+	// MayReserve returns nil if the process may reserve a token for an audience.
 	MayReserve(kind uint8, value string) error
 
-	// MayImport returns why it may not open what an exporter reserved, or nil.
+	// MayImport returns nil if the process may open tokens of the token's exporter.
 	MayImport(token.Header) error
 
-	// MayInspect reports whether it may ask how any token stands, also another's.
+	// MayInspect reports whether the process may ask how every token stands.
 	MayInspect() bool
 }
 
-// Somebody is a process, by what the kernel and a policy say of it.
+// Somebody is a process as the kernel and a policy describe it.
 type Somebody interface {
 	User() uint32
 	Groups() []uint32
 	Services() []string
 
-	// Process returns the value of a process audience. The error says that it is
-	// not known now.
+	// Process returns the process as the value of an audience. An error says that it
+	// is not known now.
 	Process() ([]byte, error)
 }
 
-// ErrAudience is the seal.ErrRequest that the agent's protocol tells from others: the
-// audience is nobody, or cannot be held to here.
+// ErrAudience is a kind of seal.ErrRequest that has a status of its own in the agent's
+// protocol: no process is the audience, or this sealer cannot hold a token to it.
 var ErrAudience = errors.New("audience cannot be enforced here")
 
 // A Grant is what a reservation is made of.
@@ -53,8 +53,8 @@ type Grant struct {
 // A Slot is what a reservation holds in a register, here or at the agent. One
 // goroutine at a time uses it, except for State.
 type Slot interface {
-	// Valid returns nil if the sealed token may leave the process, and else
-	// seal.ErrExpired or another reason.
+	// Valid returns nil if the sealed token may leave the process. It returns an error
+	// wrapping seal.ErrExpired if the token's time is over.
 	Valid(sealed []byte) error
 
 	// Cancel returns nil if no process can open the token any more.
@@ -64,7 +64,7 @@ type Slot interface {
 	// called at any time, after Release too.
 	State() State
 
-	// Release lets go of what keeps the register at hand. It is called once.
+	// Release gives back what keeps the register mapped. It is called once.
 	Release()
 }
 

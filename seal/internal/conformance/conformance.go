@@ -207,7 +207,7 @@ func testAltered(t *testing.T, s Suite) {
 	opens(t, a, token, []byte("genuine"))
 }
 
-// A token of other keys is none.
+// A token of other keys is defective.
 func testForeign(t *testing.T, s Suite) {
 	token := sealed(t, s.Sealer(t), request, []byte("elsewhere"))
 	refuses(t, seal.ErrDefective, s.Sealer(t).Open, token, format)
@@ -237,8 +237,8 @@ func testRetired(t *testing.T, s Suite) {
 	opens(t, a, sealed(t, a, request, []byte("next")), []byte("next"))
 }
 
-// A token for another user opens for nobody here but its exporter, by TakeBack;
-// a sealer may also refuse to make it.
+// A token for another user does not open here. Its exporter can take it back. A sealer may
+// also refuse to make it.
 func testAudience(t *testing.T, s Suite) {
 	a := s.Sealer(t)
 	own := request
