@@ -24,23 +24,24 @@ type tokenInspectCmd struct {
 	whose  `embed:""`
 	File   place `arg:"" optional:"" help:"The token; standard input if none is named."`
 	Base64 bool  `name:"base64" help:"The token is in base64."`
-	Header bool  `help:"Only the header, which anybody could have written: do not ask the holder of the keys."`
+	Header bool  `help:"Print only the header, which anyone could have written. Do not ask the holder of the keys."`
 	JSON   bool  `help:"Print JSON."`
 }
 
 func (*tokenInspectCmd) Help() string {
-	return `The header is in clear and is worth nothing by itself. Whoever holds the key says
-whether the token is authentic, and then whether it is outstanding, gone or
-expired; of an expired one nobody knows whether it was opened. Exit status 0 says that it is authentic, or with --header that it is one.
-What is outside the token's own protection stays so: a file with a token in it is
-as good as the context to whom the token is for.`
+	return `The header is in clear, and anyone could have written it. The holder of the keys says
+whether the token is authentic. Then it says whether the token is outstanding, gone (opened,
+taken back or cancelled) or expired; of an expired token it does not know whether it was
+opened before. Exit status 0 says that the token is authentic or, with --header, that the
+bytes are a token. A process of the token's audience that reads the file can import the
+context: keep it from others.`
 }
 
 func (t *tokenInspectCmd) Run(c *console) error {
 	r := &tokenReport{}
 	err := t.inspect(c.in, r)
 	switch {
-	case t.JSON: // of what is no token too: a script reads nothing else
+	case t.JSON: // also for bytes that are no token: a script reads only this
 		r.report = newReport("token inspect", err)
 		return errors.Join(asJSON(c.out, r), err)
 	case r.Header == nil:
@@ -125,8 +126,8 @@ func newHeader(h seal.Header) (*tokenHeader, error) {
 	}, nil
 }
 
-// mechanismOf writes an object identifier with dots, or in hexadecimal digits
-// one that is none.
+// mechanismOf writes an object identifier with dots. It writes bytes that are no object
+// identifier in hexadecimal digits.
 func mechanismOf(der []byte) string {
 	var oid x509.OID
 	if err := oid.UnmarshalBinary(der); err != nil {
@@ -146,7 +147,7 @@ func (r *tokenReport) ask(h holder.Holder, token []byte) error {
 	case errors.Is(err, seal.ErrDefective) && err != seal.ErrDefective: //nolint:errorlint // wrapped, it says where the keys were looked for
 		err = fmt.Errorf("the token is not authentic: %w", err)
 	case errors.Is(err, seal.ErrDefective):
-		err = errors.New("the token is not authentic: altered, or of keys that are retired or somebody else's")
+		err = errors.New("the token is not authentic: it was altered, or its key is retired or another holder's")
 	case errors.Is(err, seal.ErrUnauthorized):
 		return fmt.Errorf("%w: the holder tells only exporter, audience, root and itself", err)
 	default:
@@ -163,9 +164,9 @@ func (r *tokenReport) print(w io.Writer) error {
 	case authentic:
 		fmt.Fprintf(w, "Authentic, and %s. So says %s.\n", r.State, r.asked)
 	case r.Authentic != nil:
-		fmt.Fprintf(w, "NOT AUTHENTIC. So says %s.\nWhat stands in the header, which anybody could have written:\n", r.asked)
+		fmt.Fprintf(w, "NOT AUTHENTIC. So says %s.\nWhat stands in the header, which anyone could have written:\n", r.asked)
 	default:
-		fmt.Fprintln(w, "NOT AUTHENTICATED. What stands in the header, which anybody could have written:")
+		fmt.Fprintln(w, "NOT AUTHENTICATED. What stands in the header, which anyone could have written:")
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "  audience\t%s\n", h.Audience)
