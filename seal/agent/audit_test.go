@@ -158,6 +158,7 @@ func TestHousekeeping(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer s.Close()
+	require.Contains(t, log.take(), eventPolicy)
 	s.tidy()
 	require.Empty(t, log.take())
 	require.NoError(t, s.hosts[0].Rotate()) // which makes the first
