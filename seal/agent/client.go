@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -250,10 +251,10 @@ func openRequest(op wire.Op, b []byte, exporters []seal.Party, formats []string)
 	}
 	t, _ := token.Parse(b) // bytes that are no token go to the agent, which refuses and logs them
 	ask := wire.OpenRequest{Token: b}
-	for _, f := range formats {
-		if f == string(t.Format) || ask.Format == nil && token.ValidFormat([]byte(f)) {
-			ask.Format = []byte(f)
-		}
+	if slices.Contains(formats, string(t.Format)) {
+		ask.Format = t.Format
+	} else if i := slices.IndexFunc(formats, func(f string) bool { return token.ValidFormat([]byte(f)) }); i >= 0 {
+		ask.Format = []byte(formats[i]) // the agent refuses it, and its answer names both
 	}
 	for _, e := range exporters {
 		bin, err := e.MarshalBinary()
