@@ -59,9 +59,9 @@ var (
 )
 
 // A scratchpad is the locked memory that expansions of a ring work in: a few
-// buffers, each used by one at a time. Those who find none free wait while
-// another's key is in use: a microsecond, and tens of them to open the largest
-// token.
+// buffers, each used by one expansion at a time. An expansion that finds no free
+// buffer waits until another has ended: a microsecond, and tens of microseconds
+// while the largest token is opened.
 type scratchpad struct {
 	pool *memsafe.Pool
 	bufs []scratchBuf
@@ -96,7 +96,7 @@ func newScratchpad() (*scratchpad, error) {
 	return s, nil
 }
 
-// take returns a buffer that nobody else has, locked.
+// take returns a free buffer, locked.
 func (s *scratchpad) take() *scratchBuf {
 	for i := range s.bufs {
 		if b := &s.bufs[i]; b.mu.TryLock() {

@@ -41,12 +41,11 @@ func findDir(o *Options) (*os.File, error) {
 		ErrNoDir, strings.Join(tried, ", "), DirVariable)
 }
 
-// candidates are the places to look, best first. In a directory that a variable
-// names ours is a subdirectory, since that directory may have a mode that suits
-// others.
+// candidates are the places to look, best first. A directory that a variable names
+// may have a mode that suits other programs, so the ring uses a subdirectory of it.
 //
 // A variable counts only if its directory belongs to this user, as the XDG
-// specification has it, and if nobody else can put another in its place. A session's
+// specification has it, and if no other user can replace the directory. A session's
 // variables reach programs of other users, through su and sudo: a directory of root
 // in a user's directory would lock that user out. A service manager may keep the
 // directory that it made for a service, so RUNTIME_DIRECTORY may be root's too.

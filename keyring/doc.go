@@ -40,10 +40,10 @@
 //
 //   - before reserve's swap: leaves nothing;
 //   - after it: leaves a slot that is taken over once it has expired;
-//   - before claim's swap: leaves the token claimable by whoever holds it;
+//   - before claim's swap: leaves the token claimable by any process that holds it;
 //   - after it: has spent the token; nothing ever gives a claim back;
-//   - in the middle of a retirement: leaves the epoch DEAD; whoever meets it
-//     next finishes the sweep, which can be repeated.
+//   - in the middle of a retirement: leaves the epoch DEAD; the next process that
+//     finds it finishes the sweep, which can be repeated.
 //
 // After reserve's swap the state of the epoch is read again: either the
 // exporter sees DEAD, or the sweep sees its slot.

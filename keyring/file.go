@@ -38,7 +38,7 @@ func (m *mapped) linked() error {
 }
 
 // unlink removes the epoch's name. It leaves the name alone if it is another file's by
-// now: somebody renamed the epoch's file, or wiped the directory.
+// now: the epoch's file was renamed, or the directory was wiped.
 func (m *mapped) unlink() error {
 	var own, named unix.Stat_t
 	if err := unix.Fstat(m.fd, &own); err != nil {
@@ -272,7 +272,7 @@ func adopt(r *Ring, m *mapped, st *unix.Stat_t) (*Epoch, error) {
 	return e, nil
 }
 
-// What keeps a directory from being used without anybody's hand being in it.
+// Errors of a directory that no user's act explains.
 var (
 	errDenied   = errors.New("keyring: runtime directory cannot be used")
 	errReadOnly = errors.New("keyring: runtime directory is read-only")

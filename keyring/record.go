@@ -55,7 +55,7 @@ func (r record) bytes() []byte { return unsafe.Slice((*byte)(r.base), recordSize
 // key is the host key in place.
 func (r record) key() []byte { return r.bytes()[offKey : offKey+keySize : offKey+keySize] }
 
-// The states of an epoch. Zero is none, so that zeroed memory is damage.
+// The states of an epoch. Zero is not a state, so zeroed memory is damage.
 const (
 	stateOpen   = 1 // seals and opens
 	stateClosed = 2 // opens what is outstanding

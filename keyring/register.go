@@ -57,7 +57,7 @@ type register struct {
 	swept *atomic.Int64  // when the count was last taken anew, nanoseconds since boot
 }
 
-// errNoWord is a slot of zeros: somebody punched a hole into the file.
+// errNoWord is a slot of zeros: a hole was punched into the file.
 var errNoWord = fmt.Errorf("%w: a slot of its register was zeroed", ErrDamaged)
 
 // freshWord is what every slot of a new register holds.

@@ -273,8 +273,8 @@ func (r *Ring) discover(id [16]byte) (*Epoch, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What anybody can send must not stop those who seal: no lock to write
-	// where the directory is as it was.
+	// Anyone can send a token with an unknown id. It must not stop sealing, so the lock
+	// for writing is taken only if the directory has changed.
 	r.mu.RLock()
 	e := r.epochs[id] // another goroutine may have found it meanwhile
 	found := e != nil && e.acquire()
@@ -339,7 +339,7 @@ func (r *Ring) Retire(id [16]byte) error {
 }
 
 // Close takes the ring out of use; its epochs stay for other processes, and
-// those of New are retired. An epoch that somebody still holds, and the memory
+// those of New are retired. An epoch that is still in use, and the memory
 // it needs, is freed by its last Release. A second Close does nothing.
 func (r *Ring) Close() error {
 	r.mu.Lock()

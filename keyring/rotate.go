@@ -28,11 +28,13 @@ func (r *Ring) closeOlder() error {
 	return nil
 }
 
-// relieve rotates because the latest epoch's age is up, or there is none. Where
-// there is no room for another, those go of which nothing is outstanding; if
-// that makes none, the latest seals on for a while. It goes itself only where it is
-// this process's locked memory that is short: of a full directory nobody knows whether
-// what it leaves is room enough, or another process still has it mapped.
+// relieve rotates because the latest epoch's age is up, or because there is no epoch. If
+// there is no room for another, epochs without outstanding tokens are retired. If that
+// makes no room, the latest epoch seals on for a while.
+//
+// The latest epoch is retired only if this process is short of locked memory. If the
+// directory is full, retiring it might not free enough space for a new one, because
+// another process may have it mapped; then nothing could be sealed.
 func (r *Ring) relieve(now time.Duration) error {
 	short := r.rotate(now)
 	if short == nil || !crowded(short) {
@@ -58,9 +60,9 @@ func (r *Ring) relieve(now time.Duration) error {
 	return short
 }
 
-// retireIdle retires an epoch if nothing is outstanding of it and nobody here
-// holds it, whose page would stay then, and reports whether it did. It counts
-// again once the epoch is closed: from then on nobody reserves in it.
+// retireIdle retires an epoch without outstanding tokens and reports whether it did. It
+// leaves an epoch that is in use in this process, because its page would stay locked. It
+// counts again once the epoch is closed: from then on no token is reserved in it.
 func (r *Ring) retireIdle(e *Epoch) (bool, error) {
 	if e.refs.Load() > 1 {
 		return false, nil
@@ -124,10 +126,10 @@ func (r *Ring) rotate(now time.Duration) error {
 	return nil
 }
 
-// nextSeq is the number of the next epoch. The first of a directory is when it
-// last changed, which all who find it empty see alike: had it had an epoch before,
-// that one's number would not come again, and whoever was stopped while he retired
-// it takes nobody else's name away.
+// nextSeq is the number of the next epoch. The first number in an empty directory is the
+// time at which the directory last changed, which every process sees alike. A number that
+// was used there before does not come again, so a process that was stopped while it
+// retired an epoch does not remove the name of a later one.
 func (r *Ring) nextSeq() uint64 {
 	if r.lastSeq == 0 && r.stamp.sec > 0 {
 		return uint64(r.stamp.sec)*uint64(time.Second) + uint64(r.stamp.nsec)

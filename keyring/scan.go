@@ -22,7 +22,7 @@ type stamp struct {
 }
 
 // lockFresh takes the lock to write and brings the ring up to date. The caller
-// must unlock if, and only if, the error is nil, which else may be ErrClosed.
+// must unlock if, and only if, the error is nil. ErrClosed is among the errors.
 func (r *Ring) lockFresh(now time.Duration) error {
 	r.mu.Lock()
 	err := ErrClosed
@@ -205,7 +205,7 @@ func (r *Ring) dirChanged() (bool, error) {
 	return true, nil
 }
 
-// unchanged is dirChanged for those who have the lock for reading only.
+// unchanged is dirChanged for callers that hold the lock for reading only.
 func (r *Ring) unchanged() bool {
 	s, links, err := r.look()
 	return err == nil && links != 0 && s == r.stamp && s.settled

@@ -28,12 +28,12 @@ type span struct {
 
 func (s span) bytes() []byte { return unsafe.Slice((*byte)(s.base), s.size) }
 
-// lockMu has one region locked at a time: memguard's trial lock says something
-// only if nothing else of this package takes the room in between.
+// lockMu lets one region be locked at a time. memguard's trial lock tells the truth only
+// if this package takes no other memory in between.
 var lockMu sync.Mutex
 
-// newRegion takes the best memory that the kernel gives: memfd_secret, else
-// memguard.
+// newRegion takes the best memory that the kernel gives: memfd_secret, or memguard's if
+// the kernel has no memfd_secret.
 func newRegion(size int) (region, error) {
 	r, err := newSecretRegion(size)
 	if err == nil {

@@ -239,9 +239,9 @@ func (a *agentCmd) lockIn(log *slog.Logger) error {
 func (a *agentCmd) readable() ([]string, error) {
 	names := slices.Clone(nameFiles)
 	if os.Geteuid() != 0 {
-		// Who adds a user replaces these files, and leave for a file is not leave
-		// for the one that replaces it. Root goes without: it could read more of
-		// /etc than names.
+		// Adding a user replaces these files, and the sandbox's leave for a file is
+		// not leave for its successor. So /etc may be read, but not by root, which
+		// could read more of it than names.
 		names = []string{"/etc"}
 	}
 	if a.Policy == "" {

@@ -2,7 +2,7 @@
 // subcommand, and what they say and exit with.
 //
 // A subcommand prints what was asked for to standard output, or as JSON where
-// --json is given, and nothing else; an error goes to standard error, one line
+// --json is given. An error goes to standard error, one line
 // that names cause and remedy. No secret is taken as an argument or from the
 // environment, and none is printed.
 package command
@@ -61,8 +61,8 @@ type console struct {
 	out, err io.Writer
 }
 
-// A place is a path or an address. An empty one is refused: it would come of a
-// variable that is not set, and mean something else than no flag at all.
+// A place is a path or an address. An empty place is refused: a variable that is not set
+// gives one, and the command would do something other than what was meant.
 type place string
 
 // UnmarshalText is called by kong.

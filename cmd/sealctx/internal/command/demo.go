@@ -26,8 +26,8 @@ nothing behind.`
 func (d *demoCmd) Run(c *console) error {
 	ctx, stop := untilSignal(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
-	// Somebody who has read enough ("| head") must not kill the director before
-	// it has cleared the stage: the signal is caught, and the write fails.
+	// A reader that ends early ("| head") must not kill the director before it has
+	// cleared the stage. The signal is caught, and the write fails.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	return demo.Run(ctx, c.out, d.Crowd)
 }

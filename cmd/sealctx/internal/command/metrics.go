@@ -94,8 +94,8 @@ func (w *web) stop() {
 	}
 }
 
-// listenMetrics listens at unix:PATH or at a port of loopback: who uses this
-// host, and how much, is not for the network.
+// listenMetrics listens at unix:PATH or at a port of loopback. The network must not learn
+// how much this host is used.
 func listenMetrics(addr string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if !filepath.IsAbs(path) {

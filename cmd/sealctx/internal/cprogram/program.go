@@ -58,8 +58,8 @@ func Check(program, library string, later bool) (path string, err error) {
 // maxInterpreters is how many scripts the kernel follows.
 const maxInterpreters = 5
 
-// checkLibrary makes sure that only root or this user can write the library: whoever
-// writes it runs code in the program.
+// checkLibrary makes sure that only root or this user can write the library. A user who
+// can write it can run code in the program.
 func checkLibrary(library string) (*elf.File, error) {
 	info, err := os.Stat(library)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -124,8 +124,8 @@ func Play(args []string) error {
 	if len(args) != 5 {
 		return errors.New("this is not for calling by hand")
 	}
-	// What a terminal sends goes to all of the cast. Its end is for the director to
-	// see to, and the kernel where that one is gone.
+	// A terminal's signal goes to all of the cast. The director ends the players, and the
+	// kernel does if the director is gone.
 	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTERM)
 	role, control, dir, socket, keytab := args[0], args[1], args[2], args[3], args[4]
 	server := rpc.NewServer()

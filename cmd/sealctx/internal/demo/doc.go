@@ -1,6 +1,6 @@
 // Package demo runs the main job of sealctx before the reader's eyes: a
 // Kerberos session that is handed from process to process while it goes on, and
-// what becomes of those who try to cheat.
+// what becomes of attempts to cheat.
 //
 // Run is the director. It starts every player as a process of its own, this
 // program again, and tells it over a Unix socket what to do; the player that

@@ -61,7 +61,7 @@ func NewNode(dir, keytab, socket string) (*Node, error) {
 	return n, n.open(socket)
 }
 
-// Accept listens, and establishes contexts with whoever connects; sessions are
+// Accept listens, and establishes a context with each client that connects. Sessions are
 // numbered as they come.
 func (n *Node) Accept(_ struct{}, addr *string) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -152,8 +152,8 @@ func (n *Node) serve(handle int, conn net.Conn) error {
 // errStopped ends serving between two messages.
 var errStopped = errors.New("stopped")
 
-// next reads a frame, whole: who wants the connection elsewhere must not find
-// half of one in it.
+// next reads a whole frame, so that no half of a frame is left in a connection that is
+// handed on.
 func (s *session) next() (kind byte, body []byte, err error) {
 	if s.stopping.Load() {
 		return 0, nil, errStopped

@@ -9,7 +9,7 @@ import (
 )
 
 // A page is what the reader sees. Headlines are bold on a terminal. It stops
-// the play when nobody reads any more.
+// the play when its reader has gone.
 type page struct {
 	out  io.Writer
 	bold bool

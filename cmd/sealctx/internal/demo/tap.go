@@ -6,8 +6,8 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 )
 
-// tap is a mechanism under which somebody listens: it keeps a copy of every
-// plain token that it exports. Programs without sealctx hand these out.
+// tap is a mechanism with a listener: it keeps a copy of every plain token that it
+// exports. Programs without sealctx hand these out.
 type tap struct {
 	gssapi.Provider
 	format string

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// The kinds of frames between initiator and whoever holds the other end.
+// The kinds of frames between the initiator and the process that holds the other end.
 const (
 	frameToken  = 'T' // context establishment
 	frameSealed = 'S' // a Wrap token, encrypted

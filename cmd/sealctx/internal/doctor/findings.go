@@ -19,7 +19,7 @@ import (
 // A Level says how bad a finding is.
 type Level int
 
-// The levels. Note is a fact that somebody decides about, and no fault.
+// The levels. A Note is a fact for the operator to decide about, not a fault.
 const (
 	OK Level = iota
 	Note

@@ -1,4 +1,4 @@
-// Package tty says how to write to whoever reads.
+// Package tty says how to write to a terminal, or to a file.
 package tty
 
 import (
