@@ -16,7 +16,6 @@ const (
 	eventEpoch        = "epoch made"
 	eventEpochOver    = "epoch retired"
 	eventPolicy       = "policy in force"
-	eventNoPolicy     = "policy not changed"
 	eventNoDescriptor = "no descriptor for another connection"
 	eventTrouble      = "keyring in trouble"
 )

@@ -137,8 +137,8 @@ func TestAudit(t *testing.T) {
 	expect(eventDenied, "group 4242")
 	in.SetPolicy(nil)
 	expect(eventPolicy)
-	require.Error(t, in.Reload(strings.NewReader("nonsense")))
-	require.Contains(t, log.take(), eventNoPolicy)
+	require.Error(t, reload(in, "nonsense"))
+	require.Empty(t, log.take())
 	in.raw(t).expect(11, []byte("nonsense, and more of it"))
 	expect(eventPeer)
 

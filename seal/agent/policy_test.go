@@ -240,15 +240,24 @@ func TestReload(t *testing.T) {
 	require.ErrorIs(t, err, ErrRefused)
 	require.ErrorIs(t, err, seal.ErrUnauthorized)
 
-	require.NoError(t, in.Reload(strings.NewReader("allow everyone to user "+strings.TrimPrefix(other.String(), "user "))))
+	require.NoError(t, reload(in, "allow everyone to user "+strings.TrimPrefix(other.String(), "user ")))
 	reserve(t, c, other)
 	before := in.policy.Load()
-	require.ErrorIs(t, in.Reload(strings.NewReader("allow everyone to nobody")), ErrPolicy)
+	require.ErrorIs(t, reload(in, "allow everyone to nobody"), ErrPolicy)
 	require.Same(t, before, in.policy.Load())
 	reserve(t, c, other)
 	in.SetPolicy(nil)
 	_, err = c.Reserve(req)
 	require.ErrorIs(t, err, ErrRefused)
+}
+
+// reload puts a policy in force as the command does on SIGHUP.
+func reload(in *instance, text string) error {
+	p, err := ParsePolicy(strings.NewReader(text))
+	if err == nil {
+		in.SetPolicy(p)
+	}
+	return err
 }
 
 // Whatever is in a policy, parsing it ends, and says where the fault is.

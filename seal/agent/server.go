@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -181,18 +180,6 @@ func (s *Server) logPolicy(p *Policy) {
 	default:
 		s.log.Info(eventPolicy, "policy", p.path, "lines", p.lines)
 	}
-}
-
-// Reload reads a policy and puts it in force. On an error the old policy stays. The error
-// wraps ErrPolicy if a line is wrong.
-func (s *Server) Reload(r io.Reader) error {
-	p, err := ParsePolicy(r)
-	if err != nil {
-		s.log.Error(eventNoPolicy, "reason", err)
-		return err
-	}
-	s.SetPolicy(p)
-	return nil
 }
 
 // Close destroys the keys: every outstanding token is worthless from now on. It
