@@ -374,7 +374,8 @@ func (r *krb5Rig) lockNothing(s *side) error {
 // another.
 func (r *krb5Rig) fillMechanism(t *testing.T, s *side) {
 	t.Helper()
-	spare, err := unwrap(s.establish(t, r.realm).sc)
+	pair := s.establish(t, r.realm)
+	spare, err := unwrap(pair.sc)
 	require.NoError(t, err)
 	plain, err := spare.inner.(*hookedContext).SecContext.Export()
 	require.NoError(t, err)

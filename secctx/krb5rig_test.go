@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -298,6 +299,8 @@ func (s *side) establish(t *testing.T, realm *krb5test.Realm) *stream {
 	_, _, err = init.Continue(token)
 	require.NoError(t, err)
 
+	// A context or credential that is collected gives its locked memory back, at any time.
+	s.undo = append(s.undo, func() { runtime.KeepAlive([]any{key, acc}) })
 	st := &stream{sc: acc, peer: init}
 	st.toSC, _, err = init.Wrap([]byte("message"), true, 0)
 	require.NoError(t, err)

@@ -32,6 +32,7 @@ const rotatedVariable = "AGENT_TEST_SEALS"
 type tale struct {
 	Opened int
 	Late   int // opened behind their end, since the machine was busy
+	Ended  int // reservations whose key ended before they were sealed: no token was made
 	Lost   []string
 	Epochs [][16]byte // of the tokens that it was given
 }
@@ -51,36 +52,44 @@ func roleRotated(path string) error {
 	if err != nil {
 		return err
 	}
-	sealed := make(chan error, 1)
+	sealed, ended := make(chan error, 1), 0
 	go func() {
 		next := os.NewFile(3, "next")
-		sealed <- errors.Join(sealFor(length, c, next), next.Close())
+		var err error
+		ended, err = sealFor(length, c, next)
+		sealed <- errors.Join(err, next.Close())
 	}()
 	t, err := openAll(c, os.Stdin)
-	if err := errors.Join(err, <-sealed, c.Close(), pool.Close()); err != nil {
+	err = errors.Join(err, <-sealed)
+	t.Ended = ended
+	if err := errors.Join(err, c.Close(), pool.Close()); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(t)
 }
 
-func sealFor(length time.Duration, c *Client, next io.Writer) error {
+func sealFor(length time.Duration, c *Client, next io.Writer) (ended int, err error) {
 	time.Sleep(rand.N(rotatedPace)) // not all at a time
 	for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(rotatedPace) {
 		req := testRequest
 		req.Lifetime = rotatedLifetime
 		r, err := c.Reserve(req)
 		if err != nil {
-			return err
+			return ended, err
 		}
 		b, err := r.Seal([]byte("plain"))
+		if errors.Is(err, seal.ErrUnavailable) {
+			ended++
+			continue
+		}
 		if err != nil {
-			return err
+			return ended, err
 		}
 		if _, err := next.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)); err != nil {
-			return err
+			return ended, err
 		}
 	}
-	return nil
+	return ended, nil
 }
 
 func openAll(c *Client, before io.Reader) (t tale, err error) {
@@ -176,6 +185,7 @@ func underLoad(t *testing.T, workers int, length time.Duration, change func(*Cli
 		require.NoError(t, json.Unmarshal([]byte(line), &one), line)
 		sum.Opened += one.Opened
 		sum.Late += one.Late
+		sum.Ended += one.Ended
 		sum.Lost = append(sum.Lost, one.Lost...)
 		for _, e := range one.Epochs {
 			epochs[e] = true
@@ -203,6 +213,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	})
 	t.Logf("%d workers opened %d tokens, sealed under %d keys; %d too late", workers, sum.Opened, len(sum.Epochs), sum.Late)
 	require.Empty(t, sum.Lost)
+	require.Zero(t, sum.Ended, "a rotation ends no reservation")
 	require.Greater(t, len(sum.Epochs), int(length/time.Second)/2)
 	require.Greater(t, sum.Opened, workers*int(length/rotatedPace)/4)
 }
