@@ -31,6 +31,9 @@ func tool(t *testing.T, env []string, name string, args ...string) (string, erro
 func TestConfigurations(t *testing.T) {
 	address := fmt.Sprintf("127.0.0.1:%d", realm.Port())
 	const name = "SEALCTX.TEST"
+	// With a ticket for the service in the cache no KDC is asked.
+	fresh, err := realm.LoginFor(user, 7*time.Hour)
+	require.NoError(t, err)
 	libdefaults := "[libdefaults]\n default_realm = " + name + "\n dns_lookup_kdc = off\n dns_canonicalize_hostname = off\n"
 	realms := func(lines string) string {
 		return libdefaults + "[realms]\n " + name + " = {\n" + lines + " }\n"
@@ -74,10 +77,10 @@ func TestConfigurations(t *testing.T) {
 			conf := filepath.Join(dir, "krb5.conf")
 			granter, err := kdc.New(conf)
 			if err == nil {
-				_, err = granter.Grant(context.Background(), krb5.Request{Service: "e18/localhost", CCache: realm.CCache()})
+				_, err = granter.Grant(context.Background(), krb5.Request{Service: "e18/localhost", CCache: fresh})
 			}
 			cache := filepath.Join(dir, "ccache")
-			copyFile(t, realm.CCache(), cache)
+			copyFile(t, fresh, cache)
 			out, mitErr := tool(t, []string{"KRB5_CONFIG=" + conf}, "kvno", "-c", cache, "e18/localhost@"+name)
 			if c.works {
 				require.NoError(t, err)
