@@ -1,12 +1,13 @@
 # What a user runs: make demo, make test. What a maintainer runs: make check,
-# race, erased, interop, fuzz, bench; .ci/run runs all of it.
+# race, erased, interop, fuzz, bench, model; .ci/run runs all of it.
 GO ?= go
 FUZZTIME ?= 30s
 SOAK ?= 3m
 ROUNDS ?= 10
+MODEL ?=
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: demo test check fmt vet staticcheck tidy cross race erased interop bench soak fuzz
+.PHONY: demo test check fmt vet staticcheck tidy cross race erased interop bench soak fuzz model
 
 demo:
 	@$(GO) run ./cmd/sealctx demo
@@ -59,6 +60,11 @@ bench:
 # Resources end where they were, after minutes of handovers and rotation.
 soak:
 	$(GO) test ./internal/soak -count=1 -v -soak $(SOAK) -timeout 30m
+
+# Every state of the models of ownership and of the count, and of their broken
+# variants. MODEL=all: the larger sizes too.
+model:
+	doc/model/run.sh $(MODEL)
 
 fuzz:
 	./fuzz/run.sh $(FUZZTIME)

@@ -133,8 +133,8 @@ func (e *Epoch) Derive(label string, info []byte, first, use func(key []byte) er
 				// Retirement sets the state before it clears the key: alive afterwards
 				// means that the key was whole. The addition of nothing keeps the key's
 				// loads before the state's, which a load alone does not everywhere.
-				expand(e.record.key(), scratch, label, info)
-				e.state.Add(0)
+				expand(e.record.key(), scratch, label, info) // step: derive
+				e.state.Add(0)                               // step: derived
 				return e.alive()
 			})
 			if err == nil {
@@ -172,7 +172,7 @@ func (e *Epoch) reserve(lifetime, now time.Duration) (l Lease, err error) {
 		return Lease{}, fmt.Errorf("keyring: lifetime of %v is not between 0 and %v", lifetime, e.maxLifetime)
 	}
 	err = guard(func() error {
-		if err := e.sealing(); err != nil {
+		if err := e.sealing(); err != nil { // step: look
 			return err
 		}
 		expires := now + lifetime
@@ -181,7 +181,7 @@ func (e *Epoch) reserve(lifetime, now time.Duration) (l Lease, err error) {
 		// slot; and nothing is sealed in an epoch closed by now, whose keepers
 		// count its last token's life from the closing. A swept register looks
 		// full, so the state's answer goes before the register's.
-		if state := e.sealing(); state != nil {
+		if state := e.sealing(); state != nil { // step: look again
 			if err == nil {
 				_ = e.reg.claim(s) // swept already, or free again
 			}
@@ -215,7 +215,7 @@ func (e *Epoch) second(t time.Duration) uint64 {
 // to all others, and ErrRetired or ErrDamaged if the register is not to be trusted.
 func (e *Epoch) ClaimFresh(s Slot) error {
 	return guard(func() error {
-		if err := e.present(); err != nil {
+		if err := e.present(); err != nil { // step: alive
 			return err
 		}
 		return e.swap(s)
@@ -228,7 +228,7 @@ func (e *Epoch) ClaimFresh(s Slot) error {
 // after its directory was wiped.
 func (e *Epoch) ClaimRecent(s Slot, now time.Duration) error {
 	return guard(func() error {
-		if err := e.alive(); err != nil {
+		if err := e.alive(); err != nil { // step: alive
 			return err
 		}
 		if err := e.lately(now, claimCheck); err != nil {
@@ -267,10 +267,14 @@ func (e *Epoch) Valid(expires time.Duration) error {
 	if err != nil {
 		return err
 	}
+	return e.validAt(expires, now)
+}
+
+func (e *Epoch) validAt(expires, now time.Duration) error {
 	if now >= expires {
 		return ErrExpired
 	}
-	return guard(e.alive)
+	return guard(e.alive) // step: check again
 }
 
 // Outstanding counts the tokens that can still be claimed: none of a retired
@@ -291,7 +295,7 @@ func (e *Epoch) Outstanding() (n int, err error) {
 // after the swap: no token of the epoch was issued later than that.
 func (e *Epoch) close() error {
 	if err := guard(func() error {
-		e.state.CompareAndSwap(stateOpen, stateClosed)
+		e.state.CompareAndSwap(stateOpen, stateClosed) // step: close
 		return nil
 	}); err != nil {
 		return err
@@ -322,12 +326,12 @@ func (e *Epoch) over(now time.Duration) bool {
 // after a crash in the middle.
 func (e *Epoch) retire() error {
 	swept := guard(func() error {
-		e.state.Swap(stateDead) // and not Store: nothing after it may come before it
+		e.state.Swap(stateDead) // step: dead. Not Store: nothing after it may come before it
 		e.reg.sweep()
 		return nil
 	})
 	wiped := guard(func() error { // also where the slots were cut off
-		memsafe.Wipe(e.record.key())
+		memsafe.Wipe(e.record.key()) // step: wipe
 		return nil
 	})
 	return errors.Join(swept, wiped, e.back.unlink())

@@ -117,7 +117,7 @@ func (r *register) claim(s Slot) error {
 	if int64(s.Index) >= int64(len(r.slots)) || word(s.Word).state() != slotOut {
 		return ErrSpent
 	}
-	counted := tally(r.count.Load())
+	counted := tally(r.count.Load()) // step: turn
 	if !r.swap(s) {
 		return ErrSpent
 	}

@@ -300,6 +300,15 @@ func TestBesideRecount(t *testing.T) {
 	}, nothing)
 	r.uncount(counted, oneLess)
 	check("claim out of a recount", r, 0)
+	// A reservation that counted its token before the recount, and took its slot after
+	// the slots were looked at, finds another turn than it counted in.
+	r, _ = setup()
+	counted = tally(r.count.Add(oneMore))
+	recounting(r, nothing, func() {
+		_, err := r.take(0, 10)
+		require.NoError(t, err)
+		require.NotEqual(t, counted.turn(), tally(r.count.Load()).turn(), "it would be forgotten")
+	})
 	// Of two recounts the one that began later counts.
 	r, held = setup()
 	turn := r.nextTurn()

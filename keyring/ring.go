@@ -130,7 +130,7 @@ func (r *Ring) Dir() string {
 
 // Now returns the time since this host booted, on the clock of leases
 // (doc/SPEC.md, section 6). Its error means that the clock cannot be trusted.
-func (r *Ring) Now() (time.Duration, error) { return r.clock.Now() }
+func (r *Ring) Now() (time.Duration, error) { return r.clock.Now() } // step: clock
 
 // Current returns the epoch that seals, made or rotated if need be, and retires
 // those whose time is over. The caller must Release it. Besides the errors of
@@ -245,7 +245,7 @@ func (r *Ring) Epoch(id [16]byte) (*Epoch, error) {
 			return nil, err
 		}
 	}
-	if err := guard(e.alive); err != nil {
+	if err := guard(e.alive); err != nil { // step: find
 		r.forget(e)
 		e.Release()
 		return nil, err

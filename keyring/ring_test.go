@@ -104,6 +104,98 @@ func TestTakeOver(t *testing.T) {
 	})
 }
 
+// A token is good until the instant at which it expires, and not at it.
+func TestExactlyAtExpiry(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		e := current(t, r)
+		l, err := e.Reserve(time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, e.validAt(l.Expires, l.Issued))
+		require.NoError(t, e.validAt(l.Expires, l.Expires-1))
+		require.ErrorIs(t, e.validAt(l.Expires, l.Expires), ErrExpired)
+		require.ErrorIs(t, e.validAt(l.Expires, l.Expires+1), ErrExpired)
+	})
+}
+
+// The register counts in whole seconds, and rounds so that no slot is taken over
+// before its token has expired.
+func TestRounding(t *testing.T) {
+	const second, ns = time.Second, time.Nanosecond
+	r := newRingT(t, &Options{Capacity: 1, MaxLifetime: time.Hour})
+	e := current(t, r)
+	e.birth = 100*second + 7*ns
+	for _, c := range []struct {
+		issued, lifetime time.Duration // issued after the epoch's birth
+		expiry           uint64        // in the word
+	}{
+		{0, ns, 1},
+		{0, second - ns, 1},
+		{0, second, 2},
+		{0, second + ns, 2},
+		{second - ns, ns, 2},
+		{second - ns, 2 * ns, 2},
+		{10*second + second/2, 30 * second, 41},
+		{10*second + second/2, 30*second + second/2, 42},
+		{10 * second, 30*second - ns, 40},
+		{-ns, 2 * ns, 1}, // the clock of another process is behind by less than a millisecond
+	} {
+		now := e.birth + c.issued
+		l, err := e.reserve(c.lifetime, now)
+		require.NoError(t, err)
+		require.Equal(t, now, l.Issued)
+		require.Equal(t, now+c.lifetime, l.Expires)
+		require.Equal(t, c.expiry, word(l.Word).expiry(), "%v + %v", c.issued, c.lifetime)
+		other := 1 - l.Index
+		e.reg.slots[other] = uint64(makeWord(maxGen, 0, slotSpent))
+		free := e.birth + time.Duration(c.expiry+1)*second // the first moment at which the slot can be taken over
+		require.Greater(t, free, l.Expires)
+		require.LessOrEqual(t, free-l.Expires, 2*second)
+		for _, at := range []time.Duration{l.Issued, l.Expires - ns, l.Expires, free - ns} {
+			_, err = e.reg.take(e.second(at), maxExpiry)
+			require.ErrorIs(t, err, ErrFull, "taken over at %v", at)
+		}
+		s, err := e.reg.take(e.second(free), maxExpiry)
+		require.NoError(t, err)
+		require.Equal(t, l.Index, s.Index)
+		e.reg.slots[other] = freshWord
+		e.reg.slots[l.Index] = freshWord
+		e.reg.count.Store(0)
+	}
+}
+
+// A claim looks at the epoch's state before the register: of an epoch that is dead or
+// damaged, and whose slots nobody has swept yet, nothing is claimed.
+func TestClaimLooksAtState(t *testing.T) {
+	eachKind(t, nil, func(t *testing.T, r *Ring) {
+		e := current(t, r)
+		l, err := e.Reserve(time.Minute)
+		require.NoError(t, err)
+		now, err := r.Now()
+		require.NoError(t, err)
+		for state, want := range map[uint32]error{stateDead: ErrRetired, 0: ErrDamaged, 4: ErrDamaged} {
+			e.state.Store(state)
+			require.ErrorIs(t, e.ClaimFresh(l.Slot), want)
+			require.ErrorIs(t, e.ClaimRecent(l.Slot, now), want)
+			require.ErrorIs(t, e.Valid(l.Expires), want)
+			_, err = e.Holds(l.Slot)
+			require.ErrorIs(t, err, want)
+			_, err = e.Reserve(time.Minute)
+			require.ErrorIs(t, err, want)
+			_, err = derive(e)
+			require.ErrorIs(t, err, want)
+			require.EqualValues(t, l.Word, e.reg.slots[l.Index], "it was claimed")
+		}
+		for _, state := range []uint32{stateOpen, stateClosed} {
+			e.state.Store(state)
+			require.NoError(t, e.ClaimFresh(l.Slot), "the control")
+			e.reg.slots[l.Index] = l.Word
+			require.NoError(t, e.ClaimRecent(l.Slot, now), "the control")
+			e.reg.slots[l.Index] = l.Word
+		}
+		e.state.Store(stateOpen)
+	})
+}
+
 func TestRotateByHand(t *testing.T) {
 	eachKind(t, nil, func(t *testing.T, r *Ring) {
 		a := current(t, r)
@@ -369,6 +461,59 @@ func TestChangesWithinATick(t *testing.T) {
 		same.Release()
 		e.Release()
 	}
+}
+
+// A rotation and a retirement that leave the directory's time as it was, because they
+// fall into the tick of its clock in which it was last read, are seen all the same.
+func TestRotationWithinATick(t *testing.T) {
+	dir := shmDir(t, false)
+	a, b := openRing(t, dir, nil), openRing(t, dir, nil)
+	old := current(t, a)
+	// freeze has b read the directory in the tick in which it changed, and returns what
+	// sets the directory's time back to then.
+	freeze := func() (back func()) {
+		for deadline := time.Now().Add(time.Minute); ; {
+			require.True(t, time.Now().Before(deadline), "the directory's time is trusted at once")
+			at := time.Now()
+			require.NoError(t, os.Chtimes(dir, at, at))
+			now, err := b.Now()
+			require.NoError(t, err)
+			require.NoError(t, b.lockFresh(now))
+			settled := b.stamp.settled
+			b.mu.Unlock()
+			if !settled { // else this process was stopped meanwhile
+				return func() { require.NoError(t, os.Chtimes(dir, at, at)) }
+			}
+		}
+	}
+	back := freeze()
+	require.NoError(t, a.Rotate())
+	fresh := current(t, a)
+	back()
+	found, err := b.Epoch(fresh.ID())
+	require.NoError(t, err, "an epoch that was made within the tick")
+	found.Release()
+	require.Equal(t, fresh.ID(), current(t, b).ID())
+
+	back = freeze()
+	require.NoError(t, a.Retire(old.ID()))
+	require.NoError(t, a.Retire(fresh.ID()))
+	next := current(t, a)
+	back()
+	require.Equal(t, next.ID(), current(t, b).ID())
+
+	// A directory that has not changed for longer than a tick is not read again.
+	time.Sleep(2 * settleTime)
+	_, err = b.Epoch([16]byte{1})
+	require.ErrorIs(t, err, ErrUnknown)
+	require.True(t, b.unchanged())
+
+	// The same without a look in between, by the time alone.
+	back = freeze()
+	require.NoError(t, a.Rotate())
+	back()
+	time.Sleep(2 * settleTime)
+	require.Equal(t, current(t, a).ID(), current(t, b).ID())
 }
 
 // A process that holds an epoch holds it beyond the ring's end.
