@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealctx/sealctx/cmd/sealctx/internal/demo"
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
 )
@@ -26,6 +27,7 @@ import (
 // TestMain makes the test binary the programs that scripts run, and the players
 // of the demonstration.
 func TestMain(m *testing.M) {
+	apart.RefuseOverflowUser()
 	if len(os.Args) > 1 && os.Args[1] == demo.Role {
 		main()
 	}

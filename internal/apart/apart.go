@@ -91,6 +91,18 @@ func PlainUser(cmd *exec.Cmd) {
 	}
 }
 
+// RefuseOverflowUser ends the test binary, with a failure and one line that says why, if
+// it runs as the kernel's overflow user, 65534: the agent refuses that user, since it
+// stands for every user that a namespace does not have. It is no skip: tests that did not
+// run did not pass. TestMain of a package whose tests connect to an agent calls it. A
+// process that Run started goes on.
+func RefuseOverflowUser() {
+	if os.Geteuid() == Nobody && os.Getenv(variable) == "" {
+		println("these tests cannot run as user 65534, which the agent refuses: run them as another user (setpriv --reuid=12345)")
+		os.Exit(1)
+	}
+}
+
 // NeedRoot skips a test that only root can run.
 func NeedRoot(t *testing.T) {
 	t.Helper()

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealctx/sealctx/handoff"
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
@@ -37,6 +38,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	apart.RefuseOverflowUser()
 	role, place := os.Getenv(roleVariable), os.Getenv(placeVariable)
 	if role == "" {
 		os.Exit(m.Run())

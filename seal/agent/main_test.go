@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/internal/memscan"
 	"github.com/sealctx/sealctx/memsafe"
 	"github.com/sealctx/sealctx/seal"
@@ -32,6 +33,7 @@ import (
 const childVar = "AGENT_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	apart.RefuseOverflowUser()
 	if role := os.Getenv(childVar); role != "" {
 		if err := roles[role](os.Getenv("AGENT_TEST_PATH")); err != nil {
 			fmt.Println("failed:", err)
