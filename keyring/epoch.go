@@ -331,7 +331,8 @@ func (e *Epoch) retire() error {
 		return nil
 	})
 	wiped := guard(func() error { // also where the slots were cut off
-		memsafe.Wipe(e.record.key()) // step: wipe
+		// step: wipe
+		memsafe.Wipe(e.record.key())
 		return nil
 	})
 	return errors.Join(swept, wiped, e.back.unlink())
