@@ -5,5 +5,5 @@ set -eu
 cd "$(dirname "$0")/.."
 profile=$(mktemp)
 trap 'rm -f "$profile"' EXIT
-go test -count=1 -run '^Fuzz' -coverpkg=./internal/token,./seal,./keyring -coverprofile="$profile" ./fuzz
+go test -count=1 -run '^Fuzz' -coverpkg=./internal/token,./internal/suite,./seal,./keyring -coverprofile="$profile" ./fuzz
 go run ./fuzz/coverage "$profile" "${1:-90}"
