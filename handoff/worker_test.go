@@ -17,6 +17,7 @@ import (
 	"github.com/golang-auth/go-gssapi/v3"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealctx/sealctx/internal/apart"
 	"github.com/sealctx/sealctx/seal"
 	"github.com/sealctx/sealctx/seal/agent"
 	"github.com/sealctx/sealctx/secctx"
@@ -27,6 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVariable)
 	if role == "" {
+		apart.RefuseOverflowUser()
 		os.Exit(m.Run())
 	}
 	if play, ok := parts[role]; ok {

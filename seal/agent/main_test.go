@@ -33,7 +33,6 @@ import (
 const childVar = "AGENT_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	apart.RefuseOverflowUser()
 	if role := os.Getenv(childVar); role != "" {
 		if err := roles[role](os.Getenv("AGENT_TEST_PATH")); err != nil {
 			fmt.Println("failed:", err)
@@ -41,6 +40,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	apart.RefuseOverflowUser()
 	memscan.Main(m, victims)
 }
 
