@@ -183,20 +183,20 @@ func (c *conn) open(r *request) (wire.Code, error) {
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
-	return c.openOne(r.op, &ask)
+	return c.openOne(r.op, ask.Token, ask.Exporters, string(ask.Format))
 }
 
-func (c *conn) openOne(op wire.Op, ask *wire.OpenRequest) (wire.Code, error) {
-	if len(ask.Token) > c.quota().TokenSize {
+func (c *conn) openOne(op wire.Op, sealed []byte, exporters [][]byte, formats ...string) (wire.Code, error) {
+	if len(sealed) > c.quota().TokenSize {
 		return c.deny(op, wire.Quota, c.noMore("token too large for this user", wordToken, c.quota().TokenSize))
 	}
-	host, t := c.hostOf(ask.Token)
+	host, t := c.hostOf(sealed)
 	room, ok := c.hold(t.BodySize())
 	if !ok {
 		return c.deny(op, wire.Quota, tooMuchLocked)
 	}
 	defer c.acct.unhold(room)
-	plain, err := redeem(op, host, ask)
+	plain, err := redeem(op, host, sealed, exporters, formats)
 	if err != nil {
 		if op != wire.TakeBack && errors.Is(err, seal.ErrSpent) {
 			c.alarm(t)
@@ -220,20 +220,20 @@ func (c *conn) alarm(t *token.Token) {
 	log.Error(eventAlarm, "peer_uid", c.id.UID, "peer_pid", c.id.PID, "exporter", t.Exporter, "slot", t.Slot)
 }
 
-func redeem(op wire.Op, host *seal.Host, ask *wire.OpenRequest) (*memsafe.Secret, error) {
+func redeem(op wire.Op, host *seal.Host, sealed []byte, exporters [][]byte, formats []string) (*memsafe.Secret, error) {
 	switch {
 	case op == wire.TakeBack:
-		return host.TakeBack(ask.Token, string(ask.Format))
-	case len(ask.Exporters) == 0:
-		return host.Open(ask.Token, string(ask.Format))
+		return host.TakeBack(sealed, formats...)
+	case len(exporters) == 0:
+		return host.Open(sealed, formats...)
 	}
-	exporters := make([]seal.Party, len(ask.Exporters))
-	for i, e := range ask.Exporters {
-		if err := exporters[i].UnmarshalBinary(e); err != nil {
+	from := make([]seal.Party, len(exporters))
+	for i, e := range exporters {
+		if err := from[i].UnmarshalBinary(e); err != nil {
 			return nil, err
 		}
 	}
-	return host.OpenFrom(exporters, ask.Token, string(ask.Format))
+	return host.OpenFrom(from, sealed, formats...)
 }
 
 // spent takes a claimed token off the account of the user that reserved it.

@@ -168,21 +168,17 @@ func (c *conn) expirePrepared() {
 	})
 }
 
-// openAny answers OpenAny. It is Open for the one of the formats that the token names.
+// openAny answers OpenAny: Open with several formats.
 func (c *conn) openAny(r *request) (wire.Code, error) {
 	ask, err := wire.ParseOpenAny(r.body)
 	if err != nil {
 		return c.deny(r.op, wire.Protocol, "")
 	}
-	one := wire.OpenRequest{Format: ask.Formats[0], Token: ask.Token, Exporters: ask.Exporters}
-	if t, err := token.Parse(ask.Token); err == nil {
-		for _, f := range ask.Formats {
-			if bytes.Equal(f, t.Format) {
-				one.Format = f
-			}
-		}
+	formats := make([]string, len(ask.Formats))
+	for i, f := range ask.Formats {
+		formats[i] = string(f)
 	}
-	return c.openOne(r.op, &one)
+	return c.openOne(r.op, ask.Token, ask.Exporters, formats...)
 }
 
 // wipePlain wipes a request that carried a plain token, or may have: its operation is not
